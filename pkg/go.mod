@@ -1,0 +1,7 @@
+module github.com/weftcloud/weft/pkg
+
+go 1.26
+
+require github.com/weftcloud/weft/proto v0.0.0
+
+replace github.com/weftcloud/weft/proto => ../proto

@@ -1,0 +1,3 @@
+module github.com/weftcloud/weft/proto
+
+go 1.26
