@@ -1,0 +1,135 @@
+package bus
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Stream declares one stream.
+type Stream struct {
+	// Name is the stream's name.
+	Name string
+	// Subjects are what it stores.
+	Subjects []string
+	// WorkQueue streams delete a message when it is acked; others keep messages for MaxAge.
+	WorkQueue bool
+	// MaxAge is how long a message is kept.
+	MaxAge time.Duration
+	// Duplicates is the window in which a second message of the same id is dropped.
+	Duplicates time.Duration
+	// MaxBytes bounds the stream. A full work queue refuses new messages; others drop the oldest.
+	MaxBytes int64
+}
+
+// Queue declares one durable consumer of a work queue.
+type Queue struct {
+	// Stream is the stream's name.
+	Stream string
+	// Name is the consumer's durable name.
+	Name string
+	// Filter is the subjects that it gets.
+	Filter string
+	// AckWait is how long a delivery may take before it is delivered again.
+	AckWait time.Duration
+	// MaxDeliver is how often a message is delivered before it goes to the dead letters.
+	MaxDeliver int
+	// MaxAckPending bounds how many deliveries may be under way in all.
+	MaxAckPending int
+}
+
+// The services that take commands.
+var services = []string{"network", "storage", "compute", "container"}
+
+// The names of the streams.
+const (
+	outcomeStream = "OUT"
+	eventStream   = "EVT"
+	deadStream    = "DLQ"
+	adviceStream  = "ADV"
+)
+
+// Priority orders commands: undo outranks interactive work, which outranks the rest.
+type Priority string
+
+// The priorities, highest first.
+const (
+	PriorityUndo        Priority = "undo"
+	PriorityInteractive Priority = "interactive"
+	PriorityNormal      Priority = "normal"
+)
+
+// Priorities lists the priorities, highest first.
+var Priorities = []Priority{PriorityUndo, PriorityInteractive, PriorityNormal}
+
+// Streams lists all streams. They are ensured at every start.
+func Streams() []Stream {
+	out := make([]Stream, 0, len(services)+4)
+	for _, s := range services {
+		out = append(out, Stream{
+			Name: "CMD_" + s, Subjects: []string{"weft.cmd." + s + ".>"},
+			WorkQueue: true, MaxAge: time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 1 << 30,
+		})
+	}
+	return append(out,
+		Stream{Name: outcomeStream, Subjects: []string{"weft.out.>"}, WorkQueue: true, MaxAge: time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 1 << 30},
+		Stream{Name: eventStream, Subjects: []string{"weft.evt.>"}, MaxAge: 7 * 24 * time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 4 << 30},
+		Stream{Name: deadStream, Subjects: []string{"weft.dead.>"}, MaxAge: 7 * 24 * time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 1 << 28},
+		Stream{
+			Name: adviceStream,
+			Subjects: []string{
+				"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
+				"$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
+			},
+			MaxAge: 7 * 24 * time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 1 << 26,
+		},
+	)
+}
+
+// CommandQueue is the queue of a service's commands of one priority.
+func CommandQueue(service string, p Priority) Queue {
+	return Queue{
+		Stream: "CMD_" + service, Name: "cmd_" + service + "_" + string(p), Filter: "weft.cmd." + service + "." + string(p) + ".>",
+		AckWait: 30 * time.Second, MaxDeliver: 5, MaxAckPending: 1024,
+	}
+}
+
+// OutcomeQueue is the queue of the outcomes for all sagas of one orchestrator.
+func OutcomeQueue() Queue {
+	return Queue{Stream: outcomeStream, Name: "out", Filter: "weft.out.>", AckWait: 30 * time.Second, MaxDeliver: 5, MaxAckPending: 4096}
+}
+
+// EventFilter matches the events of a tenant; "" or "-" means of all tenants.
+func EventFilter(tenant string) string {
+	if tenant == "" || tenant == "-" {
+		return "weft.evt.>"
+	}
+	return "weft.evt." + token(tenant) + ".>"
+}
+
+// CommandSubject is where a command for a kind of a service is sent. kind is the kind's collection, e.g. subnets.
+func CommandSubject(service string, p Priority, tenant, kind string) string {
+	return "weft.cmd." + token(service) + "." + string(p) + "." + token(tenant) + "." + token(kind)
+}
+
+// OutcomeSubject is where the outcomes of a saga are sent; shard is the saga's shard, saga its operation id.
+func OutcomeSubject(shard int, saga string) string {
+	return "weft.out." + strconv.Itoa(shard%4) + "." + strconv.Itoa(shard) + "." + token(saga)
+}
+
+// EventSubject is where an event is sent. An event that is no tenant's has tenant "_platform".
+func EventSubject(tenant, service, kind, verb string) string {
+	if tenant == "" {
+		tenant = "_platform"
+	}
+	return "weft.evt." + token(tenant) + "." + token(service) + "." + token(kind) + "." + token(verb)
+}
+
+// DeadSubject is where a dead letter of a queue goes.
+func DeadSubject(queue Queue) string { return "weft.dead." + token(queue.Name) }
+
+// token makes s one token of a subject: dots, spaces and wildcards become "_" (NATS, Subject-Based Messaging).
+func token(s string) string {
+	return strings.NewReplacer(".", "_", " ", "_", "*", "_", ">", "_", "/", "_").Replace(s)
+}
+
