@@ -132,4 +132,3 @@ func DeadSubject(queue Queue) string { return "weft.dead." + token(queue.Name) }
 func token(s string) string {
 	return strings.NewReplacer(".", "_", " ", "_", "*", "_", ">", "_", "/", "_").Replace(s)
 }
-

@@ -1,0 +1,154 @@
+// Package driver is the seam between Weft and the providers: a Driver makes one kind real at one provider.
+//
+// A driver neither retries nor waits: retry, rate, adoption and polling are written once above it (see package
+// reconcile). It returns faults (see package fault) and never guesses: a look-up that failed is an error, not an empty
+// answer.
+package driver
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+)
+
+// Request is one resource as it is wanted.
+type Request[S proto.Message] struct {
+	// Key is the resource's identity. It MUST be written into the object in the same call that makes it.
+	Key string
+	// Name is the resource's full name: tenants/acme/servers/shop.db.
+	Name string
+	// Generation counts the changes of the spec.
+	Generation int64
+	// Labels are the resource's labels.
+	Labels map[string]string
+	// Spec is what is wanted: references in it are full names. Drivers MUST NOT change it.
+	Spec S
+	// Refs gives what the references lead to.
+	Refs Refs
+}
+
+// Refs gives the resources that a spec refers to, by full name; each is its kind's message, e.g. *networkv1.Network.
+type Refs map[string]proto.Message
+
+// State is what an observation makes of an object.
+type State int
+
+// The states.
+const (
+	// Progressing: the provider is at work; look again.
+	Progressing State = iota
+	// Ready: it works, as it was last asked for.
+	Ready
+	// Outdated: it waits for a further Update, e.g. a resize that must be confirmed.
+	Outdated
+	// Failed: the provider gave up; Fault says why.
+	Failed
+)
+
+// Observation is one object as it was seen.
+type Observation[O proto.Message] struct {
+	// State is what is to be made of it.
+	State State
+	// Fault is why it failed, with the provider's own text, or what it waits for.
+	Fault error
+	// Observed is the kind's observed message.
+	Observed O
+}
+
+// Driver makes one kind real at one provider, in one account. All methods are safe for concurrent use.
+type Driver[S, O proto.Message] interface {
+	// Find returns the ids of the objects that bear the key; none is an empty slice. It is called after an unknown
+	// outcome, and before anything is believed to be gone. An outage MUST be an error, never an empty answer.
+	Find(ctx context.Context, r Request[S]) ([]string, error)
+	// Create makes the object and marks it with the key, and returns its id. It is called only if no object can bear
+	// the key, or after Find found none. It MUST NOT do anything that can fail after the object exists: what cannot be
+	// asked for in the same call belongs into Update, see TwoStep.
+	Create(ctx context.Context, r Request[S]) (string, error)
+	// Observe reads many objects at once: one list call per page, not one call per object. An id that is absent from
+	// the answer does not exist.
+	Observe(ctx context.Context, ids []string) (map[string]Observation[O], error)
+	// Update brings the object to the spec. It may be called when nothing differs, and again after it failed half way:
+	// it MUST look at what is there and do only what is missing.
+	Update(ctx context.Context, id string, r Request[S]) error
+	// Delete asks for the object to be taken away; absent is success. Observe says when it is over. It may be called
+	// again while the deletion goes on.
+	Delete(ctx context.Context, id string) error
+}
+
+// TwoStep is a capability: Create makes a bare object, and Update must follow before it is as wanted.
+type TwoStep interface {
+	// NeedsUpdate tells that Update must follow each Create.
+	NeedsUpdate() bool
+}
+
+// Blockable is a capability: the driver can say what keeps an object from being deleted.
+type Blockable interface {
+	// Blockers lists the objects that keep id from being deleted; none is an empty slice.
+	Blockers(ctx context.Context, id string) ([]*kindv1.Blocker, error)
+}
+
+// Marked is one object at a provider that bears our mark.
+type Marked struct {
+	// ID is the object's id.
+	ID string
+	// Key is the key that it bears.
+	Key string
+	// Name is the resource's full name as the mark has it; empty if the mark has none.
+	Name string
+}
+
+// Lister is a capability: the driver can list all objects of its kind that bear our mark, so that orphans are found.
+type Lister interface {
+	// ListMarked lists them. An outage MUST be an error.
+	ListMarked(ctx context.Context) ([]Marked, error)
+}
+
+// Item is one resource as a plan wants it.
+type Item[S proto.Message] struct {
+	// Name is the resource's full name.
+	Name string
+	// Spec is what is wanted, as far as it is known; nil if the resource goes away.
+	Spec S
+	// Former is what stands; nil if nothing does.
+	Former S
+	// Unknown lists the paths of spec whose value is known only later.
+	Unknown []string
+	// Change is what the plan does.
+	Change kindv1.Change
+	// Refs gives the resources that exist already among those that Spec refers to.
+	Refs Refs
+}
+
+// Finding is one thing that is wrong with an item.
+type Finding struct {
+	// Name is the resource's full name; empty if it is wrong for all.
+	Name string
+	// Field is the field, e.g. spec.image.
+	Field string
+	// Fault is what is wrong and what can be done.
+	Fault error
+}
+
+// QuotaUse is what a plan needs of one quota of the provider.
+type QuotaUse struct {
+	// Service is the service at the provider, e.g. compute; Quota is the quota's name there, e.g. cores.
+	Service, Quota string
+	// Need is what the plan adds, Used what is used now, Limit the limit; -1 means none.
+	Need, Used, Limit int64
+}
+
+// Checker is a capability: the driver can look, without changing anything, whether items can be made as asked.
+type Checker[S proto.Message] interface {
+	// Check reports all that is wrong with the items, all at once, and the quotas that they use, needs added up. Too
+	// small a quota is not reported as a finding: the caller compares, since several kinds may draw on one quota. An
+	// error means that the look itself failed.
+	Check(ctx context.Context, items []Item[S]) ([]Finding, []QuotaUse, error)
+}
+
+// Feature is one thing that was found by asking a provider.
+type Feature struct {
+	// Service is the service at the provider, Name the feature, Value what was found.
+	Service, Name, Value string
+}

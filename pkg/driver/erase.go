@@ -1,0 +1,94 @@
+package driver
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// Any is a driver whose kind's types are erased, so that one loop can serve all kinds.
+type Any interface {
+	Driver[proto.Message, proto.Message]
+	// NeedsUpdate is TwoStep's; false without the capability.
+	NeedsUpdate() bool
+	// Blockable, Lister and Checker give the capability, or false.
+	Blockable() (Blockable, bool)
+	Lister() (Lister, bool)
+	Checker() (Checker[proto.Message], bool)
+}
+
+// Erase erases the types of a driver.
+func Erase[S, O proto.Message](d Driver[S, O]) Any { return erased[S, O]{d} }
+
+type erased[S, O proto.Message] struct{ d Driver[S, O] }
+
+func typed[S proto.Message](r Request[proto.Message]) Request[S] {
+	spec, _ := r.Spec.(S) // a nil spec stays nil: Find after a release may have none
+	return Request[S]{Key: r.Key, Name: r.Name, Generation: r.Generation, Labels: r.Labels, Spec: spec, Refs: r.Refs}
+}
+
+func (e erased[S, O]) Find(ctx context.Context, r Request[proto.Message]) ([]string, error) {
+	return e.d.Find(ctx, typed[S](r))
+}
+
+func (e erased[S, O]) Create(ctx context.Context, r Request[proto.Message]) (string, error) {
+	return e.d.Create(ctx, typed[S](r))
+}
+
+func (e erased[S, O]) Observe(ctx context.Context, ids []string) (map[string]Observation[proto.Message], error) {
+	seen, err := e.d.Observe(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]Observation[proto.Message], len(seen))
+	for id, o := range seen {
+		out[id] = Observation[proto.Message]{State: o.State, Fault: o.Fault, Observed: o.Observed}
+	}
+	return out, nil
+}
+
+func (e erased[S, O]) Update(ctx context.Context, id string, r Request[proto.Message]) error {
+	return e.d.Update(ctx, id, typed[S](r))
+}
+
+func (e erased[S, O]) Delete(ctx context.Context, id string) error { return e.d.Delete(ctx, id) }
+
+func (e erased[S, O]) NeedsUpdate() bool {
+	t, ok := e.d.(TwoStep)
+	return ok && t.NeedsUpdate()
+}
+
+func (e erased[S, O]) Blockable() (Blockable, bool) {
+	b, ok := e.d.(Blockable)
+	return b, ok
+}
+
+func (e erased[S, O]) Lister() (Lister, bool) {
+	l, ok := e.d.(Lister)
+	return l, ok
+}
+
+func (e erased[S, O]) Checker() (Checker[proto.Message], bool) {
+	c, ok := e.d.(Checker[S])
+	if !ok {
+		return nil, false
+	}
+	return erasedChecker[S]{c}, true
+}
+
+type erasedChecker[S proto.Message] struct{ c Checker[S] }
+
+func (e erasedChecker[S]) Check(ctx context.Context, items []Item[proto.Message]) ([]Finding, []QuotaUse, error) {
+	narrowed := make([]Item[S], 0, len(items))
+	for _, i := range items {
+		n := Item[S]{Name: i.Name, Unknown: i.Unknown, Change: i.Change, Refs: i.Refs}
+		if i.Spec != nil {
+			n.Spec, _ = i.Spec.(S)
+		}
+		if i.Former != nil {
+			n.Former, _ = i.Former.(S)
+		}
+		narrowed = append(narrowed, n)
+	}
+	return e.c.Check(ctx, narrowed)
+}
