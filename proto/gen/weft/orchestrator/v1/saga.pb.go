@@ -628,6 +628,8 @@ type SagaState struct {
 	Epoch int64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Why a person ended it.
 	AbandonReason string `protobuf:"bytes,8,opt,name=abandon_reason,json=abandonReason,proto3" json:"abandon_reason,omitempty"`
+	// The present deadline: the plan's, put off by each retry and by the beginning of the undo.
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -716,6 +718,13 @@ func (x *SagaState) GetAbandonReason() string {
 		return x.AbandonReason
 	}
 	return ""
+}
+
+func (x *SagaState) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
 }
 
 // StepRecord is where a step stands.
@@ -910,7 +919,7 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\rRequestRecord\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1c\n" +
-	"\toperation\x18\x02 \x01(\tR\toperation\"\xe5\x02\n" +
+	"\toperation\x18\x02 \x01(\tR\toperation\"\x9d\x03\n" +
 	"\tSagaState\x12:\n" +
 	"\x05state\x18\x01 \x01(\x0e2$.weft.orchestrator.v1.OperationStateR\x05state\x126\n" +
 	"\x05steps\x18\x02 \x03(\v2 .weft.orchestrator.v1.StepRecordR\x05steps\x12)\n" +
@@ -919,7 +928,8 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\bend_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1a\n" +
 	"\bsequence\x18\x06 \x01(\x03R\bsequence\x12\x14\n" +
 	"\x05epoch\x18\a \x01(\x03R\x05epoch\x12%\n" +
-	"\x0eabandon_reason\x18\b \x01(\tR\rabandonReason\"\xcb\x03\n" +
+	"\x0eabandon_reason\x18\b \x01(\tR\rabandonReason\x126\n" +
+	"\bdeadline\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xcb\x03\n" +
 	"\n" +
 	"StepRecord\x125\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1f.weft.orchestrator.v1.StepStateR\x05state\x12\x18\n" +
@@ -1000,17 +1010,18 @@ var file_weft_orchestrator_v1_saga_proto_depIdxs = []int32{
 	7,  // 23: weft.orchestrator.v1.SagaState.steps:type_name -> weft.orchestrator.v1.StepRecord
 	18, // 24: weft.orchestrator.v1.SagaState.fault:type_name -> weft.kind.v1.Fault
 	11, // 25: weft.orchestrator.v1.SagaState.end_time:type_name -> google.protobuf.Timestamp
-	19, // 26: weft.orchestrator.v1.StepRecord.state:type_name -> weft.orchestrator.v1.StepState
-	18, // 27: weft.orchestrator.v1.StepRecord.fault:type_name -> weft.kind.v1.Fault
-	20, // 28: weft.orchestrator.v1.StepRecord.blockers:type_name -> weft.kind.v1.Blocker
-	11, // 29: weft.orchestrator.v1.StepRecord.start_time:type_name -> google.protobuf.Timestamp
-	11, // 30: weft.orchestrator.v1.StepRecord.end_time:type_name -> google.protobuf.Timestamp
-	11, // 31: weft.orchestrator.v1.StepRecord.wake_time:type_name -> google.protobuf.Timestamp
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	11, // 26: weft.orchestrator.v1.SagaState.deadline:type_name -> google.protobuf.Timestamp
+	19, // 27: weft.orchestrator.v1.StepRecord.state:type_name -> weft.orchestrator.v1.StepState
+	18, // 28: weft.orchestrator.v1.StepRecord.fault:type_name -> weft.kind.v1.Fault
+	20, // 29: weft.orchestrator.v1.StepRecord.blockers:type_name -> weft.kind.v1.Blocker
+	11, // 30: weft.orchestrator.v1.StepRecord.start_time:type_name -> google.protobuf.Timestamp
+	11, // 31: weft.orchestrator.v1.StepRecord.end_time:type_name -> google.protobuf.Timestamp
+	11, // 32: weft.orchestrator.v1.StepRecord.wake_time:type_name -> google.protobuf.Timestamp
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_saga_proto_init() }

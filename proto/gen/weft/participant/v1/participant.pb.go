@@ -970,7 +970,9 @@ type ListLedgerRequest struct {
 	// The tenant: tenants/{tenant}; empty means all.
 	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// Also look at the clouds for objects that bear our mark and have no record.
-	Orphans       bool `protobuf:"varint,2,opt,name=orphans,proto3" json:"orphans,omitempty"`
+	Orphans bool `protobuf:"varint,2,opt,name=orphans,proto3" json:"orphans,omitempty"`
+	// The clouds to look at: clouds/{cloud}.
+	Clouds        []string `protobuf:"bytes,3,rep,name=clouds,proto3" json:"clouds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1019,11 +1021,20 @@ func (x *ListLedgerRequest) GetOrphans() bool {
 	return false
 }
 
+func (x *ListLedgerRequest) GetClouds() []string {
+	if x != nil {
+		return x.Clouds
+	}
+	return nil
+}
+
 // ListLedgerResponse is the ledger of one service.
 type ListLedgerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The entries.
-	Entries       []*LedgerEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	Entries []*LedgerEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// What could not be asked; the ledger is incomplete by it.
+	Unreachable   []*v11.Fault `protobuf:"bytes,2,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1061,6 +1072,13 @@ func (*ListLedgerResponse) Descriptor() ([]byte, []int) {
 func (x *ListLedgerResponse) GetEntries() []*LedgerEntry {
 	if x != nil {
 		return x.Entries
+	}
+	return nil
+}
+
+func (x *ListLedgerResponse) GetUnreachable() []*v11.Fault {
+	if x != nil {
+		return x.Unreachable
 	}
 	return nil
 }
@@ -1251,12 +1269,14 @@ const file_weft_participant_v1_participant_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\tR\x05value\x129\n" +
 	"\n" +
-	"probe_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tprobeTime\"E\n" +
+	"probe_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tprobeTime\"]\n" +
 	"\x11ListLedgerRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x18\n" +
-	"\aorphans\x18\x02 \x01(\bR\aorphans\"P\n" +
+	"\aorphans\x18\x02 \x01(\bR\aorphans\x12\x16\n" +
+	"\x06clouds\x18\x03 \x03(\tR\x06clouds\"\x87\x01\n" +
 	"\x12ListLedgerResponse\x12:\n" +
-	"\aentries\x18\x01 \x03(\v2 .weft.participant.v1.LedgerEntryR\aentries\"\x94\x02\n" +
+	"\aentries\x18\x01 \x03(\v2 .weft.participant.v1.LedgerEntryR\aentries\x125\n" +
+	"\vunreachable\x18\x02 \x03(\v2\x13.weft.kind.v1.FaultR\vunreachable\"\x94\x02\n" +
 	"\vLedgerEntry\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x14\n" +
@@ -1340,25 +1360,26 @@ var file_weft_participant_v1_participant_proto_depIdxs = []int32{
 	14, // 15: weft.participant.v1.ProbeResponse.features:type_name -> weft.participant.v1.Feature
 	26, // 16: weft.participant.v1.Feature.probe_time:type_name -> google.protobuf.Timestamp
 	17, // 17: weft.participant.v1.ListLedgerResponse.entries:type_name -> weft.participant.v1.LedgerEntry
-	27, // 18: weft.participant.v1.LedgerEntry.phase:type_name -> weft.kind.v1.Phase
-	26, // 19: weft.participant.v1.LedgerEntry.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 20: weft.participant.v1.ParticipantService.Query:input_type -> weft.participant.v1.QueryRequest
-	2,  // 21: weft.participant.v1.ParticipantService.Resolve:input_type -> weft.participant.v1.ResolveRequest
-	5,  // 22: weft.participant.v1.ParticipantService.Expand:input_type -> weft.participant.v1.ExpandRequest
-	8,  // 23: weft.participant.v1.ParticipantService.Preflight:input_type -> weft.participant.v1.PreflightRequest
-	12, // 24: weft.participant.v1.ParticipantService.Probe:input_type -> weft.participant.v1.ProbeRequest
-	15, // 25: weft.participant.v1.ParticipantService.ListLedger:input_type -> weft.participant.v1.ListLedgerRequest
-	1,  // 26: weft.participant.v1.ParticipantService.Query:output_type -> weft.participant.v1.QueryResponse
-	3,  // 27: weft.participant.v1.ParticipantService.Resolve:output_type -> weft.participant.v1.ResolveResponse
-	6,  // 28: weft.participant.v1.ParticipantService.Expand:output_type -> weft.participant.v1.ExpandResponse
-	9,  // 29: weft.participant.v1.ParticipantService.Preflight:output_type -> weft.participant.v1.PreflightResponse
-	13, // 30: weft.participant.v1.ParticipantService.Probe:output_type -> weft.participant.v1.ProbeResponse
-	16, // 31: weft.participant.v1.ParticipantService.ListLedger:output_type -> weft.participant.v1.ListLedgerResponse
-	26, // [26:32] is the sub-list for method output_type
-	20, // [20:26] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	25, // 18: weft.participant.v1.ListLedgerResponse.unreachable:type_name -> weft.kind.v1.Fault
+	27, // 19: weft.participant.v1.LedgerEntry.phase:type_name -> weft.kind.v1.Phase
+	26, // 20: weft.participant.v1.LedgerEntry.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 21: weft.participant.v1.ParticipantService.Query:input_type -> weft.participant.v1.QueryRequest
+	2,  // 22: weft.participant.v1.ParticipantService.Resolve:input_type -> weft.participant.v1.ResolveRequest
+	5,  // 23: weft.participant.v1.ParticipantService.Expand:input_type -> weft.participant.v1.ExpandRequest
+	8,  // 24: weft.participant.v1.ParticipantService.Preflight:input_type -> weft.participant.v1.PreflightRequest
+	12, // 25: weft.participant.v1.ParticipantService.Probe:input_type -> weft.participant.v1.ProbeRequest
+	15, // 26: weft.participant.v1.ParticipantService.ListLedger:input_type -> weft.participant.v1.ListLedgerRequest
+	1,  // 27: weft.participant.v1.ParticipantService.Query:output_type -> weft.participant.v1.QueryResponse
+	3,  // 28: weft.participant.v1.ParticipantService.Resolve:output_type -> weft.participant.v1.ResolveResponse
+	6,  // 29: weft.participant.v1.ParticipantService.Expand:output_type -> weft.participant.v1.ExpandResponse
+	9,  // 30: weft.participant.v1.ParticipantService.Preflight:output_type -> weft.participant.v1.PreflightResponse
+	13, // 31: weft.participant.v1.ParticipantService.Probe:output_type -> weft.participant.v1.ProbeResponse
+	16, // 32: weft.participant.v1.ParticipantService.ListLedger:output_type -> weft.participant.v1.ListLedgerResponse
+	27, // [27:33] is the sub-list for method output_type
+	21, // [21:27] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_participant_proto_init() }
