@@ -41,7 +41,8 @@ const (
 	Progressing State = iota
 	// Ready: it works, as it was last asked for.
 	Ready
-	// Outdated: it waits for a further Update, e.g. a resize that must be confirmed.
+	// Outdated: it waits for a further Update, e.g. a resize that must be confirmed; or, once Delete was called, for a
+	// further Delete, e.g. a part that can go only after the others.
 	Outdated
 	// Failed: the provider gave up; Fault says why.
 	Failed
@@ -81,6 +82,14 @@ type Driver[S, O proto.Message] interface {
 type TwoStep interface {
 	// NeedsUpdate tells that Update must follow each Create.
 	NeedsUpdate() bool
+}
+
+// Adopted is a capability: the objects are somebody else's and live on when the resource is released. Create makes
+// nothing and returns the id of what stands, Find finds nothing since nothing is marked, and a release ends with
+// forgetting the id: Delete is not called, and nobody waits until Observe misses the id.
+type Adopted interface {
+	// Adopts tells that this driver's objects are adopted.
+	Adopts() bool
 }
 
 // Blockable is a capability: the driver can say what keeps an object from being deleted.

@@ -11,6 +11,8 @@ type Any interface {
 	Driver[proto.Message, proto.Message]
 	// NeedsUpdate is TwoStep's; false without the capability.
 	NeedsUpdate() bool
+	// Adopts is Adopted's; false without the capability.
+	Adopts() bool
 	// Blockable, Lister and Checker give the capability, or false.
 	Blockable() (Blockable, bool)
 	Lister() (Lister, bool)
@@ -56,6 +58,11 @@ func (e erased[S, O]) Delete(ctx context.Context, id string) error { return e.d.
 func (e erased[S, O]) NeedsUpdate() bool {
 	t, ok := e.d.(TwoStep)
 	return ok && t.NeedsUpdate()
+}
+
+func (e erased[S, O]) Adopts() bool {
+	a, ok := e.d.(Adopted)
+	return ok && a.Adopts()
 }
 
 func (e erased[S, O]) Blockable() (Blockable, bool) {
