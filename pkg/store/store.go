@@ -74,8 +74,11 @@ type Event struct {
 // LeaseID identifies a lease.
 type LeaseID int64
 
+// MaxTxnOps is the greatest number of compares, and of ops, that one Txn takes (etcd, --max-txn-ops).
+const MaxTxnOps = 128
+
 // Store is a key-value store with revisions. All methods are safe for concurrent use. Errors bear a fault kind:
-// NotFound, Conflict, Unavailable, Quota (the store is full), Internal.
+// Invalid, NotFound, Conflict, Unavailable, Quota (the store is full), Internal.
 type Store interface {
 	// Get returns one entry, or a NotFound fault.
 	Get(ctx context.Context, key string) (Entry, error)
@@ -83,13 +86,14 @@ type Store interface {
 	List(ctx context.Context, prefix string, opts ListOptions) (Page, error)
 	// Txn writes all ops, if all compares hold, and returns the new revision. If one does not hold nothing is written
 	// and the error is a Conflict fault. After an Unavailable fault it is not known whether it was written.
-	// No key may stand twice in ops.
+	// No key may stand twice in ops, and there may be no more than MaxTxnOps of them: Invalid. A lease that has ended
+	// is NotFound. A transaction that changes nothing returns the revision as it stands.
 	Txn(ctx context.Context, compares []Compare, ops []Op) (int64, error)
 	// Watch sends every change of keys that begin with prefix, from revision on (0 means from now), in order of
 	// revision, grouped as they were written, until ctx ends or an error. The channel is closed then; Err of the
 	// watch tells why. A Conflict fault means that the revision is no longer kept: list again and watch from there.
 	Watch(ctx context.Context, prefix string, revision int64) Watch
-	// Grant makes a lease that lasts for ttl after the last KeepAlive.
+	// Grant makes a lease that lasts for ttl after the last KeepAlive; the store may round ttl up.
 	Grant(ctx context.Context, ttl time.Duration) (LeaseID, error)
 	// KeepAlive renews a lease once and returns the time to live that the store answered with. NotFound means that
 	// the lease has ended.
