@@ -6,6 +6,8 @@ package bus
 
 import (
 	"context"
+	"maps"
+	"strconv"
 	"time"
 )
 
@@ -40,11 +42,45 @@ type Verdict int
 const (
 	// Ack: it is dealt with, or recorded; do not deliver it again.
 	Ack Verdict = iota
-	// Later: it could not be recorded; deliver it again after the consumer's wait.
+	// Later: it could not be recorded; deliver it again after a while. Until then others of its subject may pass it.
 	Later
 	// Reject: it can never be dealt with; move it to the dead letters.
 	Reject
 )
+
+// The headers that a dead letter bears beside its own.
+const (
+	// HeaderDeadSubject is the subject that the message was sent to.
+	HeaderDeadSubject = "Weft-Dead-Subject"
+	// HeaderDeadID is the id that the message was sent with.
+	HeaderDeadID = "Weft-Dead-Id"
+	// HeaderDeadReason says why: DeadRejected or DeadExhausted.
+	HeaderDeadReason = "Weft-Dead-Reason"
+	// HeaderDeadAttempts is how often the message was delivered.
+	HeaderDeadAttempts = "Weft-Dead-Attempts"
+)
+
+// The reasons of a dead letter.
+const (
+	// DeadRejected: a handler gave the verdict Reject.
+	DeadRejected = "rejected"
+	// DeadExhausted: it was delivered as often as the queue allows, and never acked.
+	DeadExhausted = "deliveries exhausted"
+)
+
+// DeadLetter gives the message that keeps a delivery which nobody could deal with.
+func DeadLetter(queue Queue, d Delivery, reason string) Message {
+	header := make(map[string]string, len(d.Header)+4)
+	maps.Copy(header, d.Header)
+	header[HeaderDeadSubject] = d.Subject
+	header[HeaderDeadID] = d.ID
+	header[HeaderDeadReason] = reason
+	header[HeaderDeadAttempts] = strconv.Itoa(d.Attempt)
+	return Message{
+		Subject: DeadSubject(queue), ID: "dead." + queue.Stream + "." + strconv.FormatUint(d.Sequence, 10),
+		Header: header, Data: d.Data,
+	}
+}
 
 // Handler deals with one delivery. It MUST return only after what it means to keep is kept.
 type Handler func(ctx context.Context, d Delivery) Verdict
@@ -52,7 +88,9 @@ type Handler func(ctx context.Context, d Delivery) Verdict
 // Publisher sends messages.
 type Publisher interface {
 	// Publish sends messages in their order and returns when the streams have stored them all, or with the first
-	// error; messages after the one that failed may have been stored too. Unavailable: try again with the same ids.
+	// error; messages after the one that failed may have been stored too. A retryable fault (Unavailable; Throttled: the
+	// stream is full): try again with the same ids. Any other: trying again cannot help, e.g. Invalid: no stream
+	// stores the subject, or the message is too large.
 	Publish(ctx context.Context, messages ...Message) error
 }
 
@@ -60,10 +98,13 @@ type Publisher interface {
 type Bus interface {
 	Publisher
 	// Consume delivers the messages of a work queue to handle, at most concurrency at once, until ctx ends; it returns
-	// nil then. Messages of one subject are begun in their order. Each message is delivered to one of all that consume
-	// the queue, again after a Later, after AckWait, and after a crash.
+	// nil then, after the handlers that run have returned. Messages of one subject are begun in their order; with a
+	// concurrency over 1 one may begin before the one before it has ended. Each message is delivered to one of all that
+	// consume the queue, again after a Later, after AckWait, and after a crash; once it has been delivered
+	// queue.MaxDeliver times in vain it goes to the dead letters.
 	Consume(ctx context.Context, queue Queue, concurrency int, handle Handler) error
-	// Read delivers the stored messages of the event stream whose subject matches filter, one by one and in order,
+	// Read delivers the stored messages whose subject matches filter, from the one stream that is no work queue and
+	// keeps such subjects (events, dead letters, advisories; else the error is Invalid), one by one and in order,
 	// from a time on (the zero time means from the first that is kept), to handle, until handle returns an error, ctx
 	// ends (then it returns nil) or, without follow, the last one that was stored when Read began is delivered. It
 	// leaves nothing behind and disturbs no other reader.

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"hash/fnv"
 	"strconv"
 	"strings"
 	"time"
@@ -86,6 +87,48 @@ func Streams() []Stream {
 	)
 }
 
+// Queues lists all queues. They are ensured at every start, so that a message waits for its reader.
+func Queues() []Queue {
+	out := make([]Queue, 0, len(services)*len(Priorities)+1)
+	for _, s := range services {
+		for _, p := range Priorities {
+			out = append(out, CommandQueue(s, p))
+		}
+	}
+	return append(out, OutcomeQueue())
+}
+
+// StreamOf gives the stream that stores a subject, or every subject that a filter matches; false if none does.
+func StreamOf(subject string) (Stream, bool) {
+	for _, s := range Streams() {
+		for _, pattern := range s.Subjects {
+			if Match(pattern, subject) {
+				return s, true
+			}
+		}
+	}
+	return Stream{}, false
+}
+
+// Match tells whether a filter matches a subject: "*" stands for one token, a last ">" for one or more. The subject may
+// be a filter itself: then whether the first matches all that the second does.
+func Match(filter, subject string) bool {
+	for {
+		want, wantRest, wantMore := strings.Cut(filter, ".")
+		have, haveRest, haveMore := strings.Cut(subject, ".")
+		if want == ">" {
+			return !wantMore && have != ""
+		}
+		if have == ">" || want != "*" && want != have {
+			return false
+		}
+		if !wantMore || !haveMore {
+			return wantMore == haveMore
+		}
+		filter, subject = wantRest, haveRest
+	}
+}
+
 // CommandQueue is the queue of a service's commands of one priority.
 func CommandQueue(service string, p Priority) Queue {
 	return Queue{
@@ -128,7 +171,21 @@ func EventSubject(tenant, service, kind, verb string) string {
 // DeadSubject is where a dead letter of a queue goes.
 func DeadSubject(queue Queue) string { return "weft.dead." + token(queue.Name) }
 
-// token makes s one token of a subject: dots, spaces and wildcards become "_" (NATS, Subject-Based Messaging).
+// token makes s one token of a subject: dots, spaces and wildcards become "_" (NATS, Subject-Based Messaging), and so
+// does nothing at all, since a subject has no empty token.
 func token(s string) string {
+	if s == "" {
+		return "_"
+	}
 	return strings.NewReplacer(".", "_", " ", "_", "*", "_", ">", "_", "/", "_").Replace(s)
+}
+
+// Shards is the number of shards that sagas are spread over.
+const Shards = 256
+
+// ShardOf gives the shard of a saga.
+func ShardOf(saga string) int {
+	h := fnv.New32a()
+	h.Write([]byte(saga)) // a hash never fails to be written to (package hash)
+	return int(h.Sum32() % Shards)
 }
