@@ -47,7 +47,9 @@ type Record struct {
 	// The next attempt is not made before this time.
 	WakeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=wake_time,json=wakeTime,proto3" json:"wake_time,omitempty"`
 	// When the provider first listed the object no longer, or found none that bears the key, while it was being released.
-	MissingTime   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=missing_time,json=missingTime,proto3" json:"missing_time,omitempty"`
+	MissingTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=missing_time,json=missingTime,proto3" json:"missing_time,omitempty"`
+	// The provider itself said that it did not make the object; no look-up is needed to know that there is none.
+	Refused       bool `protobuf:"varint,11,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,6 +154,13 @@ func (x *Record) GetMissingTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Record) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
 // Tombstone remembers a key that was released, so that a late command cannot make it again.
 type Tombstone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -220,7 +229,7 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\x8a\x04\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xa4\x04\n" +
 	"\x06Record\x120\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12K\n" +
@@ -234,7 +243,8 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\bfailures\x18\b \x01(\x05R\bfailures\x127\n" +
 	"\twake_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bwakeTime\x12=\n" +
 	"\fmissing_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\vmissingTime\x1a=\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vmissingTime\x12\x18\n" +
+	"\arefused\x18\v \x01(\bR\arefused\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x01\n" +

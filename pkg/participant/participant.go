@@ -1,0 +1,296 @@
+// Package participant is the part that every service plays in a saga: it takes commands from the bus into records,
+// answers what became of them, and serves the same records to clients.
+//
+// # The inbox
+//
+// A command is recorded in one transaction and only then acked; the reconcile loop, woken by the record, does the work.
+//
+//	Ensure   of a key with a tombstone        refused: a released key stays released
+//	         of a key that is being released  refused: undo came before do
+//	         with an epoch older than seen    refused: its sender has lost the saga
+//	         of a new key                     a record is added
+//	         with another spec                the record gets a new generation
+//	         with the spec that stands        the outcome is told again
+//	Release  of a key with a tombstone        the outcome is told again
+//	         of a key never seen              a tombstone is written, so that a late Ensure is refused
+//	         of a record                      the record is marked; the loop takes the object away
+//
+// # What happens on a crash
+//
+// Before the transaction the bus delivers the command again; after it the record is found at the next start.
+package participant
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weftcloud/weft/pkg/bus"
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/record"
+	"github.com/weftcloud/weft/pkg/resource"
+	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+)
+
+// Inbox takes commands into records.
+type Inbox struct {
+	book  *record.Book
+	kinds *resource.Registry
+	now   func() time.Time
+}
+
+// NewInbox makes the inbox of a service. kinds holds the kinds that the service owns.
+func NewInbox(book *record.Book, kinds *resource.Registry, now func() time.Time) *Inbox {
+	return &Inbox{book: book, kinds: kinds, now: now}
+}
+
+// Handle takes one delivery of a command queue.
+func (in *Inbox) Handle(ctx context.Context, d bus.Delivery) bus.Verdict {
+	cmd := &busv1.Command{}
+	if err := proto.Unmarshal(d.Data, cmd); err != nil {
+		return bus.Reject
+	}
+	err := in.Accept(ctx, cmd)
+	switch {
+	case err == nil:
+		return bus.Ack
+	case fault.Is(err, fault.Invalid), fault.Is(err, fault.Internal):
+		return bus.Reject
+	default:
+		return bus.Later
+	}
+}
+
+// Accept records a command. An Invalid or Internal fault says that it can never be recorded; any other that it may be
+// tried again.
+func (in *Inbox) Accept(ctx context.Context, cmd *busv1.Command) error {
+	kind, ok := in.kinds.ByType(cmd.GetType())
+	if !ok {
+		return fault.New(fault.Invalid, "command for %s: this service has no kind %s", cmd.GetName(), cmd.GetType())
+	}
+	id := record.ID{Name: cmd.GetName(), Key: cmd.GetKey()}
+	if _, err := in.book.Tombstone(ctx, id.Key); err == nil {
+		return in.released(ctx, id, cmd)
+	} else if !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	e, err := in.book.Get(ctx, id)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	if fault.Is(err, fault.NotFound) {
+		e = nil
+	}
+	if e != nil && stale(e, cmd.GetOrigin()) {
+		return nil // its sender has lost the saga; the new owner sends its own
+	}
+	if cmd.GetRelease() != nil {
+		return in.release(ctx, id, e, cmd)
+	}
+	if cmd.GetEnsure() == nil {
+		return fault.New(fault.Invalid, "command for %s asks for nothing", cmd.GetName())
+	}
+	return in.ensure(ctx, kind, e, cmd)
+}
+
+// stale tells whether an older owner of the saga sent a command than the one that the record has seen.
+func stale(e *record.Entry, origin *busv1.Origin) bool {
+	seen := e.Record.GetOrigin()
+	return seen.GetSaga() == origin.GetSaga() && origin.GetEpoch() < seen.GetEpoch()
+}
+
+// released answers a command on a released key.
+func (in *Inbox) released(ctx context.Context, id record.ID, cmd *busv1.Command) error {
+	if cmd.GetRelease() == nil {
+		return nil // a late Ensure; a released key stays released
+	}
+	return in.book.Tell(ctx, &busv1.Outcome{Origin: cmd.GetOrigin(), Key: id.Key, Result: busv1.Result_RESULT_RELEASED}, 0)
+}
+
+func (in *Inbox) release(ctx context.Context, id record.ID, e *record.Entry, cmd *busv1.Command) error {
+	if e == nil {
+		return in.book.Bury(ctx, id, cmd.GetOrigin(), &busv1.Outcome{Origin: cmd.GetOrigin(), Key: id.Key, Result: busv1.Result_RESULT_RELEASED})
+	}
+	again := e.Record.GetRelease()
+	e.Record.Origin, e.Record.WakeTime = cmd.GetOrigin(), nil
+	if again {
+		e.Record.Failures = 0
+		SetPhase(e, kindv1.Phase_PHASE_RELEASING, in.now())
+		return in.book.Save(ctx, e, record.Notice{Outcome: Outcome(e)})
+	}
+	MarkReleased(e, in.now())
+	return in.book.Save(ctx, e, record.Notice{Verb: "releasing"})
+}
+
+// MarkReleased makes an entry one that is to be taken away.
+func MarkReleased(e *record.Entry, now time.Time) {
+	e.Record.Release, e.Record.Failures, e.Record.WakeTime = true, 0, nil
+	e.Object.Metadata().DeleteTime = timestamppb.New(now)
+	SetPhase(e, kindv1.Phase_PHASE_RELEASING, now)
+	e.Object.Status().Fault = nil
+}
+
+func (in *Inbox) ensure(ctx context.Context, kind *resource.Kind, e *record.Entry, cmd *busv1.Command) error {
+	if e != nil && e.Record.GetRelease() {
+		return nil // undo came before do
+	}
+	spec := kind.NewSpec()
+	if err := cmd.GetEnsure().GetSpec().UnmarshalTo(spec); err != nil {
+		return fault.As(fault.Invalid, fault.Wrap(err, "command for %s: decode the spec", cmd.GetName()))
+	}
+	if e == nil {
+		return in.add(ctx, kind, spec, cmd)
+	}
+	e.Record.Origin = cmd.GetOrigin()
+	if Same(e, spec, cmd.GetEnsure().GetLabels(), cmd.GetEnsure().GetReferences()) {
+		if e.Object.Status().GetPhase() == kindv1.Phase_PHASE_FAILED {
+			Reopen(e, in.now())
+		}
+		e.Record.WakeTime = nil
+		return in.book.Save(ctx, e, record.Notice{Outcome: Outcome(e)})
+	}
+	Change(e, spec, cmd.GetEnsure().GetLabels(), cmd.GetEnsure().GetReferences(), in.now())
+	return in.book.Save(ctx, e, record.Notice{Verb: verbOf(e)})
+}
+
+func (in *Inbox) add(ctx context.Context, kind *resource.Kind, spec proto.Message, cmd *busv1.Command) error {
+	ensure := cmd.GetEnsure()
+	object := resource.Wrap(kind.New())
+	object.SetName(cmd.GetName())
+	object.SetCloud(ensure.GetCloud())
+	object.SetSpec(spec)
+	meta := object.Metadata()
+	meta.Key, meta.Stack, meta.Labels = cmd.GetKey(), ensure.GetStack(), ensure.GetLabels()
+	e := NewEntry(in.book, kind, object, in.now())
+	e.Record.Origin, e.Record.References, e.Record.Replaces = cmd.GetOrigin(), ensure.GetReferences(), ensure.GetReplaces()
+	err := in.book.Add(ctx, e, record.Notice{Verb: verbOf(e)})
+	if !fault.Is(err, fault.Exists) {
+		return err
+	}
+	return in.book.Tell(ctx, &busv1.Outcome{
+		Origin: cmd.GetOrigin(), Key: cmd.GetKey(), Result: busv1.Result_RESULT_FAILED, Fault: fault.Proto(err, in.now()),
+	}, 0)
+}
+
+// NewEntry makes the entry of a resource that is asked for now.
+func NewEntry(book *record.Book, kind *resource.Kind, object resource.Object, now time.Time) *record.Entry {
+	meta := object.Metadata()
+	meta.Generation, meta.CreateTime, meta.UpdateTime = 1, timestamppb.New(now), timestamppb.New(now)
+	e := book.NewEntry(kind, object)
+	SetPhase(e, kindv1.Phase_PHASE_PENDING, now)
+	return e
+}
+
+// Same tells whether an entry asks for just this already.
+func Same(e *record.Entry, spec proto.Message, labels, references map[string]string) bool {
+	return proto.Equal(e.Object.Spec(), spec) && equal(e.Object.Metadata().GetLabels(), labels) && equal(e.Record.GetReferences(), references)
+}
+
+func equal(a, b map[string]string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, v := range a {
+		if w, ok := b[k]; !ok || v != w {
+			return false
+		}
+	}
+	return true
+}
+
+// Change gives an entry a new spec, and with it a new generation.
+func Change(e *record.Entry, spec proto.Message, labels, references map[string]string, now time.Time) {
+	e.Object.SetSpec(spec)
+	meta := e.Object.Metadata()
+	meta.Labels, meta.UpdateTime = labels, timestamppb.New(now)
+	meta.Generation++
+	e.Record.References = references
+	Reopen(e, now)
+}
+
+// Reopen makes the loop try an entry again from the start.
+func Reopen(e *record.Entry, now time.Time) {
+	e.Record.Failures, e.Record.WakeTime = 0, nil
+	status := e.Object.Status()
+	status.Fault, status.Blockers = nil, nil
+	phase := kindv1.Phase_PHASE_UPDATING
+	if status.GetProviderId() == "" {
+		phase = kindv1.Phase_PHASE_PENDING
+	}
+	SetPhase(e, phase, now)
+}
+
+// SetPhase enters a phase.
+func SetPhase(e *record.Entry, phase kindv1.Phase, now time.Time) {
+	status := e.Object.Status()
+	if status.GetPhase() != phase {
+		status.Phase, status.PhaseTime = phase, timestamppb.New(now)
+	}
+}
+
+// verbs are the verbs of the events, by the phase that is entered.
+var verbs = map[kindv1.Phase]string{
+	kindv1.Phase_PHASE_PENDING:   "pending",
+	kindv1.Phase_PHASE_CREATING:  "creating",
+	kindv1.Phase_PHASE_READY:     "ready",
+	kindv1.Phase_PHASE_UPDATING:  "updating",
+	kindv1.Phase_PHASE_RELEASING: "releasing",
+	kindv1.Phase_PHASE_FAILED:    "failed",
+}
+
+func verbOf(e *record.Entry) string { return verbs[e.Object.Status().GetPhase()] }
+
+// NoticeOf gives what the present state of an entry tells the world.
+func NoticeOf(e *record.Entry) record.Notice {
+	n := record.Notice{Verb: verbOf(e)}
+	if e.Record.GetOrigin() != nil {
+		n.Outcome = Outcome(e)
+	}
+	return n
+}
+
+// Outcome gives what has become of the command that an entry answers, as it stands now.
+func Outcome(e *record.Entry) *busv1.Outcome {
+	status := e.Object.Status()
+	o := &busv1.Outcome{
+		Origin: e.Record.GetOrigin(), Key: e.Key, Result: busv1.Result_RESULT_PROGRESS,
+		Fault: status.GetFault(), Blockers: slices.Clone(status.GetBlockers()), ProviderId: status.GetProviderId(),
+	}
+	switch {
+	case status.GetPhase() == kindv1.Phase_PHASE_FAILED:
+		o.Result = busv1.Result_RESULT_FAILED
+	case !e.Record.GetRelease() && status.GetPhase() == kindv1.Phase_PHASE_READY && status.GetObservedGeneration() == e.Object.Metadata().GetGeneration():
+		o.Result = busv1.Result_RESULT_READY
+		observed, err := anypb.New(e.Object.Observed())
+		if err != nil {
+			o.Result, o.Fault = busv1.Result_RESULT_FAILED, &kindv1.Fault{Kind: string(fault.Internal), Message: "encode what was observed: " + err.Error()}
+			return o
+		}
+		o.Observed, o.Fault = observed, nil
+	}
+	return o
+}
+
+// Query gives the outcome of a key; known is false if the service has never seen it.
+func (in *Inbox) Query(ctx context.Context, id record.ID, origin *busv1.Origin) (outcome *busv1.Outcome, known bool, err error) {
+	if _, err := in.book.Tombstone(ctx, id.Key); err == nil {
+		return &busv1.Outcome{Origin: origin, Key: id.Key, Result: busv1.Result_RESULT_RELEASED}, true, nil
+	} else if !fault.Is(err, fault.NotFound) {
+		return nil, false, err
+	}
+	e, err := in.book.Get(ctx, id)
+	if fault.Is(err, fault.NotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	o := Outcome(e)
+	o.Origin = origin
+	return o, true, nil
+}

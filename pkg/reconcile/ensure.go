@@ -1,0 +1,215 @@
+package reconcile
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weftcloud/weft/pkg/driver"
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/participant"
+	"github.com/weftcloud/weft/pkg/record"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+)
+
+// ensure brings one wanted resource a step nearer.
+func (l *Loop) ensure(ctx context.Context, e *record.Entry) (time.Duration, error) {
+	refs, err := l.refs(ctx, e)
+	if err != nil {
+		return l.failed(ctx, e, err)
+	}
+	account, d, err := l.driver(ctx, e, refs)
+	if err != nil {
+		return l.failed(ctx, e, err)
+	}
+	if e.Object.Status().GetProviderId() == "" {
+		if err := l.make(ctx, e, account, d, refs); err != nil {
+			return l.failed(ctx, e, err)
+		}
+	}
+	if e.Record.GetAppliedGeneration() != e.Object.Metadata().GetGeneration() {
+		if err := l.update(ctx, e, account, d, refs); err != nil {
+			return l.failed(ctx, e, err)
+		}
+	}
+	return l.observe(ctx, e, account, d, refs)
+}
+
+// driver gives the driver of an entry's kind in its account.
+func (l *Loop) driver(ctx context.Context, e *record.Entry, refs driver.Refs) (*Account, driver.Any, error) {
+	account, err := l.Accounts.Account(ctx, e, refs)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, ok := account.Session.Drivers[e.Kind.Type]
+	if !ok {
+		return nil, nil, fault.New(fault.Unsupported, "%s has no driver for %s", account.Name, e.Kind.Name)
+	}
+	return account, d, nil
+}
+
+// make finds the object by its key, or creates it. That a create is about to be sent is written before it is sent.
+func (l *Loop) make(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) error {
+	status := e.Object.Status()
+	if e.Record.GetAttempted() && !e.Record.GetRefused() {
+		ids, err := call(ctx, account, func(ctx context.Context) ([]string, error) { return d.Find(ctx, request(e, refs)) })
+		if err != nil {
+			return fault.Wrap(err, "look up %s by its key", e.Name)
+		}
+		if len(ids) > 0 {
+			status.ProviderId = ids[0] // adopted: a create whose answer was lost
+		}
+	}
+	if status.GetProviderId() == "" {
+		if err := l.create(ctx, e, account, d, refs); err != nil {
+			return err
+		}
+	}
+	participant.SetPhase(e, kindv1.Phase_PHASE_CREATING, l.Now())
+	status.Fault = nil
+	return l.save(ctx, e)
+}
+
+func (l *Loop) create(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) error {
+	if !e.Record.GetAttempted() || e.Record.GetRefused() {
+		e.Record.Attempted, e.Record.Refused = true, false
+		if err := l.Book.Save(ctx, e, record.Notice{}); err != nil {
+			return err
+		}
+	}
+	id, err := call(ctx, account, func(ctx context.Context) (string, error) { return d.Create(ctx, request(e, refs)) })
+	if err != nil {
+		e.Record.Refused = answered(err)
+		return fault.Wrap(err, "create %s", e.Name)
+	}
+	account.pace(e.Kind.Type).restart(e.ID, l.Now())
+	e.Object.Status().ProviderId = id
+	if !d.NeedsUpdate() {
+		e.Record.AppliedGeneration = e.Object.Metadata().GetGeneration()
+	}
+	return nil
+}
+
+// answered tells whether an error is the provider's own refusal, so that nothing was made. After any other the outcome is
+// not known.
+func answered(err error) bool {
+	kind := fault.KindOf(err)
+	return kind != fault.Unavailable && kind != fault.Internal
+}
+
+// update brings the object to the present generation.
+func (l *Loop) update(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) error {
+	id := e.Object.Status().GetProviderId()
+	_, err := call(ctx, account, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Update(ctx, id, request(e, refs)) })
+	if err != nil {
+		return fault.Wrap(err, "update %s", e.Name)
+	}
+	e.Record.AppliedGeneration = e.Object.Metadata().GetGeneration()
+	e.Record.Failures = 0
+	e.Object.Status().Fault = nil
+	account.pace(e.Kind.Type).restart(e.ID, l.Now())
+	return l.Book.Save(ctx, e, record.Notice{})
+}
+
+// observe looks at the object and writes what it saw.
+func (l *Loop) observe(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) (time.Duration, error) {
+	id, pace := e.Object.Status().GetProviderId(), account.pace(e.Kind.Type)
+	seen, present, err := pace.observe(ctx, account, d, id)
+	if err != nil {
+		return l.failed(ctx, e, fault.Wrap(err, "observe %s", e.Name))
+	}
+	if !present {
+		return l.vanished(ctx, e)
+	}
+	e.Record.MissingTime = nil
+	switch seen.State {
+	case driver.Ready:
+		pace.ready(e.ID, l.Now())
+		return 0, l.ready(ctx, e, seen.Observed)
+	case driver.Failed:
+		pace.forget(e.ID)
+		f := seen.Fault
+		if f == nil {
+			f = fault.New(fault.Internal, "%s failed without a reason", e.Name)
+		}
+		return 0, l.give(ctx, e, f)
+	case driver.Outdated:
+		if err := l.update(ctx, e, account, d, refs); err != nil {
+			return l.failed(ctx, e, err)
+		}
+	default:
+	}
+	if err := l.note(ctx, e, seen.Fault); err != nil {
+		return 0, err
+	}
+	return pace.next(e.ID, l.Now()), nil
+}
+
+// ready writes that the object stands as wanted.
+func (l *Loop) ready(ctx context.Context, e *record.Entry, observed proto.Message) error {
+	e.Object.SetObserved(observed)
+	status := e.Object.Status()
+	status.Fault, status.Blockers = nil, nil
+	status.ObserveTime, status.ObservedGeneration = timestamppb.New(l.Now()), e.Object.Metadata().GetGeneration()
+	e.Record.Failures, e.Record.WakeTime = 0, nil
+	participant.SetPhase(e, kindv1.Phase_PHASE_READY, l.Now())
+	return l.save(ctx, e)
+}
+
+// missingGrace is how long an object must be missing before it is believed to be gone: clouds list with a delay.
+const missingGrace = 2 * time.Second
+
+// vanished deals with a wanted object that the cloud does not list: once may be a delay, twice is a fact.
+func (l *Loop) vanished(ctx context.Context, e *record.Entry) (time.Duration, error) {
+	if e.Record.GetMissingTime() == nil {
+		e.Record.MissingTime = timestamppb.New(l.Now())
+		return missingGrace, l.Book.Save(ctx, e, record.Notice{})
+	}
+	if rest := missingGrace - l.Now().Sub(e.Record.GetMissingTime().AsTime()); rest > 0 {
+		return rest, nil
+	}
+	return 0, l.give(ctx, e, fault.New(fault.NotFound, "%s (%s) is gone from the cloud", e.Name, e.Object.Status().GetProviderId()))
+}
+
+// maxBackoff bounds the time between two attempts.
+const maxBackoff = 30 * time.Second
+
+// failed deals with an attempt that failed: it is tried again if the fault can pass, else given up.
+func (l *Loop) failed(ctx context.Context, e *record.Entry, err error) (time.Duration, error) {
+	if ctx.Err() != nil {
+		return 0, nil // we are stopping; the record says what to do at the next start
+	}
+	if record.IsConflict(err) {
+		return 0, err
+	}
+	if !fault.Retryable(err) {
+		return 0, l.give(ctx, e, err)
+	}
+	e.Record.Failures++
+	wait := max(min(250*time.Millisecond<<min(e.Record.GetFailures()-1, 10), maxBackoff), fault.RetryAfter(err))
+	if err := l.note(ctx, e, err); err != nil {
+		return 0, err
+	}
+	return wait, nil
+}
+
+// give writes that the resource will not become what is wanted.
+func (l *Loop) give(ctx context.Context, e *record.Entry, err error) error {
+	e.Object.Status().Fault = fault.Proto(err, l.Now())
+	e.Record.WakeTime = nil
+	participant.SetPhase(e, kindv1.Phase_PHASE_FAILED, l.Now())
+	return l.save(ctx, e)
+}
+
+// note writes what is being waited for, if it is news.
+func (l *Loop) note(ctx context.Context, e *record.Entry, err error) error {
+	status := e.Object.Status()
+	next := fault.Proto(err, l.Now())
+	if next.GetKind() == status.GetFault().GetKind() && next.GetMessage() == status.GetFault().GetMessage() {
+		return nil
+	}
+	status.Fault = next
+	return l.save(ctx, e)
+}

@@ -1,0 +1,303 @@
+// Package reconcile is the one loop above all drivers: find, adopt, create, poll, update, delete.
+//
+// # Protocol
+//
+// The loop takes an id, never a difference: it reads the record and then the world, does one thing, writes what it saw,
+// and looks again. A record wakes it when it is written, a timer when something must be looked at again. One id is
+// worked on by one goroutine at a time.
+//
+//	wanted:   resolve references → find by key, if a create may have been sent → else create → update, if the driver
+//	          asks for it or the generation is newer → observe until ready or failed
+//	released: find by key, if no id is known → delete → observe until it is gone → tombstone
+//
+// # What happens on a crash
+//
+// The record says whether a create may have been sent; then a look-up by key decides, never a second create. A create
+// whose answer was lost is found the same way. An id that the cloud does not list must be missing twice before it is
+// believed to be gone. A failed look-up is an error and changes nothing.
+//
+// # What it tells
+//
+// Faults that can pass are tried again with back-off, for as long as the resource is wanted, and are told as progress;
+// others end in FAILED, until the spec changes or someone asks again.
+package reconcile
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weftcloud/weft/pkg/driver"
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/participant"
+	"github.com/weftcloud/weft/pkg/record"
+	"github.com/weftcloud/weft/pkg/resource"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+)
+
+// Accounts opens the account that a resource is placed in.
+type Accounts interface {
+	// Account gives the account for an entry, whose references lead to refs.
+	Account(ctx context.Context, e *record.Entry, refs driver.Refs) (*Account, error)
+}
+
+// Resolver gives what references lead to.
+type Resolver interface {
+	// Resolve gives the resource of a name and key as its kind's message. An empty key means the one that stands under
+	// the name.
+	Resolve(ctx context.Context, name, key string) (proto.Message, error)
+}
+
+// Config is what a Loop is made of.
+type Config struct {
+	Book     *record.Book
+	Accounts Accounts
+	Resolver Resolver
+	Logger   *slog.Logger
+	Now      func() time.Time
+	// Concurrency bounds how many ids are worked on at once; 0 means 64.
+	Concurrency int
+	// TombstoneAge is how long a tombstone is kept; it MUST be longer than any stream keeps a message. 0 means 2 hours.
+	TombstoneAge time.Duration
+}
+
+// Loop works on the records of one service.
+type Loop struct {
+	Config
+
+	slots chan struct{}
+	ctx   context.Context // of Run: the goroutines of tasks live as long
+	group sync.WaitGroup
+
+	mu      sync.Mutex
+	tasks   map[record.ID]*task
+	running bool
+}
+
+// task is the work on one id.
+type task struct {
+	active bool
+	again  bool
+	timer  *time.Timer
+}
+
+// New makes a loop. It does nothing until Run; what wakes it before is not lost.
+func New(c Config) *Loop {
+	if c.Concurrency == 0 {
+		c.Concurrency = 64
+	}
+	if c.TombstoneAge == 0 {
+		c.TombstoneAge = 2 * time.Hour
+	}
+	return &Loop{Config: c, slots: make(chan struct{}, c.Concurrency), tasks: map[record.ID]*task{}}
+}
+
+// Run works until ctx ends, and returns when the last task has stopped.
+func (l *Loop) Run(ctx context.Context) error {
+	l.mu.Lock()
+	l.ctx, l.running = ctx, true
+	early := make([]record.ID, 0, len(l.tasks))
+	for id := range l.tasks {
+		early = append(early, id)
+	}
+	l.mu.Unlock()
+	for _, id := range early {
+		l.Wake(id)
+	}
+	if err := l.load(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	l.sweep(ctx)
+	l.mu.Lock()
+	l.running = false
+	for _, t := range l.tasks {
+		if t.timer != nil {
+			t.timer.Stop()
+		}
+	}
+	l.mu.Unlock()
+	l.group.Wait()
+	return nil
+}
+
+// load wakes every record that is not where it should be.
+func (l *Loop) load(ctx context.Context) error {
+	after := record.ID{}
+	for {
+		entries, more, err := l.Book.List(ctx, "", after, 500)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if !settled(e) {
+				l.Wake(e.ID)
+			}
+			after = e.ID
+		}
+		if !more {
+			return nil
+		}
+	}
+}
+
+// sweep deletes old tombstones until ctx ends.
+func (l *Loop) sweep(ctx context.Context) {
+	ticker := time.NewTicker(l.TombstoneAge / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if _, err := l.Book.Sweep(ctx, l.TombstoneAge); err != nil && ctx.Err() == nil {
+				l.Logger.Warn("sweep tombstones", "error", err)
+			}
+		}
+	}
+}
+
+// settled tells whether there is nothing to do for an entry.
+func settled(e *record.Entry) bool {
+	status := e.Object.Status()
+	if status.GetPhase() == kindv1.Phase_PHASE_FAILED {
+		return true
+	}
+	return !e.Record.GetRelease() && status.GetPhase() == kindv1.Phase_PHASE_READY &&
+		status.GetObservedGeneration() == e.Object.Metadata().GetGeneration()
+}
+
+// Wake makes the loop look at an id. It does not block.
+func (l *Loop) Wake(id record.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.tasks[id]
+	if t == nil {
+		t = &task{}
+		l.tasks[id] = t
+	}
+	if !l.running {
+		return
+	}
+	if t.active {
+		t.again = true
+		return
+	}
+	t.active = true
+	l.group.Add(1)
+	go l.work(id, t)
+}
+
+// work looks at an id for as long as it is woken, and then sets the timer that it asked for.
+func (l *Loop) work(id record.ID, t *task) {
+	defer l.group.Done()
+	for {
+		select {
+		case l.slots <- struct{}{}:
+		case <-l.ctx.Done():
+			return
+		}
+		l.mu.Lock()
+		t.again = false
+		l.mu.Unlock()
+		wait, err := l.reconcile(l.ctx, id)
+		<-l.slots
+		if l.ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			l.Logger.Warn("reconcile", "name", id.Name, "key", id.Key, "error", err)
+			wait = max(wait, time.Second)
+		}
+		if l.rest(id, t, wait) {
+			return
+		}
+	}
+}
+
+// rest ends the work on an id, unless it was woken meanwhile.
+func (l *Loop) rest(id record.ID, t *task, wait time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t.again {
+		return false
+	}
+	t.active = false
+	if t.timer != nil {
+		t.timer.Stop()
+		t.timer = nil
+	}
+	switch {
+	case wait > 0 && l.running:
+		t.timer = time.AfterFunc(wait, func() { l.Wake(id) })
+	case wait <= 0:
+		delete(l.tasks, id)
+	}
+	return true
+}
+
+// reconcile looks at one id once. It gives the time after which to look again; 0 means when it is woken.
+func (l *Loop) reconcile(ctx context.Context, id record.ID) (time.Duration, error) {
+	e, err := l.Book.Get(ctx, id)
+	if fault.Is(err, fault.NotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if settled(e) {
+		return 0, nil
+	}
+	if wake := e.Record.GetWakeTime(); wake != nil && l.Now().Before(wake.AsTime()) {
+		return wake.AsTime().Sub(l.Now()), nil
+	}
+	var wait time.Duration
+	if e.Record.GetRelease() {
+		wait, err = l.release(ctx, e)
+	} else {
+		wait, err = l.ensure(ctx, e)
+	}
+	if record.IsConflict(err) {
+		return time.Millisecond, nil // the record was written meanwhile: read it again
+	}
+	return wait, err
+}
+
+// save writes what was seen and tells it.
+func (l *Loop) save(ctx context.Context, e *record.Entry) error {
+	return l.Book.Save(ctx, e, participant.NoticeOf(e))
+}
+
+// refs resolves the references of a spec. Secrets are left out: they are never resolved into a request.
+func (l *Loop) refs(ctx context.Context, e *record.Entry) (driver.Refs, error) {
+	refs := driver.Refs{}
+	for _, r := range resource.References(e.Object.Spec()) {
+		if r.Type == secretType {
+			continue
+		}
+		m, err := l.Resolver.Resolve(ctx, r.Value, e.Record.GetReferences()[r.Value])
+		if fault.Is(err, fault.NotFound) {
+			return nil, &fault.Error{Kind: fault.Precondition, Field: "spec." + r.Path, Message: r.Value + " does not exist"}
+		}
+		if err != nil {
+			return nil, fault.Wrap(err, "resolve %s", r.Value)
+		}
+		if s := resource.Wrap(m).Status(); s.GetProviderId() == "" || s.GetPhase() == kindv1.Phase_PHASE_RELEASING {
+			return nil, &fault.Error{Kind: fault.Precondition, Field: "spec." + r.Path, Message: r.Value + " is not ready"}
+		}
+		refs[r.Value] = m
+	}
+	return refs, nil
+}
+
+const secretType = "orchestrator.weft.cloud/Secret"
+
+// request gives an entry as drivers want it.
+func request(e *record.Entry, refs driver.Refs) driver.Request[proto.Message] {
+	meta := e.Object.Metadata()
+	return driver.Request[proto.Message]{
+		Key: e.Key, Name: e.Name, Generation: meta.GetGeneration(), Labels: meta.GetLabels(), Spec: e.Object.Spec(), Refs: refs,
+	}
+}

@@ -1,0 +1,136 @@
+package reconcile
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weftcloud/weft/pkg/driver"
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/record"
+	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+)
+
+// release brings one resource that is not wanted any more a step nearer to being gone.
+func (l *Loop) release(ctx context.Context, e *record.Entry) (time.Duration, error) {
+	if !e.Record.GetAttempted() {
+		return 0, l.gone(ctx, e) // nothing was ever asked of the cloud
+	}
+	refs := l.standing(ctx, e)
+	account, d, err := l.driver(ctx, e, refs)
+	if err != nil {
+		return l.failed(ctx, e, err)
+	}
+	if d.Adopts() {
+		return 0, l.gone(ctx, e)
+	}
+	if e.Object.Status().GetProviderId() == "" {
+		if wait, found, err := l.find(ctx, e, account, d, refs); !found || err != nil {
+			return wait, err
+		}
+	}
+	return l.remove(ctx, e, account, d)
+}
+
+// standing resolves the references that can be resolved; what is gone is not needed to delete.
+func (l *Loop) standing(ctx context.Context, e *record.Entry) driver.Refs {
+	refs, err := l.refs(ctx, e)
+	if err == nil {
+		return refs
+	}
+	refs = driver.Refs{}
+	for name, key := range e.Record.GetReferences() {
+		if m, err := l.Resolver.Resolve(ctx, name, key); err == nil {
+			refs[name] = m
+		}
+	}
+	return refs
+}
+
+// find looks up an object whose create may have had an effect. It must be missing twice before it is believed that it
+// had none.
+func (l *Loop) find(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) (time.Duration, bool, error) {
+	ids, err := call(ctx, account, func(ctx context.Context) ([]string, error) { return d.Find(ctx, request(e, refs)) })
+	if err != nil {
+		wait, err := l.failed(ctx, e, fault.Wrap(err, "look up %s by its key", e.Name))
+		return wait, false, err
+	}
+	if len(ids) > 0 {
+		e.Object.Status().ProviderId, e.Record.MissingTime = ids[0], nil
+		return 0, true, l.Book.Save(ctx, e, record.Notice{})
+	}
+	if e.Record.GetRefused() {
+		return 0, false, l.gone(ctx, e)
+	}
+	if e.Record.GetMissingTime() == nil {
+		e.Record.MissingTime = timestamppb.New(l.Now())
+		return missingGrace, false, l.Book.Save(ctx, e, record.Notice{})
+	}
+	if rest := missingGrace - l.Now().Sub(e.Record.GetMissingTime().AsTime()); rest > 0 {
+		return rest, false, nil
+	}
+	return 0, false, l.gone(ctx, e)
+}
+
+// remove deletes the object and waits until it is gone.
+func (l *Loop) remove(ctx context.Context, e *record.Entry, account *Account, d driver.Any) (time.Duration, error) {
+	id, pace := e.Object.Status().GetProviderId(), account.pace(e.Kind.Type)
+	_, err := call(ctx, account, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, id) })
+	if fault.Is(err, fault.Conflict) || fault.Is(err, fault.Precondition) {
+		return l.blocked(ctx, e, account, d, err)
+	}
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return l.failed(ctx, e, fault.Wrap(err, "delete %s", e.Name))
+	}
+	seen, present, err := pace.observe(ctx, account, d, id)
+	if err != nil {
+		return l.failed(ctx, e, fault.Wrap(err, "observe %s", e.Name))
+	}
+	if !present {
+		pace.forget(e.ID)
+		return 0, l.gone(ctx, e)
+	}
+	if len(e.Object.Status().GetBlockers()) > 0 || e.Record.GetFailures() > 0 {
+		e.Record.Failures = 0
+		e.Object.Status().Blockers, e.Object.Status().Fault = nil, fault.Proto(seen.Fault, l.Now())
+		if err := l.save(ctx, e); err != nil {
+			return 0, err
+		}
+	}
+	return pace.next(e.ID, l.Now()), nil
+}
+
+// blocked tells what keeps the object from being deleted, and tries again later.
+func (l *Loop) blocked(ctx context.Context, e *record.Entry, account *Account, d driver.Any, cause error) (time.Duration, error) {
+	status := e.Object.Status()
+	blockers := []*kindv1.Blocker{}
+	if b, ok := d.Blockable(); ok {
+		found, err := call(ctx, account, func(ctx context.Context) ([]*kindv1.Blocker, error) { return b.Blockers(ctx, status.GetProviderId()) })
+		if err != nil {
+			return l.failed(ctx, e, fault.Wrap(err, "look what blocks the deletion of %s", e.Name))
+		}
+		blockers = found
+	}
+	e.Record.Failures++
+	wait := min(500*time.Millisecond<<min(e.Record.GetFailures()-1, 10), 15*time.Second)
+	next := fault.Proto(fault.Wrap(cause, "delete %s", e.Name), l.Now())
+	same := slices.EqualFunc(blockers, status.GetBlockers(), func(a, b *kindv1.Blocker) bool { return proto.Equal(a, b) })
+	if same && next.GetKind() == status.GetFault().GetKind() {
+		return wait, nil
+	}
+	status.Blockers, status.Fault = blockers, next
+	return wait, l.save(ctx, e)
+}
+
+// gone ends a record whose object is gone.
+func (l *Loop) gone(ctx context.Context, e *record.Entry) error {
+	notice := record.Notice{Verb: "released"}
+	if e.Record.GetOrigin() != nil {
+		notice.Outcome = &busv1.Outcome{Origin: e.Record.GetOrigin(), Key: e.Key, Result: busv1.Result_RESULT_RELEASED}
+	}
+	return l.Book.Remove(ctx, e, notice)
+}

@@ -1,0 +1,369 @@
+// Package record keeps the records of one service: one per resource and key, with an index of names and tombstones.
+//
+// # Layout, below the service's prefix
+//
+//	r/<name>/<key>  the record
+//	n/<name>        the key that stands under the name now
+//	t/<key>         the tombstone of a released key
+//	o/…             the outbox: events and outcomes that are committed and not yet published
+//
+// # Who may write
+//
+// Only the service that owns the kind. Its inbox and API write what is wanted, its reconcile loop writes what was seen;
+// each write compares the revision that it read, so neither overwrites the other.
+//
+// # What happens on a crash
+//
+// A record, its event and its outcome are written in one transaction, so none is lost and none is told that is not true.
+// Two objects may stand under one name while one replaces the other; the index says which is meant by the name.
+package record
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weftcloud/weft/pkg/bus"
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/store"
+	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
+	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
+)
+
+// Outbox makes messages part of a transaction.
+type Outbox interface {
+	// Ops gives the writes that keep messages until they are published.
+	Ops(messages ...bus.Message) []store.Op
+	// Committed is called with them once the transaction stands.
+	Committed(ops []store.Op)
+}
+
+// Book is the records of one service. All methods are safe for concurrent use.
+type Book struct {
+	service string
+	prefix  string
+	store   store.Store
+	outbox  Outbox
+	kinds   *resource.Registry
+	now     func() time.Time
+	changed func(ID)
+}
+
+// ID identifies one record.
+type ID struct{ Name, Key string }
+
+// Entry is one record as it was read. Its owner may change Record and Object and then Save it.
+type Entry struct {
+	ID
+	// Kind is the resource's kind.
+	Kind *resource.Kind
+	// Record is the record, without the resource; see Object.
+	Record *participantv1.Record
+	// Object is the resource.
+	Object resource.Object
+
+	revision int64
+}
+
+// Config is what a Book is made of.
+type Config struct {
+	// Service is the service's name, e.g. network.
+	Service string
+	Store   store.Store
+	Outbox  Outbox
+	// Kinds holds at least the kinds of the service.
+	Kinds *resource.Registry
+	Now   func() time.Time
+	// Changed is called after each write with the record's id; it must not block.
+	Changed func(ID)
+}
+
+// Prefix is the prefix of all that a service writes.
+func Prefix(service string) string { return "/weft/" + service + "/" }
+
+// New makes the book of a service.
+func New(c Config) *Book {
+	return &Book{service: c.Service, prefix: Prefix(c.Service), store: c.Store, outbox: c.Outbox, kinds: c.Kinds, now: c.Now, changed: c.Changed}
+}
+
+func (b *Book) recordKey(id ID) string      { return b.prefix + "r/" + id.Name + "/" + id.Key }
+func (b *Book) indexKey(name string) string { return b.prefix + "n/" + name }
+func (b *Book) tombKey(key string) string   { return b.prefix + "t/" + key }
+
+// NewEntry makes an entry for a resource that is not kept yet. The object's metadata must bear a key.
+func (b *Book) NewEntry(kind *resource.Kind, object resource.Object) *Entry {
+	return &Entry{
+		ID: ID{Name: object.Name(), Key: object.Metadata().GetKey()}, Kind: kind, Object: object, Record: &participantv1.Record{},
+	}
+}
+
+// Get reads one record, or gives NotFound.
+func (b *Book) Get(ctx context.Context, id ID) (*Entry, error) {
+	e, err := b.store.Get(ctx, b.recordKey(id))
+	if err != nil {
+		return nil, fault.Wrap(err, "read %s", id.Name)
+	}
+	return b.decode(e)
+}
+
+// Current reads the record that stands under a name, or gives NotFound.
+func (b *Book) Current(ctx context.Context, name string) (*Entry, error) {
+	e, err := b.store.Get(ctx, b.indexKey(name))
+	if fault.Is(err, fault.NotFound) {
+		return nil, fault.New(fault.NotFound, "%s does not exist", name)
+	}
+	if err != nil {
+		return nil, fault.Wrap(err, "read %s", name)
+	}
+	return b.Get(ctx, ID{Name: name, Key: string(e.Value)})
+}
+
+// List reads the records whose names begin with prefix, in order of name and key, after the given one.
+func (b *Book) List(ctx context.Context, prefix string, after ID, limit int) ([]*Entry, bool, error) {
+	opts := store.ListOptions{Limit: limit}
+	if after.Name != "" {
+		opts.After = b.recordKey(after)
+	}
+	page, err := b.store.List(ctx, b.prefix+"r/"+prefix, opts)
+	if err != nil {
+		return nil, false, fault.Wrap(err, "list %s*", prefix)
+	}
+	out := make([]*Entry, 0, len(page.Entries))
+	for _, e := range page.Entries {
+		entry, err := b.decode(e)
+		if err != nil {
+			return nil, false, err
+		}
+		out = append(out, entry)
+	}
+	return out, page.More, nil
+}
+
+func (b *Book) decode(e store.Entry) (*Entry, error) {
+	rec := &participantv1.Record{}
+	if err := proto.Unmarshal(e.Value, rec); err != nil {
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "decode %s", e.Key))
+	}
+	m, err := rec.GetResource().UnmarshalNew()
+	if err != nil {
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "decode %s", e.Key))
+	}
+	object := resource.Wrap(m)
+	kind, _, err := b.kinds.Of(object.Name())
+	if err != nil {
+		return nil, fault.Wrap(err, "decode %s", e.Key)
+	}
+	rec.Resource = nil
+	object.Metadata().Etag = etag(e.ModRevision)
+	return &Entry{
+		ID: ID{Name: object.Name(), Key: object.Metadata().GetKey()}, Kind: kind, Record: rec, Object: object, revision: e.ModRevision,
+	}, nil
+}
+
+// Tombstone reads the tombstone of a key, or gives NotFound.
+func (b *Book) Tombstone(ctx context.Context, key string) (*participantv1.Tombstone, error) {
+	e, err := b.store.Get(ctx, b.tombKey(key))
+	if err != nil {
+		return nil, fault.Wrap(err, "read the tombstone of %s", key)
+	}
+	t := &participantv1.Tombstone{}
+	if err := proto.Unmarshal(e.Value, t); err != nil {
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "decode %s", e.Key))
+	}
+	return t, nil
+}
+
+// Notice says what a write tells the world.
+type Notice struct {
+	// Verb is the event's verb, e.g. ready; empty for no event.
+	Verb string
+	// Outcome is told to the owner of the saga; nil for none.
+	Outcome *busv1.Outcome
+}
+
+// Add writes a new record. Exists means that another object stands under the name (and is not the one that this one
+// replaces); Conflict that someone wrote at the same time.
+func (b *Book) Add(ctx context.Context, e *Entry, notice Notice) error {
+	index, err := b.store.Get(ctx, b.indexKey(e.Name))
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return fault.Wrap(err, "read %s", e.Name)
+	}
+	if err == nil && string(index.Value) != e.Record.GetReplaces() {
+		return fault.New(fault.Exists, "%s exists already", e.Name)
+	}
+	compares := []store.Compare{
+		{Key: b.indexKey(e.Name), ModRevision: index.ModRevision},
+		{Key: b.tombKey(e.Key)},
+	}
+	return b.write(ctx, e, compares, []store.Op{{Key: b.indexKey(e.Name), Value: []byte(e.Key)}}, notice)
+}
+
+// Save writes a record that was read. Conflict means that it was changed since.
+func (b *Book) Save(ctx context.Context, e *Entry, notice Notice) error {
+	return b.write(ctx, e, nil, nil, notice)
+}
+
+func (b *Book) write(ctx context.Context, e *Entry, compares []store.Compare, ops []store.Op, notice Notice) error {
+	if notice.Verb != "" {
+		e.Object.Metadata().Sequence++
+	}
+	value, err := b.encode(e)
+	if err != nil {
+		return err
+	}
+	compares = append(compares, store.Compare{Key: b.recordKey(e.ID), ModRevision: e.revision})
+	ops = append(ops, store.Op{Key: b.recordKey(e.ID), Value: value})
+	revision, err := b.commit(ctx, e, compares, ops, notice)
+	if err != nil {
+		return fault.Wrap(err, "write %s", e.Name)
+	}
+	e.revision = revision
+	e.Object.Metadata().Etag = etag(revision)
+	return nil
+}
+
+func (b *Book) encode(e *Entry) ([]byte, error) {
+	e.Object.Metadata().Etag = ""
+	if err := e.packInto(e.Record); err != nil {
+		return nil, err
+	}
+	value, err := proto.Marshal(e.Record)
+	e.Record.Resource = nil
+	if err != nil {
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "encode %s", e.Name))
+	}
+	return value, nil
+}
+
+// Remove deletes a record whose object is gone and leaves a tombstone. The name falls back to another record that stands
+// under it, if there is one.
+func (b *Book) Remove(ctx context.Context, e *Entry, notice Notice) error {
+	e.Object.Metadata().Sequence++
+	stone, err := proto.Marshal(&participantv1.Tombstone{Name: e.Name, Origin: e.Record.GetOrigin(), ReleaseTime: timestamppb.New(b.now())})
+	if err != nil {
+		return fault.As(fault.Internal, fault.Wrap(err, "encode the tombstone of %s", e.Name))
+	}
+	compares, ops, err := b.unname(ctx, e.ID)
+	if err != nil {
+		return err
+	}
+	compares = append(compares, store.Compare{Key: b.recordKey(e.ID), ModRevision: e.revision})
+	ops = append(ops, store.Op{Key: b.recordKey(e.ID), Delete: true}, store.Op{Key: b.tombKey(e.Key), Value: stone})
+	if _, err := b.commit(ctx, e, compares, ops, notice); err != nil {
+		return fault.Wrap(err, "remove %s", e.Name)
+	}
+	return nil
+}
+
+// unname gives the writes that take the name from a key.
+func (b *Book) unname(ctx context.Context, id ID) ([]store.Compare, []store.Op, error) {
+	index, err := b.store.Get(ctx, b.indexKey(id.Name))
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fault.Wrap(err, "read %s", id.Name)
+	}
+	if string(index.Value) != id.Key {
+		return nil, nil, nil
+	}
+	compares := []store.Compare{{Key: index.Key, ModRevision: index.ModRevision}}
+	others, err := b.store.List(ctx, b.prefix+"r/"+id.Name+"/", store.ListOptions{KeysOnly: true})
+	if err != nil {
+		return nil, nil, fault.Wrap(err, "list %s", id.Name)
+	}
+	for i := len(others.Entries) - 1; i >= 0; i-- {
+		key := strings.TrimPrefix(others.Entries[i].Key, b.prefix+"r/"+id.Name+"/")
+		if key != id.Key {
+			return compares, []store.Op{{Key: index.Key, Value: []byte(key)}}, nil
+		}
+	}
+	return compares, []store.Op{{Key: index.Key, Delete: true}}, nil
+}
+
+// Bury writes the tombstone of a key that was never seen, so that a late Ensure of it is refused.
+func (b *Book) Bury(ctx context.Context, id ID, origin *busv1.Origin, outcome *busv1.Outcome) error {
+	stone, err := proto.Marshal(&participantv1.Tombstone{Name: id.Name, Origin: origin, ReleaseTime: timestamppb.New(b.now())})
+	if err != nil {
+		return fault.As(fault.Internal, fault.Wrap(err, "encode the tombstone of %s", id.Name))
+	}
+	ops := append([]store.Op{{Key: b.tombKey(id.Key), Value: stone}}, b.outbox.Ops(outcomeMessage(outcome, 0))...)
+	compares := []store.Compare{{Key: b.recordKey(id)}, {Key: b.tombKey(id.Key)}}
+	if _, err := b.store.Txn(ctx, compares, ops); err != nil {
+		return fault.Wrap(err, "bury %s", id.Name)
+	}
+	b.outbox.Committed(ops[1:])
+	return nil
+}
+
+// Tell publishes an outcome that stands in a record already.
+func (b *Book) Tell(ctx context.Context, outcome *busv1.Outcome, sequence int64) error {
+	ops := b.outbox.Ops(outcomeMessage(outcome, sequence))
+	if _, err := b.store.Txn(ctx, nil, ops); err != nil {
+		return fault.Wrap(err, "tell the outcome of %s", outcome.GetKey())
+	}
+	b.outbox.Committed(ops)
+	return nil
+}
+
+// commit writes a change with what it tells the world.
+func (b *Book) commit(ctx context.Context, e *Entry, compares []store.Compare, ops []store.Op, notice Notice) (int64, error) {
+	messages, err := b.messages(e, notice)
+	if err != nil {
+		return 0, err
+	}
+	out := b.outbox.Ops(messages...)
+	revision, err := b.store.Txn(ctx, compares, append(ops, out...))
+	if fault.Is(err, fault.Conflict) {
+		return 0, &conflict{err}
+	}
+	if err != nil {
+		return 0, err
+	}
+	b.outbox.Committed(out)
+	if b.changed != nil {
+		b.changed(e.ID)
+	}
+	return revision, nil
+}
+
+// conflict is a record that was written by someone else since it was read.
+type conflict struct{ cause error }
+
+func (c *conflict) Error() string { return c.cause.Error() }
+func (c *conflict) Unwrap() error { return c.cause }
+
+// IsConflict tells whether a write failed because the record was written since it was read. A conflict at a provider is
+// none of these.
+func IsConflict(err error) bool {
+	_, ok := errors.AsType[*conflict](err)
+	return ok
+}
+
+// Sweep deletes the tombstones that are older than age, and tells how many.
+func (b *Book) Sweep(ctx context.Context, age time.Duration) (int, error) {
+	page, err := b.store.List(ctx, b.prefix+"t/", store.ListOptions{})
+	if err != nil {
+		return 0, fault.Wrap(err, "list tombstones")
+	}
+	swept := 0
+	for _, e := range page.Entries {
+		t := &participantv1.Tombstone{}
+		if err := proto.Unmarshal(e.Value, t); err != nil {
+			return swept, fault.As(fault.Internal, fault.Wrap(err, "decode %s", e.Key))
+		}
+		if b.now().Sub(t.GetReleaseTime().AsTime()) < age {
+			continue
+		}
+		if _, err := b.store.Txn(ctx, []store.Compare{{Key: e.Key, ModRevision: e.ModRevision}}, []store.Op{{Key: e.Key, Delete: true}}); err != nil {
+			return swept, fault.Wrap(err, "sweep %s", e.Key)
+		}
+		swept++
+	}
+	return swept, nil
+}
