@@ -128,6 +128,9 @@ type Item[S proto.Message] struct {
 	Change kindv1.Change
 	// Refs gives the resources that exist already among those that Spec refers to.
 	Refs Refs
+	// Planned gives the resources that the same plan makes or changes among those that Spec refers to, with the spec that
+	// they will have and without observed, as far as they are the same service's; nil if the caller does not tell.
+	Planned Refs
 }
 
 // Finding is one thing that is wrong with an item.

@@ -88,7 +88,7 @@ type erasedChecker[S proto.Message] struct{ c Checker[S] }
 func (e erasedChecker[S]) Check(ctx context.Context, items []Item[proto.Message]) ([]Finding, []QuotaUse, error) {
 	narrowed := make([]Item[S], 0, len(items))
 	for _, i := range items {
-		n := Item[S]{Name: i.Name, Unknown: i.Unknown, Change: i.Change, Refs: i.Refs}
+		n := Item[S]{Name: i.Name, Unknown: i.Unknown, Change: i.Change, Refs: i.Refs, Planned: i.Planned}
 		if i.Spec != nil {
 			n.Spec, _ = i.Spec.(S)
 		}
