@@ -165,3 +165,24 @@ func (r *Registry) Of(name string) (*Kind, Name, error) {
 	}
 	return k, n, nil
 }
+
+// Qualify gives the full name of what a field of a tenant's resource refers to: an id, a name without its tenant, or a
+// full name. The error is Invalid.
+func (k *Kind) Qualify(tenant, value string) (string, error) {
+	if !strings.Contains(value, "/") {
+		value = k.FullName(tenant, value)
+	} else if k.Tenanted && strings.Count(value, "/") == 1 {
+		value = "tenants/" + tenant + "/" + value
+	}
+	n, err := ParseName(value)
+	if err != nil {
+		return "", err
+	}
+	if n.Collection != k.Collection {
+		return "", fault.New(fault.Invalid, "%s is no %s", value, k.Name)
+	}
+	if k.Tenanted && n.Tenant != tenant {
+		return "", fault.New(fault.Invalid, "%s belongs to another tenant", value)
+	}
+	return value, nil
+}

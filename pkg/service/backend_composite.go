@@ -1,0 +1,208 @@
+package service
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/resource"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+)
+
+// compositeBackend serves a composite kind alone: as a stack of its own that holds just the one resource. The stack is
+// called {singular}-{id}, the resource in it {id}, so that the planner, the saga and the ledger know only stacks.
+type compositeBackend struct {
+	service *Service
+	kind    *resource.Kind
+}
+
+func (b *compositeBackend) stacks() orchestratorv1.StackServiceClient {
+	return orchestratorv1.NewStackServiceClient(b.service.deps.Peers["orchestrator"])
+}
+
+func (b *compositeBackend) prefix() string { return strings.ToLower(b.kind.Singular) + "-" }
+
+func (b *compositeBackend) stackName(name string) (string, error) {
+	n, err := resource.ParseName(name)
+	if err != nil {
+		return "", err
+	}
+	return resource.Name{Tenant: n.Tenant, Collection: "stacks", ID: b.prefix() + n.ID}.String(), nil
+}
+
+// document gives the stack that holds one resource. Every output of the kind becomes an output of the stack.
+func (b *compositeBackend) document(object resource.Object) (string, error) {
+	n, err := resource.ParseName(object.Name())
+	if err != nil {
+		return "", err
+	}
+	spec, err := resource.ToStruct(object.Spec())
+	if err != nil {
+		return "", err
+	}
+	outputs := map[string]any{}
+	fields := b.kind.Observed.Fields()
+	for i := range fields.Len() {
+		f := string(fields.Get(i).Name())
+		outputs[f] = "${" + strings.ReplaceAll(n.ID, "-", "_") + "." + f + "}"
+	}
+	labels := map[string]any{}
+	for k, v := range object.Metadata().GetLabels() {
+		labels[k] = v
+	}
+	doc, err := structpb.NewStruct(map[string]any{
+		"kind": "Stack", "name": b.prefix() + n.ID, "placement": map[string]any{"cloud": strings.TrimPrefix(object.Cloud(), "clouds/")},
+		"resources": map[string]any{n.ID: map[string]any{"kind": b.kind.Name, "spec": spec.AsMap(), "labels": labels}},
+		"outputs":   outputs,
+	})
+	if err != nil {
+		return "", fault.As(fault.Internal, fault.Wrap(err, "write the stack of %s", object.Name()))
+	}
+	text, err := protojson.Marshal(doc)
+	if err != nil {
+		return "", fault.As(fault.Internal, fault.Wrap(err, "write the stack of %s", object.Name()))
+	}
+	return string(text), nil
+}
+
+func (b *compositeBackend) apply(ctx context.Context, object resource.Object) (proto.Message, error) {
+	text, err := b.document(object)
+	if err != nil {
+		return nil, err
+	}
+	op, err := b.stacks().ApplyStack(ctx, &orchestratorv1.ApplyStackRequest{
+		Parent: "tenants/" + resource.TenantOf(object.Name()), Document: text, DocumentName: object.Name(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return op, nil
+}
+
+func (b *compositeBackend) create(ctx context.Context, object resource.Object, validateOnly bool) (proto.Message, error) {
+	if _, err := b.get(ctx, object.Name()); err == nil {
+		return nil, fault.New(fault.Exists, "%s exists already", object.Name())
+	} else if !fault.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	if !validateOnly {
+		return b.apply(ctx, object)
+	}
+	return nil, fault.New(fault.Unsupported, "validate_only: use PlanStack with a document that holds the %s", b.kind.Name)
+}
+
+func (b *compositeBackend) update(ctx context.Context, object resource.Object, mask *fieldmaskpb.FieldMask) (proto.Message, error) {
+	former, err := b.get(ctx, object.Name())
+	if err != nil {
+		return nil, err
+	}
+	next, err := merge(resource.Wrap(former), object, mask)
+	if err != nil {
+		return nil, err
+	}
+	if f := immutable(resource.Wrap(former).Spec(), next.Spec()); f != "" {
+		return nil, fault.InField("spec."+f, "it cannot be changed in place; create another %s", b.kind.Name)
+	}
+	return b.apply(ctx, next)
+}
+
+func (b *compositeBackend) get(ctx context.Context, name string) (proto.Message, error) {
+	stack, err := b.stackName(name)
+	if err != nil {
+		return nil, err
+	}
+	st, err := b.stacks().GetStack(ctx, &orchestratorv1.GetStackRequest{Name: stack})
+	if err != nil {
+		if fault.Is(fault.FromStatus(err), fault.NotFound) {
+			return nil, fault.New(fault.NotFound, "%s does not exist", name)
+		}
+		return nil, fault.FromStatus(err)
+	}
+	return b.view(name, st)
+}
+
+// phases gives a composite resource's phase by the state of its stack.
+var phases = map[orchestratorv1.StackState]kindv1.Phase{
+	orchestratorv1.StackState_STACK_STATE_CHANGING: kindv1.Phase_PHASE_UPDATING,
+	orchestratorv1.StackState_STACK_STATE_READY:    kindv1.Phase_PHASE_READY,
+	orchestratorv1.StackState_STACK_STATE_DEGRADED: kindv1.Phase_PHASE_FAILED,
+	orchestratorv1.StackState_STACK_STATE_DELETING: kindv1.Phase_PHASE_RELEASING,
+}
+
+// view gives the resource that a stack holds.
+func (b *compositeBackend) view(name string, st *orchestratorv1.Stack) (proto.Message, error) {
+	doc := &structpb.Struct{}
+	if err := protojson.Unmarshal([]byte(st.GetDocument()), doc); err != nil {
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "read the stack of %s", name))
+	}
+	n, err := resource.ParseName(name)
+	if err != nil {
+		return nil, err
+	}
+	inner := doc.GetFields()["resources"].GetStructValue().GetFields()[n.ID].GetStructValue()
+	spec, err := resource.FromStruct(b.kind, inner.GetFields()["spec"].GetStructValue())
+	if err != nil {
+		return nil, err
+	}
+	observed := b.kind.NewObserved()
+	outputs, err := protojson.Marshal(st.GetOutputs())
+	if err == nil && len(st.GetOutputs().GetFields()) > 0 {
+		err = protojson.Unmarshal(outputs, observed)
+	}
+	if err != nil {
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "read the outputs of %s", name))
+	}
+	out := resource.Wrap(b.kind.New())
+	out.SetName(name)
+	out.SetCloud("clouds/" + doc.GetFields()["placement"].GetStructValue().GetFields()["cloud"].GetStringValue())
+	out.SetSpec(spec)
+	out.SetObserved(observed)
+	proto.Merge(out.Metadata(), st.GetMetadata())
+	out.Metadata().Stack = st.GetName()
+	out.Status().Phase = phases[st.GetState()]
+	return out.Message(), nil
+}
+
+func (b *compositeBackend) list(ctx context.Context, tenant, after string, limit int) ([]proto.Message, bool, error) {
+	page, err := b.stacks().ListStacks(ctx, &orchestratorv1.ListStacksRequest{
+		Parent: "tenants/" + tenant, PageSize: largestPage, Filter: `name.startsWith("tenants/` + tenant + "/stacks/" + b.prefix() + `")`,
+	})
+	if err != nil {
+		return nil, false, fault.FromStatus(err)
+	}
+	var out []proto.Message
+	for _, st := range page.GetStacks() {
+		_, id, _ := strings.Cut(st.GetName(), "/stacks/"+b.prefix())
+		name := b.kind.FullName(tenant, id)
+		if name <= after {
+			continue
+		}
+		if len(out) == limit {
+			return out, true, nil
+		}
+		m, err := b.view(name, st)
+		if err != nil {
+			continue // a stack of a person that is called alike
+		}
+		out = append(out, m)
+	}
+	return out, false, nil
+}
+
+func (b *compositeBackend) remove(ctx context.Context, name, etag string) (proto.Message, error) {
+	stack, err := b.stackName(name)
+	if err != nil {
+		return nil, err
+	}
+	op, err := b.stacks().DeleteStack(ctx, &orchestratorv1.DeleteStackRequest{Name: stack, Etag: etag})
+	if err != nil {
+		return nil, err
+	}
+	return op, nil
+}

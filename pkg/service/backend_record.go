@@ -1,0 +1,232 @@
+package service
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/participant"
+	"github.com/weftcloud/weft/pkg/record"
+	"github.com/weftcloud/weft/pkg/resource"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+)
+
+// recordBackend serves a kind from the service's records.
+type recordBackend struct {
+	service *Service
+	kind    *resource.Kind
+	local   *Local
+}
+
+// public gives a resource as clients may see it.
+func public(object resource.Object) proto.Message {
+	m := proto.Clone(object.Message())
+	record.Redact(m)
+	return m
+}
+
+func (b *recordBackend) get(ctx context.Context, name string) (proto.Message, error) {
+	e, err := b.service.book.Current(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return public(e.Object), nil
+}
+
+func (b *recordBackend) list(ctx context.Context, tenant, after string, limit int) ([]proto.Message, bool, error) {
+	prefix := resource.Name{Tenant: tenant, Collection: b.kind.Collection}.String()
+	last := record.ID{}
+	if after != "" {
+		last = record.ID{Name: after, Key: "~"} // after every key of this name
+	}
+	entries, more, err := b.service.book.List(ctx, prefix, last, limit)
+	if err != nil {
+		return nil, false, err
+	}
+	var out []proto.Message
+	for _, e := range newest(entries) {
+		out = append(out, public(e.Object))
+	}
+	return out, more, nil
+}
+
+func (b *recordBackend) create(ctx context.Context, object resource.Object, validateOnly bool) (proto.Message, error) {
+	references, err := b.references(ctx, object)
+	if err != nil {
+		return nil, err
+	}
+	if b.local != nil {
+		return b.createLocal(ctx, object, validateOnly)
+	}
+	if err := b.check(ctx, object); err != nil {
+		return nil, err
+	}
+	e := participant.NewEntry(b.service.book, b.kind, object, b.service.deps.Now())
+	e.Record.References = references
+	if validateOnly {
+		return b.service.operation(e, false)
+	}
+	if err := b.service.book.Add(ctx, e, participant.NoticeOf(e)); err != nil {
+		return nil, err
+	}
+	return b.service.operation(e, false)
+}
+
+// references makes every reference of a spec a full name, and gives the keys of those that stand.
+func (b *recordBackend) references(ctx context.Context, object resource.Object) (map[string]string, error) {
+	out := map[string]string{}
+	for _, r := range resource.References(object.Spec()) {
+		target, ok := b.service.linked.ByType(r.Type)
+		if !ok {
+			return nil, fault.New(fault.Internal, "%s refers to an unknown type %s", r.Path, r.Type)
+		}
+		full, err := target.Qualify(resource.TenantOf(object.Name()), r.Value)
+		if err != nil {
+			return nil, &fault.Error{Kind: fault.Invalid, Field: "spec." + r.Path, Message: err.Error()}
+		}
+		r.Set(full)
+		if target.Service == "orchestrator" {
+			continue // looked up when its credentials are needed
+		}
+		m, err := b.service.Resolve(ctx, full, "")
+		if fault.Is(err, fault.NotFound) {
+			return nil, &fault.Error{Kind: fault.Invalid, Field: "spec." + r.Path, Message: full + " does not exist"}
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[full] = resource.Wrap(m).Metadata().GetKey()
+	}
+	return out, nil
+}
+
+// check looks at the cloud whether the resource can be made as asked.
+func (b *recordBackend) check(ctx context.Context, object resource.Object) error {
+	findings, _, err := b.service.preflight(ctx, []wanted{{
+		name: object.Name(), kind: b.kind, cloud: object.Cloud(), spec: object.Spec(), change: kindv1.Change_CHANGE_CREATE,
+	}})
+	if err != nil {
+		return err
+	}
+	if len(findings) == 0 {
+		return nil
+	}
+	f := findings[0].GetFault()
+	return &fault.Error{Kind: fault.Kind(f.GetKind()), Field: findings[0].GetField(), Message: f.GetMessage(), RequestID: f.GetRequestId()}
+}
+
+func (b *recordBackend) createLocal(ctx context.Context, object resource.Object, validateOnly bool) (proto.Message, error) {
+	if err := b.admit(ctx, object, nil); err != nil {
+		return nil, err
+	}
+	e := participant.NewEntry(b.service.book, b.kind, object, b.service.deps.Now())
+	b.settle(e)
+	if validateOnly {
+		return b.service.operation(e, false)
+	}
+	if err := b.service.book.Add(ctx, e, participant.NoticeOf(e)); err != nil {
+		return nil, err
+	}
+	return b.service.operation(e, false)
+}
+
+func (b *recordBackend) admit(ctx context.Context, next resource.Object, former *resource.Object) error {
+	if b.local.Admit == nil {
+		return nil
+	}
+	return b.local.Admit(ctx, next, former)
+}
+
+// settle makes a local resource ready: its record is all there is.
+func (b *recordBackend) settle(e *record.Entry) {
+	now := b.service.deps.Now()
+	participant.SetPhase(e, kindv1.Phase_PHASE_READY, now)
+	status := e.Object.Status()
+	status.ObservedGeneration, status.ObserveTime = e.Object.Metadata().GetGeneration(), timestamppb.New(now)
+}
+
+func (b *recordBackend) update(ctx context.Context, object resource.Object, mask *fieldmaskpb.FieldMask) (proto.Message, error) {
+	e, err := b.open(ctx, object.Name(), object.Metadata().GetEtag())
+	if err != nil {
+		return nil, err
+	}
+	next, err := merge(e.Object, object, mask)
+	if err != nil {
+		return nil, err
+	}
+	references, err := b.references(ctx, next)
+	if err != nil {
+		return nil, err
+	}
+	if f := immutable(e.Object.Spec(), next.Spec()); f != "" {
+		return nil, fault.InField("spec."+f, "it cannot be changed in place; create another %s, or change it in a stack, which replaces it", b.kind.Name)
+	}
+	if b.local != nil {
+		former := resource.Wrap(proto.Clone(e.Object.Message()))
+		if err := b.admit(ctx, next, &former); err != nil {
+			return nil, err
+		}
+	}
+	if participant.Same(e, next.Spec(), next.Metadata().GetLabels(), references) {
+		return b.service.operation(e, false)
+	}
+	participant.Change(e, next.Spec(), next.Metadata().GetLabels(), references, b.service.deps.Now())
+	if b.local != nil {
+		e.Object.SetObserved(next.Observed())
+		b.settle(e)
+	}
+	if err := b.service.book.Save(ctx, e, participant.NoticeOf(e)); err != nil {
+		return nil, err
+	}
+	return b.service.operation(e, false)
+}
+
+// open reads a resource that a client wants to change itself.
+func (b *recordBackend) open(ctx context.Context, name, etag string) (*record.Entry, error) {
+	e, err := b.service.book.Current(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if etag != "" && etag != e.Object.Metadata().GetEtag() {
+		return nil, fault.New(fault.Conflict, "%s was changed since it was read; read it again", name)
+	}
+	if stack := e.Object.Metadata().GetStack(); stack != "" {
+		return nil, fault.New(fault.Precondition, "%s belongs to %s; change the stack's document and apply it", name, stack)
+	}
+	if e.Record.GetRelease() {
+		return nil, fault.New(fault.Precondition, "%s is being deleted", name)
+	}
+	e.Record.Origin = nil
+	return e, nil
+}
+
+func (b *recordBackend) remove(ctx context.Context, name, etag string) (proto.Message, error) {
+	e, err := b.open(ctx, name, etag)
+	if err != nil {
+		return nil, err
+	}
+	if b.local != nil {
+		return b.removeLocal(ctx, e)
+	}
+	participant.MarkReleased(e, b.service.deps.Now())
+	if err := b.service.book.Save(ctx, e, participant.NoticeOf(e)); err != nil {
+		return nil, err
+	}
+	return b.service.operation(e, false)
+}
+
+func (b *recordBackend) removeLocal(ctx context.Context, e *record.Entry) (proto.Message, error) {
+	if b.local.Release != nil {
+		if err := b.local.Release(ctx, e.Object); err != nil {
+			return nil, err
+		}
+	}
+	participant.MarkReleased(e, b.service.deps.Now())
+	if err := b.service.book.Remove(ctx, e, record.Notice{Verb: "released"}); err != nil {
+		return nil, err
+	}
+	return b.service.operation(e, true)
+}

@@ -1,0 +1,231 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/record"
+	"github.com/weftcloud/weft/pkg/resource"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+)
+
+// The operation of a single change is no record of its own: its name says which generation of which resource is waited
+// for, and the resource's record says whether it stands. Names are
+//
+//	tenants/{tenant}/operations/{service}.{collection}.{id}.{key}.{generation or "release"}
+
+// change is what the name of such an operation says.
+type change struct {
+	id         record.ID
+	generation int64
+	release    bool
+}
+
+func operationName(service string, kind *resource.Kind, e *record.Entry) string {
+	goal := strconv.FormatInt(e.Object.Metadata().GetGeneration(), 10)
+	if e.Record.GetRelease() {
+		goal = "release"
+	}
+	n, err := resource.ParseName(e.Name)
+	if err != nil {
+		panic("service: a record without a name: " + e.Name) // every record was written under a parsed name
+	}
+	op := resource.Name{Tenant: n.Tenant, Collection: "operations", ID: strings.Join([]string{service, kind.Collection, n.ID, e.Key, goal}, ".")}
+	return op.String()
+}
+
+// ServiceOfOperation gives the service that an operation's name belongs to; false if it is the name of a saga.
+func ServiceOfOperation(name string) (string, bool) {
+	i := strings.LastIndex(name, "operations/")
+	if i < 0 {
+		return "", false
+	}
+	service, _, ok := strings.Cut(name[i+len("operations/"):], ".")
+	return service, ok
+}
+
+func (s *Service) parseOperation(name string) (change, error) {
+	wrong := fault.InField("name", "%q is no operation of the %s service", name, s.catalog.Service)
+	n, err := resource.ParseName(name)
+	if err != nil || n.Collection != "operations" {
+		return change{}, wrong
+	}
+	parts := strings.Split(n.ID, ".")
+	if len(parts) < 5 || parts[0] != s.catalog.Service {
+		return change{}, wrong
+	}
+	kind, ok := s.own.ByCollection(parts[1])
+	if !ok {
+		return change{}, wrong
+	}
+	last := len(parts) - 1
+	c := change{id: record.ID{Name: kind.FullName(n.Tenant, strings.Join(parts[2:last-1], ".")), Key: parts[last-1]}}
+	if parts[last] == "release" {
+		c.release = true
+		return c, nil
+	}
+	if c.generation, err = strconv.ParseInt(parts[last], 10, 64); err != nil {
+		return change{}, wrong
+	}
+	return c, nil
+}
+
+// operation gives the operation of the last change of an entry. gone says that the record was removed.
+func (s *Service) operation(e *record.Entry, gone bool) (*longrunningpb.Operation, error) {
+	return s.describe(operationName(s.catalog.Service, e.Kind, e), e, e.Object.Metadata().GetGeneration(), gone)
+}
+
+// describe gives an operation on an entry that waits for a generation, or for the release.
+func (s *Service) describe(name string, e *record.Entry, generation int64, gone bool) (*longrunningpb.Operation, error) {
+	op := &longrunningpb.Operation{Name: name}
+	metadata, err := anypb.New(progress(name, e, generation, gone))
+	if err != nil {
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "describe %s", name))
+	}
+	op.Metadata = metadata
+	st := e.Object.Status()
+	switch {
+	case gone:
+		return finish(op, &emptypb.Empty{})
+	case st.GetPhase() == kindv1.Phase_PHASE_FAILED && e.Object.Metadata().GetGeneration() == generation:
+		op.Done = true
+		op.Result = &longrunningpb.Operation_Error{Error: rpcStatus(fault.FromProto(st.GetFault()))}
+		return op, nil
+	case !e.Record.GetRelease() && st.GetObservedGeneration() >= generation:
+		return finish(op, public(e.Object))
+	default:
+		return op, nil
+	}
+}
+
+func finish(op *longrunningpb.Operation, response proto.Message) (*longrunningpb.Operation, error) {
+	packed, err := anypb.New(response)
+	if err != nil {
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "describe %s", op.GetName()))
+	}
+	op.Done, op.Result = true, &longrunningpb.Operation_Response{Response: packed}
+	return op, nil
+}
+
+func rpcStatus(err error) *rpcstatus.Status {
+	return status.Convert(fault.Status(err)).Proto()
+}
+
+// progress shows a single change as an operation of one step.
+func progress(name string, e *record.Entry, generation int64, gone bool) *orchestratorv1.OperationMetadata {
+	st, meta := e.Object.Status(), e.Object.Metadata()
+	step := &orchestratorv1.StepStatus{
+		Id: e.Name, Resource: e.Name, Type: e.Kind.Type, State: orchestratorv1.StepState_STEP_STATE_RUNNING, Change: kindv1.Change_CHANGE_IN_PLACE,
+		Fault: st.GetFault(), Blockers: st.GetBlockers(), ProviderId: st.GetProviderId(), StartTime: meta.GetUpdateTime(),
+	}
+	out := &orchestratorv1.OperationMetadata{
+		Name: name, Target: e.Name, Action: orchestratorv1.Action_ACTION_UPDATE, State: orchestratorv1.OperationState_OPERATION_STATE_RUNNING,
+		Steps: []*orchestratorv1.StepStatus{step}, CreateTime: meta.GetUpdateTime(), Fault: st.GetFault(), Sequence: meta.GetSequence(),
+	}
+	switch {
+	case e.Record.GetRelease():
+		out.Action, step.Change, step.StartTime, out.CreateTime = orchestratorv1.Action_ACTION_DELETE, kindv1.Change_CHANGE_DELETE, meta.GetDeleteTime(), meta.GetDeleteTime()
+	case generation == 1:
+		out.Action, step.Change = orchestratorv1.Action_ACTION_CREATE, kindv1.Change_CHANGE_CREATE
+	}
+	switch {
+	case gone || (!e.Record.GetRelease() && st.GetObservedGeneration() >= generation):
+		out.State, step.State = orchestratorv1.OperationState_OPERATION_STATE_DONE, orchestratorv1.StepState_STEP_STATE_DONE
+		out.EndTime, step.EndTime = st.GetPhaseTime(), st.GetPhaseTime()
+	case st.GetPhase() == kindv1.Phase_PHASE_FAILED:
+		out.State, step.State = orchestratorv1.OperationState_OPERATION_STATE_FAILED, orchestratorv1.StepState_STEP_STATE_FAILED
+		out.EndTime, step.EndTime = st.GetPhaseTime(), st.GetPhaseTime()
+	}
+	return out
+}
+
+// GetOperation gives an operation of this service. After its resource is gone a release is done for as long as the
+// tombstone is kept.
+func (s *Service) GetOperation(ctx context.Context, name string) (*longrunningpb.Operation, error) {
+	c, err := s.parseOperation(name)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.book.Get(ctx, c.id)
+	if err == nil {
+		return s.describe(name, e, c.generation, false)
+	}
+	if !fault.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	if _, err := s.book.Tombstone(ctx, c.id.Key); err != nil {
+		return nil, fault.Wrap(err, "%s", name)
+	}
+	metadata, err := anypb.New(&orchestratorv1.OperationMetadata{Name: name, Target: c.id.Name, State: orchestratorv1.OperationState_OPERATION_STATE_DONE})
+	if err != nil {
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "describe %s", name))
+	}
+	op := &longrunningpb.Operation{Name: name, Metadata: metadata}
+	if c.release {
+		return finish(op, &emptypb.Empty{})
+	}
+	op.Done = true
+	op.Result = &longrunningpb.Operation_Error{Error: rpcStatus(fault.New(fault.NotFound, "%s was deleted before the change was done", c.id.Name))}
+	return op, nil
+}
+
+// WaitOperation waits until an operation of this service is done, or until the timeout.
+func (s *Service) WaitOperation(ctx context.Context, name string, timeout time.Duration) (*longrunningpb.Operation, error) {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	var last *longrunningpb.Operation
+	err := s.WatchOperation(ctx, name, func(op *longrunningpb.Operation) error {
+		last = op
+		return nil
+	})
+	if last != nil && ctx.Err() != nil {
+		return last, nil // AIP-151: the state at the timeout
+	}
+	return last, err
+}
+
+// WatchOperation gives an operation of this service to send, at once and after each change, until it is done.
+func (s *Service) WatchOperation(ctx context.Context, name string, send func(*longrunningpb.Operation) error) error {
+	c, err := s.parseOperation(name)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watch := s.deps.Store.Watch(ctx, record.Prefix(s.catalog.Service)+"r/"+c.id.Name+"/"+c.id.Key, 0)
+	for {
+		op, err := s.GetOperation(ctx, name)
+		if err != nil {
+			return err
+		}
+		if err := send(op); err != nil {
+			return err
+		}
+		if op.GetDone() {
+			return nil
+		}
+		select {
+		case _, ok := <-watch.Events():
+			if !ok && ctx.Err() == nil {
+				return fault.Wrap(watch.Err(), "watch %s", name)
+			}
+		case <-ctx.Done():
+			return fault.As(fault.Unavailable, fmt.Errorf("wait for %s: %w", name, ctx.Err()))
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weftcloud/weft/pkg/driver"
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/reconcile"
+	"github.com/weftcloud/weft/pkg/resource"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
+)
+
+// preflight looks at the clouds whether resources can be made as asked. It reports all that is wrong, and what it could
+// not look at, as findings; it changes nothing.
+func (s *Service) preflight(ctx context.Context, items []wanted) ([]*participantv1.Finding, []*participantv1.QuotaUse, error) {
+	p := &flight{s: s, ctx: ctx, groups: map[*reconcile.Account]map[string][]driver.Item[proto.Message]{}, quotas: map[quotaKey]*participantv1.QuotaUse{}}
+	for _, w := range items {
+		p.place(w, items)
+	}
+	for account, kinds := range p.groups {
+		for _, typ := range slices.Sorted(maps.Keys(kinds)) {
+			if err := p.check(account, typ, kinds[typ]); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	quotas := p.total()
+	slices.SortStableFunc(p.findings, func(a, b *participantv1.Finding) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	return p.findings, quotas, ctx.Err()
+}
+
+type quotaKey struct{ cloud, service, quota string }
+
+// flight is one preflight under way.
+type flight struct {
+	s        *Service
+	ctx      context.Context // of the one call that it serves
+	groups   map[*reconcile.Account]map[string][]driver.Item[proto.Message]
+	findings []*participantv1.Finding
+	quotas   map[quotaKey]*participantv1.QuotaUse
+}
+
+func (p *flight) found(name, field string, err error) {
+	p.findings = append(p.findings, &participantv1.Finding{Name: name, Field: field, Fault: fault.Proto(err, p.s.deps.Now())})
+}
+
+// place finds the account of an item.
+func (p *flight) place(w wanted, all []wanted) {
+	refs := p.refs(w)
+	account, err := p.account(w, all, refs)
+	if err != nil {
+		p.found(w.name, placeField(w), err)
+		return
+	}
+	if p.groups[account] == nil {
+		p.groups[account] = map[string][]driver.Item[proto.Message]{}
+	}
+	p.groups[account][w.kind.Type] = append(p.groups[account][w.kind.Type], w.item(refs))
+}
+
+// placeField is the field that names where a resource is placed.
+func placeField(w wanted) string {
+	if w.kind.Options.GetPlacement() == kindv1.Placement_PLACEMENT_CLOUD {
+		return "cloud"
+	}
+	if w.kind.Spec.Fields().ByName("credentials") != nil {
+		return "spec.credentials"
+	}
+	return "spec.cluster"
+}
+
+// refs gives the resources that stand among those that an item refers to.
+func (p *flight) refs(w wanted) driver.Refs {
+	refs := driver.Refs{}
+	for _, spec := range []proto.Message{w.spec, w.former} {
+		if spec == nil {
+			continue
+		}
+		for _, r := range resource.References(proto.Clone(spec)) {
+			if m, err := p.s.Resolve(p.ctx, r.Value, ""); err == nil {
+				refs[r.Value] = m
+			}
+		}
+	}
+	return refs
+}
+
+// account gives the account of an item; a cluster may be made by the same plan.
+func (p *flight) account(w wanted, all []wanted, refs driver.Refs) (*reconcile.Account, error) {
+	tenant := resource.TenantOf(w.name)
+	if w.kind.Options.GetPlacement() == kindv1.Placement_PLACEMENT_CLOUD {
+		return p.s.accounts.cloud(p.ctx, w.cloud, tenant)
+	}
+	spec := w.spec
+	if spec == nil {
+		spec = w.former
+	}
+	if spec == nil {
+		return nil, fault.New(fault.Invalid, "%s has no spec", w.name)
+	}
+	with := maps.Clone(refs)
+	for _, other := range all {
+		if other.spec == nil {
+			continue
+		}
+		m := resource.Wrap(other.kind.New())
+		m.SetSpec(other.spec)
+		with[other.name] = m.Message()
+	}
+	secret, err := clusterSecret(spec.ProtoReflect(), with)
+	if err != nil {
+		return nil, err
+	}
+	return p.s.accounts.cluster(p.ctx, secret, tenant)
+}
+
+// check lets one kind's driver look.
+func (p *flight) check(account *reconcile.Account, typ string, items []driver.Item[proto.Message]) error {
+	d, ok := account.Session.Drivers[typ]
+	if !ok {
+		p.found(items[0].Name, "kind", fault.New(fault.Unsupported, "%s has no driver for it", account.Name))
+		return nil
+	}
+	checker, ok := d.Checker()
+	if !ok {
+		return nil
+	}
+	findings, quotas, err := checker.Check(p.ctx, items)
+	if err != nil {
+		p.found(items[0].Name, "", fault.Wrap(err, "look at %s", account.Name))
+		return nil
+	}
+	for _, f := range findings {
+		p.found(f.Name, f.Field, f.Fault)
+	}
+	for _, q := range quotas {
+		key := quotaKey{account.Name, q.Service, q.Quota}
+		use := p.quotas[key]
+		if use == nil {
+			use = &participantv1.QuotaUse{Cloud: account.Name, Service: q.Service, Quota: q.Quota}
+			p.quotas[key] = use
+		}
+		use.Need, use.Used, use.Limit = use.GetNeed()+q.Need, q.Used, q.Limit
+	}
+	return nil
+}
+
+// total gives the quotas, and reports those that do not suffice.
+func (p *flight) total() []*participantv1.QuotaUse {
+	out := slices.SortedFunc(maps.Values(p.quotas), func(a, b *participantv1.QuotaUse) int {
+		return cmp.Or(cmp.Compare(a.GetCloud(), b.GetCloud()), cmp.Compare(a.GetService(), b.GetService()), cmp.Compare(a.GetQuota(), b.GetQuota()))
+	})
+	for _, q := range out {
+		if q.GetLimit() >= 0 && q.GetNeed() > 0 && q.GetUsed()+q.GetNeed() > q.GetLimit() {
+			p.found("", "", fault.New(fault.Quota, "%s: the %s quota of %s does not suffice: need %d, used %d, limit %d; free some or have the quota raised",
+				q.GetCloud(), q.GetService(), q.GetQuota(), q.GetNeed(), q.GetUsed(), q.GetLimit()))
+		}
+	}
+	return out
+}

@@ -1,0 +1,204 @@
+// Package service is what every service does for its kinds: the gRPC API of each kind, the operations of single changes,
+// what services ask each other, and the loops. A service brings its catalog; all else is written once, here.
+package service
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weftcloud/weft/pkg/bus"
+	"github.com/weftcloud/weft/pkg/driver"
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/outbox"
+	"github.com/weftcloud/weft/pkg/participant"
+	"github.com/weftcloud/weft/pkg/reconcile"
+	"github.com/weftcloud/weft/pkg/record"
+	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/store"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
+)
+
+// Catalog names every kind and provider of a service. It is the one list of them.
+type Catalog struct {
+	// Service is the service's name, e.g. network.
+	Service string
+	// Kinds are the kinds that it owns.
+	Kinds []Kind
+	// Providers are the families of clouds that it can make them at.
+	Providers []driver.Provider
+}
+
+// Kind is one kind of a catalog.
+type Kind struct {
+	// Message is the kind's message; its contract says all that is common to kinds.
+	Message proto.Message
+	// Expand expands a resource of a composite kind; nil for others.
+	Expand func(item *participantv1.Item) (*participantv1.ExpandResponse, error)
+	// Local makes it a kind without a driver: the record itself is the resource.
+	Local *Local
+	// Methods are the custom methods of its gRPC service.
+	Methods []grpc.MethodDesc
+}
+
+// Local is what a kind without a driver may add to its writes. Both may be nil.
+type Local struct {
+	// Admit is called before a resource is written, with the one that it replaces, or nil. It may change it, e.g. seal
+	// what must not be kept in the open.
+	Admit func(ctx context.Context, next resource.Object, former *resource.Object) error
+	// Release is called before a resource is deleted; an error refuses it.
+	Release func(ctx context.Context, object resource.Object) error
+}
+
+// Peers gives connections to the other services by name, e.g. orchestrator.
+type Peers map[string]grpc.ClientConnInterface
+
+// Deps is what a service needs to run.
+type Deps struct {
+	Store  store.Store
+	Bus    bus.Bus
+	Peers  Peers
+	Logger *slog.Logger
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// CallsPerSecond is the budget of API calls of each cloud account; 0 means 50.
+	CallsPerSecond float64
+}
+
+// Service serves the kinds of one catalog.
+type Service struct {
+	catalog  Catalog
+	deps     Deps
+	own      *resource.Registry // the kinds of this service
+	linked   *resource.Registry // all kinds
+	book     *record.Book
+	outbox   *outbox.Box
+	inbox    *participant.Inbox
+	loop     *reconcile.Loop
+	accounts *accounts
+	kinds    map[string]Kind // by type
+}
+
+// New makes a service. It does nothing until Run.
+func New(catalog Catalog, deps Deps) (*Service, error) {
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	if deps.CallsPerSecond == 0 {
+		deps.CallsPerSecond = 50
+	}
+	s := &Service{catalog: catalog, deps: deps, kinds: map[string]Kind{}}
+	if err := s.readKinds(); err != nil {
+		return nil, err
+	}
+	s.outbox = outbox.New(deps.Store, deps.Bus, record.Prefix(catalog.Service)+"o/", deps.Logger)
+	s.book = record.New(record.Config{
+		Service: catalog.Service, Store: deps.Store, Outbox: s.outbox, Kinds: s.linked, Now: deps.Now,
+		Changed: func(id record.ID) {
+			if s.loop != nil {
+				s.loop.Wake(id)
+			}
+		},
+	})
+	if len(catalog.Providers) == 0 {
+		return s, nil
+	}
+	s.accounts = newAccounts(catalog.Providers, orchestratorv1.NewCredentialServiceClient(deps.Peers["orchestrator"]), deps)
+	s.inbox = participant.NewInbox(s.book, s.own, deps.Now)
+	s.loop = reconcile.New(reconcile.Config{Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Now: deps.Now})
+	return s, nil
+}
+
+func (s *Service) readKinds() error {
+	messages := make([]proto.Message, 0, len(s.catalog.Kinds))
+	for _, k := range s.catalog.Kinds {
+		messages = append(messages, k.Message)
+	}
+	own, err := resource.NewRegistry(messages...)
+	if err != nil {
+		return fault.Wrap(err, "read the catalog of %s", s.catalog.Service)
+	}
+	linked, err := resource.Linked()
+	if err != nil {
+		return fault.Wrap(err, "read the kinds")
+	}
+	s.own, s.linked = own, linked
+	for i, k := range own.Kinds() {
+		s.kinds[k.Type] = s.catalog.Kinds[i]
+	}
+	return nil
+}
+
+// Book gives the service's records.
+func (s *Service) Book() *record.Book { return s.book }
+
+// Register registers the gRPC services of all kinds, the operations and the participant's.
+func (s *Service) Register(server grpc.ServiceRegistrar) error {
+	for _, k := range s.own.Kinds() {
+		if err := s.registerKind(server, k); err != nil {
+			return err
+		}
+	}
+	if s.accounts != nil {
+		participantv1.RegisterParticipantServiceServer(server, &participantServer{s: s})
+	}
+	return nil
+}
+
+// Run works until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.outbox.Run(ctx) })
+	if s.loop != nil {
+		g.Go(func() error { return s.loop.Run(ctx) })
+		for _, p := range bus.Priorities {
+			g.Go(func() error {
+				return s.deps.Bus.Consume(ctx, bus.CommandQueue(s.catalog.Service, p), 32, s.inbox.Handle)
+			})
+		}
+	}
+	return g.Wait()
+}
+
+// Resolve gives the resource of a name and key: from the own records, or from the service that owns its kind.
+func (s *Service) Resolve(ctx context.Context, name, key string) (proto.Message, error) {
+	kind, _, err := s.linked.Of(name)
+	if err != nil {
+		return nil, err
+	}
+	if _, own := s.own.ByType(kind.Type); own {
+		return s.resolveOwn(ctx, name, key)
+	}
+	peer, ok := s.deps.Peers[kind.Service]
+	if !ok {
+		return nil, fault.New(fault.Unavailable, "resolve %s: no connection to the %s service", name, kind.Service)
+	}
+	answer, err := participantv1.NewParticipantServiceClient(peer).Resolve(ctx, &participantv1.ResolveRequest{Name: name, Key: key})
+	if err != nil {
+		return nil, fault.FromStatus(err)
+	}
+	m, err := answer.GetResource().UnmarshalNew()
+	if err != nil {
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "decode %s", name))
+	}
+	return m, nil
+}
+
+func (s *Service) resolveOwn(ctx context.Context, name, key string) (proto.Message, error) {
+	var e *record.Entry
+	var err error
+	if key == "" {
+		e, err = s.book.Current(ctx, name)
+	} else {
+		e, err = s.book.Get(ctx, record.ID{Name: name, Key: key})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e.Object.Message(), nil
+}
