@@ -197,7 +197,9 @@ func evalFilter(program cel.Program, filter string, m proto.Message) (bool, erro
 	return yes, nil
 }
 
-func wellKnown(d protoreflect.MessageDescriptor) bool { return d.FullName().Parent() == "google.protobuf" }
+func wellKnown(d protoreflect.MessageDescriptor) bool {
+	return d.FullName().Parent() == "google.protobuf"
+}
 
 // viewDepth bounds how deep absent messages are shown as empty ones; contracts nest less.
 const viewDepth = 8
