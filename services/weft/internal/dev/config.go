@@ -1,0 +1,20 @@
+// Package dev runs a whole installation in one process: every service, etcd, NATS and the sandbox.
+package dev
+
+import "io"
+
+// Config is how `weft dev` runs.
+type Config struct {
+	// DataDir holds everything that outlives the process: etcd's and NATS's data, the CA, the sandbox's journal. It is
+	// made if need be.
+	DataDir string
+	// Listen is the address, host:port, of the gRPC front door.
+	Listen string
+	// NoSandbox leaves the sandbox out; clouds must be added then.
+	NoSandbox bool
+	// ContextPath is the context file that is written when the installation is ready, so that the other commands need
+	// no flags.
+	ContextPath string
+	// Out gets what a person should read, e.g. that the installation is ready; logs go there too.
+	Out io.Writer
+}
