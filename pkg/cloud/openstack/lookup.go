@@ -96,7 +96,7 @@ func (s *Session) Flavor(ctx context.Context, field, ref string, fresh bool) (fl
 	})
 }
 
-// Image finds an image by name or id; the rest is as with Flavor. A name that several images bear is Invalid, with their
+// ImageByRef finds an image by name or id; the rest is as with Flavor. A name that several images bear is Invalid, with their
 // ids.
 func (s *Session) ImageByRef(ctx context.Context, field, ref string, fresh bool) (images.Image, error) {
 	return find(ctx, s.Images, fresh, choice[images.Image]{

@@ -1,0 +1,201 @@
+package openstack
+
+import (
+	"context"
+	"net/url"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/floatingips"
+
+	"github.com/weftcloud/weft/pkg/driver"
+	"github.com/weftcloud/weft/pkg/fault"
+	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
+
+	cloud "github.com/weftcloud/weft/pkg/cloud/openstack"
+)
+
+type floatingIP struct {
+	base
+	Address      string `json:"floating_ip_address"`
+	FixedAddress string `json:"fixed_ip_address"`
+	PortID       string `json:"port_id"`
+	NetworkID    string `json:"floating_network_id"`
+}
+
+// FloatingIPs is the driver of FloatingIP.
+type FloatingIPs struct{ objects[floatingIP] }
+
+// NewFloatingIPs makes the driver.
+func NewFloatingIPs(s *cloud.Session) *FloatingIPs {
+	return &FloatingIPs{objects[floatingIP]{s: s, path: "floatingips", field: "floatingips"}}
+}
+
+// Find implements driver.Driver.
+func (d *FloatingIPs) Find(ctx context.Context, r driver.Request[*networkv1.FloatingIPSpec]) ([]string, error) {
+	return d.find(ctx, r.Key, r.Name)
+}
+
+// Create implements driver.Driver: the address is taken and led to the server in one call.
+func (d *FloatingIPs) Create(ctx context.Context, r driver.Request[*networkv1.FloatingIPSpec]) (string, error) {
+	external, err := d.s.ExternalNetwork(ctx, "spec.externalNetwork", r.Spec.GetExternalNetwork(), false)
+	if err != nil {
+		return "", err
+	}
+	portID, err := d.portOf(ctx, r, external.ID)
+	if err != nil {
+		return "", err
+	}
+	c, err := d.client(ctx)
+	if err != nil {
+		return "", err
+	}
+	f, err := floatingips.Create(ctx, c, floatingips.CreateOpts{
+		FloatingNetworkID: external.ID, PortID: portID, Description: cloud.Description(r.Key, r.Name),
+	}).Extract()
+	if err != nil {
+		return "", cloud.Fault(err, "create floating IP %s", r.Name)
+	}
+	return f.ID, nil
+}
+
+// portOf gives the port that the spec's server is reached by; empty if the address leads nowhere. Of several
+// interfaces it is the first on a network that has a router to the external network.
+func (d *FloatingIPs) portOf(ctx context.Context, r driver.Request[*networkv1.FloatingIPSpec], externalID string) (string, error) {
+	name := r.Spec.GetServer()
+	if name == "" {
+		return "", nil
+	}
+	first, err := cloud.Ref(r.Refs, "spec.server", name, func(s *computev1.Server) string {
+		if len(s.GetObserved().GetInterfaces()) == 0 {
+			return ""
+		}
+		return s.GetObserved().GetInterfaces()[0].GetPortId()
+	})
+	if err != nil {
+		return "", err
+	}
+	server, ok := r.Refs[name].(*computev1.Server)
+	if !ok || len(server.GetObserved().GetInterfaces()) == 1 {
+		return first, nil
+	}
+	reached, err := d.networksRoutedTo(ctx, externalID)
+	if err != nil {
+		return "", err
+	}
+	for _, i := range server.GetObserved().GetInterfaces() {
+		if reached[i.GetNetworkId()] {
+			return i.GetPortId(), nil
+		}
+	}
+	return "", &fault.Error{Kind: fault.Precondition, Field: "spec.server", Message: "none of the networks of " + name + " has a router to the external network"}
+}
+
+// networksRoutedTo gives the networks that have a router whose gateway is on an external network.
+func (d *FloatingIPs) networksRoutedTo(ctx context.Context, externalID string) (map[string]bool, error) {
+	all, err := NewRouters(d.s).list(ctx, url.Values{})
+	if err != nil {
+		return nil, err
+	}
+	outward := map[string]bool{}
+	for _, r := range all {
+		if r.Gateway != nil && r.Gateway.NetworkID == externalID {
+			outward[r.ID] = true
+		}
+	}
+	joined, err := ports(d.s).list(ctx, url.Values{"device_owner": {"network:router_interface", "network:router_interface_distributed", "network:ha_router_replicated_interface"}})
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]bool{}
+	for _, p := range joined {
+		if outward[p.DeviceID] {
+			out[p.NetworkID] = true
+		}
+	}
+	return out, nil
+}
+
+// Observe implements driver.Driver. The status is not asked whether the address works: DOWN is also an address whose
+// server is stopped.
+func (d *FloatingIPs) Observe(ctx context.Context, ids []string) (map[string]driver.Observation[*networkv1.FloatingIPObserved], error) {
+	all, err := d.byIDs(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]driver.Observation[*networkv1.FloatingIPObserved], len(all))
+	for id, f := range all {
+		state, why := stateOf(f.Status, "floating IP", id)
+		out[id] = driver.Observation[*networkv1.FloatingIPObserved]{State: state, Fault: why,
+			Observed: &networkv1.FloatingIPObserved{FloatingIpId: id, Address: f.Address, FixedAddress: f.FixedAddress}}
+	}
+	return out, nil
+}
+
+// Update implements driver.Driver: the address is led elsewhere in one call, whatever it led to.
+func (d *FloatingIPs) Update(ctx context.Context, id string, r driver.Request[*networkv1.FloatingIPSpec]) error {
+	standing, err := d.one(ctx, id)
+	if err != nil {
+		return err
+	}
+	portID, err := d.portOf(ctx, r, standing.NetworkID)
+	if err != nil || portID == standing.PortID {
+		return err
+	}
+	c, err := d.client(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = floatingips.Update(ctx, c, id, floatingips.UpdateOpts{PortID: &portID}).Extract()
+	return cloud.Fault(err, "lead floating IP %s to port %q", r.Name, portID)
+}
+
+// Delete implements driver.Driver.
+func (d *FloatingIPs) Delete(ctx context.Context, id string) error {
+	c, err := d.client(ctx)
+	if err != nil {
+		return err
+	}
+	return gone(floatingips.Delete(ctx, c, id).ExtractErr(), "floating IP", id)
+}
+
+// Blockers implements driver.Blockable: the port mappings on the address.
+func (d *FloatingIPs) Blockers(ctx context.Context, id string) ([]*kindv1.Blocker, error) {
+	c, err := d.client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mappings, err := cloud.List[struct{ ID string }](ctx, c, "floatingips/"+id+"/port_forwardings", "port_forwardings", nil)
+	if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Unsupported) {
+		return []*kindv1.Blocker{}, nil // neither the address nor the extension need exist
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := []*kindv1.Blocker{}
+	for _, m := range mappings {
+		out = append(out, &kindv1.Blocker{Kind: "port forwarding", Id: m.ID, Owner: "floating IP " + id, Action: "delete the port forwarding"})
+	}
+	return out, nil
+}
+
+// Check implements driver.Checker: an external network to take the address from, and the quota.
+func (d *FloatingIPs) Check(ctx context.Context, items []driver.Item[*networkv1.FloatingIPSpec]) ([]driver.Finding, []driver.QuotaUse, error) {
+	var findings []driver.Finding
+	fresh := true
+	for _, i := range items {
+		if i.Spec == nil {
+			continue
+		}
+		_, err := d.s.ExternalNetwork(ctx, "spec.externalNetwork", i.Spec.GetExternalNetwork(), fresh)
+		fresh = false // the first look has just asked the cloud
+		if err != nil && !fault.Is(err, fault.Invalid) {
+			return nil, nil, err
+		}
+		if err != nil {
+			findings = append(findings, driver.Finding{Name: i.Name, Field: "spec.externalNetwork", Fault: err})
+		}
+	}
+	uses, err := quotaUses(ctx, d.s, map[string]int64{"floatingip": made(items)})
+	return findings, uses, err
+}
