@@ -313,4 +313,3 @@ func customColumns(r *resource) []apiextensionsv1.CustomResourceColumnDefinition
 	}
 	return r.custom.version.AdditionalPrinterColumns
 }
-

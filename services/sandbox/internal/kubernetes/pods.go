@@ -161,14 +161,7 @@ func (s *Server) stopPod(e *entry, pod *corev1.Pod) error {
 
 // schedule binds a pod to the node that has the fewest pods among those it may run on.
 func (s *Server) schedule(pod *corev1.Pod) bool {
-	load := map[string]int{}
-	for _, spaces := range s.store.objects["pods"] {
-		for _, p := range spaces {
-			if p.pod.phase != corev1.PodSucceeded && p.pod.phase != corev1.PodFailed {
-				load[p.pod.node]++
-			}
-		}
-	}
+	load := s.store.load
 	best := ""
 	for _, e := range s.store.list("nodes", "") {
 		if e.deleting || e.fields["spec.unschedulable"] == "true" || !labels.SelectorFromSet(pod.Spec.NodeSelector).Matches(labels.Set(e.labels)) {
@@ -365,16 +358,7 @@ func (s *Server) nodeAddress(name string) string {
 	if e == nil {
 		return ""
 	}
-	obj, err := s.decode(e)
-	if err != nil {
-		return ""
-	}
-	for _, a := range obj.(*corev1.Node).Status.Addresses {
-		if a.Type == corev1.NodeInternalIP {
-			return a.Address
-		}
-	}
-	return ""
+	return e.address
 }
 
 // Jobs.

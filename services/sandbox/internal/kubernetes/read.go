@@ -77,14 +77,17 @@ func (s *Server) listingOf(q *request) (*listing, error) {
 	l := &listing{}
 	var err error
 	if l.labels, err = labels.Parse(query.Get("labelSelector")); err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("unable to parse requirement: %v", err))
+		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	if l.fields, err = fields.ParseSelector(query.Get("fieldSelector")); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	for _, requirement := range l.fields.Requirements() {
 		if !selectable(q.res, requirement.Field) {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", requirement.Field))
+			if len(q.res.fields) > 0 {
+				return nil, apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", requirement.Field))
+			}
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("%q is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", requirement.Field))
 		}
 	}
 	if q.name != "" {

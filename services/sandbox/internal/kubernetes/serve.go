@@ -44,7 +44,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	control.Identify(r.Context(), "", who.name)
 	parts := strings.Split(path, "/")
-	if err := s.route(&request{w: w, http: r, user: who}, parts); err != nil {
+	err = s.route(&request{w: w, http: r, user: who}, parts)
+	if errors.Is(err, errPath) {
+		writeRaw(w, http.StatusNotFound, "text/plain; charset=utf-8", []byte("404 page not found\n"))
+		return
+	}
+	if err != nil {
 		writeError(w, err)
 	}
 }
@@ -86,10 +91,10 @@ func (s *Server) route(q *request, parts []string) error {
 	return errNoPath()
 }
 
-// errNoPath is what a real server says to a path that nothing serves.
-func errNoPath() error {
-	return apierrors.NewGenericServerResponse(http.StatusNotFound, "", schema.GroupResource{}, "", "404 page not found", 0, true)
-}
+// errPath is answered in plain text, as a real server does for a path that nothing serves.
+var errPath = errors.New("404 page not found")
+
+func errNoPath() error { return errPath }
 
 func (s *Server) routeGroup(q *request, group, version string, rest []string) error {
 	if len(rest) == 0 {
@@ -106,6 +111,10 @@ func (s *Server) routeGroup(q *request, group, version string, rest []string) er
 	s.store.mu.RLock()
 	q.res = s.catalog.lookup(group, version, rest[0])
 	s.store.mu.RUnlock()
+	if q.res == nil && s.serves(schema.GroupVersion{Group: group, Version: version}) {
+		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound,
+			Message: "the server could not find the requested resource", Details: &metav1.StatusDetails{}}}
+	}
 	if q.res == nil || len(rest) > 3 {
 		return errNoPath()
 	}
@@ -122,6 +131,18 @@ func (s *Server) routeGroup(q *request, group, version string, rest []string) er
 		return errNoPath()
 	}
 	return s.dispatch(q)
+}
+
+// serves says that some resource of a group and version is served.
+func (s *Server) serves(gv schema.GroupVersion) bool {
+	s.store.mu.RLock()
+	defer s.store.mu.RUnlock()
+	for gvr := range s.catalog.byGVR {
+		if gvr.GroupVersion() == gv {
+			return true
+		}
+	}
+	return false
 }
 
 func isNamespaceSubresource(rest []string) bool {

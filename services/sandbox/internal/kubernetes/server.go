@@ -183,12 +183,13 @@ func (s *Server) restore(id string, raw []byte) error {
 
 // storageResource finds the resource whose objects stand under a storage key.
 func (s *Server) storageResource(key string) *resource {
-	for _, r := range s.catalog.sorted() {
-		if r.storageKey() == key {
-			return r
+	var found *resource
+	for _, r := range s.catalog.byGVR {
+		if r.storageKey() == key && (found == nil || r.gvk.Version < found.gvk.Version) {
+			found = r
 		}
 	}
-	return nil
+	return found
 }
 
 // Reset takes every object away and seeds the cluster again. Credentials stay.
@@ -205,7 +206,7 @@ func (s *Server) Reset() error {
 		}
 	}
 	fresh := newStore(s.config.Journal)
-	s.store.objects, s.store.byUID, s.store.byOwner = fresh.objects, fresh.byUID, fresh.byOwner
+	s.store.objects, s.store.byUID, s.store.byOwner, s.store.load = fresh.objects, fresh.byUID, fresh.byOwner, fresh.load
 	s.store.rv++
 	s.store.history, s.store.oldest = nil, s.store.rv // watches that lag are told to list again
 	close(s.store.changed)

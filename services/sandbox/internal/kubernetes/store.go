@@ -49,6 +49,7 @@ type entry struct {
 	created    time.Time
 	fields     map[string]string
 	pod        *podFacts
+	address    string // of a node
 	raw        []byte
 }
 
@@ -87,6 +88,7 @@ type store struct {
 	objects   map[string]map[string]map[string]*entry // resource, namespace, name
 	byUID     map[types.UID]*entry
 	byOwner   map[types.UID]map[types.UID]*entry
+	load      map[string]int // pods that are not finished, by node
 	changed   chan struct{} // closed and replaced on each write, wakes watches
 	journal   *world.Journal
 	committed func(change) // called under the lock after every write
@@ -98,6 +100,7 @@ func newStore(j *world.Journal) *store {
 		objects: map[string]map[string]map[string]*entry{},
 		byUID:   map[types.UID]*entry{},
 		byOwner: map[types.UID]map[types.UID]*entry{},
+		load:    map[string]int{},
 	}
 }
 
@@ -195,6 +198,9 @@ func (st *store) index(e, previous *entry) {
 		spaces[e.namespace] = map[string]*entry{}
 	}
 	spaces[e.namespace][e.name] = e
+	if e.pod != nil && !e.pod.finished() {
+		st.load[e.pod.node]++
+	}
 	st.byUID[e.uid] = e
 	for _, o := range e.owners {
 		if st.byOwner[o.UID] == nil {
@@ -211,6 +217,9 @@ func (st *store) unindex(e *entry) {
 		delete(st.objects[e.res.storageKey()], e.namespace)
 	}
 	delete(st.byUID, e.uid)
+	if e.pod != nil && !e.pod.finished() {
+		st.load[e.pod.node]--
+	}
 	for _, o := range e.owners {
 		delete(st.byOwner[o.UID], e.uid)
 		if len(st.byOwner[o.UID]) == 0 {
@@ -265,10 +274,21 @@ func newEntry(r *resource, obj runtime.Object) (*entry, error) {
 		e.controller = c.UID
 	}
 	e.fields = selectableFields(r, obj)
-	if pod, ok := obj.(*corev1.Pod); ok {
-		e.pod = factsOf(pod)
+	switch o := obj.(type) {
+	case *corev1.Pod:
+		e.pod = factsOf(o)
+	case *corev1.Node:
+		for _, a := range o.Status.Addresses {
+			if a.Type == corev1.NodeInternalIP {
+				e.address = a.Address
+			}
+		}
 	}
 	return e, nil
+}
+
+func (f *podFacts) finished() bool {
+	return f.phase == corev1.PodSucceeded || f.phase == corev1.PodFailed
 }
 
 func factsOf(pod *corev1.Pod) *podFacts {

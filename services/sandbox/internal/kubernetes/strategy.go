@@ -346,7 +346,9 @@ type addresses struct {
 	ports map[int32]string
 }
 
-func newAddresses() *addresses { return &addresses{ips: map[string]string{}, ports: map[int32]string{}} }
+func newAddresses() *addresses {
+	return &addresses{ips: map[string]string{}, ports: map[int32]string{}}
+}
 
 // serviceRange is the range of cluster IPs, and nodePortFirst to nodePortLast that of node ports: the defaults of
 // kubeadm and kube-apiserver.

@@ -147,7 +147,9 @@ func (s *Server) serveBinding(q *request) error {
 	if e.pod.node != "" {
 		return apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, e.name, fmt.Errorf("pod %s is already assigned to node %q", e.name, e.pod.node))
 	}
-	_, err = s.edit(e, func(pod runtime.Object, _ metav1.Object) { pod.(*corev1.Pod).Spec.NodeName = obj.(*corev1.Binding).Target.Name })
+	_, err = s.edit(e, func(pod runtime.Object, _ metav1.Object) {
+		pod.(*corev1.Pod).Spec.NodeName = obj.(*corev1.Binding).Target.Name
+	})
 	if err != nil {
 		return err
 	}

@@ -85,9 +85,7 @@ func nameRule(r *resource) validation.ValidateNameFunc {
 	switch r.storageKey() {
 	case "namespaces":
 		return validation.ValidateNamespaceName
-	case "services":
-		return validation.NameIsDNS1035Label
-	case "statefulsets.apps":
+	case "services", "statefulsets.apps":
 		return validation.NameIsDNSLabel
 	}
 	return validation.NameIsDNSSubdomain

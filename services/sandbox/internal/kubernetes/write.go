@@ -41,7 +41,7 @@ func (s *Server) optionsOf(q *request) (options, error) {
 	for _, v := range query["dryRun"] {
 		if v != "All" {
 			return o, apierrors.NewInvalid(schema.GroupKind{Group: "meta.k8s.io", Kind: kindOfOptions(q.verb)}, "", field.ErrorList{
-				field.NotSupported(field.NewPath("dryRun"), v, []string{"All"})})
+				field.NotSupported[string](field.NewPath("dryRun"), query["dryRun"], []string{"All"})})
 		}
 		o.dryRun = true
 	}
@@ -177,7 +177,12 @@ func checkKind(got, want schema.GroupVersionKind) error {
 			got.GroupVersion(), want.GroupVersion()))
 	}
 	if got.Kind != want.Kind {
-		return apierrors.NewBadRequest(fmt.Sprintf("the kind in the data (%s) does not match the expected kind (%s)", got.Kind, want.Kind))
+		group, _, _ := strings.Cut(want.Group, ".")
+		if group == "" {
+			group = "core"
+		}
+		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: converting (%s.%s) to (%s.%s): unknown conversion",
+			got.Kind, got.Version, want.Kind, got.Version, got.Kind, group, want.Kind))
 	}
 	return nil
 }
@@ -219,7 +224,7 @@ func (s *Server) create(r *resource, namespace string, obj runtime.Object, o opt
 		return nil, apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
 	}
 	if acc.GetResourceVersion() != "" {
-		return nil, apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
+		return nil, errors.New("resourceVersion should not be set on objects to be created") // a 500 at a real server, too
 	}
 	obj.GetObjectKind().SetGroupVersionKind(r.gvk)
 	if err := s.checkNamespace(r, namespace, acc); err != nil {
