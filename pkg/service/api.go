@@ -99,26 +99,14 @@ func handle(ks *kindServer, sd protoreflect.ServiceDescriptor, md protoreflect.M
 		return grpc.MethodDesc{}, fault.As(fault.Internal, fault.Wrap(err, "find %s", md.Input().FullName()))
 	}
 	full := "/" + string(sd.FullName()) + "/" + string(md.Name())
-	return grpc.MethodDesc{
-		MethodName: string(md.Name()),
-		Handler: func(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
-			request := input.New()
-			if err := decode(request.Interface()); err != nil {
-				return nil, err
-			}
-			call := func(ctx context.Context, request any) (any, error) {
-				answer, err := do(ks, ctx, request.(proto.Message).ProtoReflect())
-				if err != nil {
-					return nil, err
-				}
-				return answer, nil
-			}
-			if intercept == nil {
-				return call(ctx, request.Interface())
-			}
-			return intercept(ctx, request.Interface(), &grpc.UnaryServerInfo{Server: ks, FullMethod: full}, call)
-		},
-	}, nil
+	call := func(ctx context.Context, request any) (any, error) {
+		answer, err := do(ks, ctx, request.(proto.Message).ProtoReflect())
+		if err != nil {
+			return nil, err
+		}
+		return answer, nil
+	}
+	return grpc.MethodDesc{MethodName: string(md.Name()), Handler: Handler(full, func() proto.Message { return input.New().Interface() }, call)}, nil
 }
 
 func text(m protoreflect.Message, field protoreflect.Name) string {
@@ -173,7 +161,7 @@ func (ks *kindServer) list(ctx context.Context, request protoreflect.Message) (p
 
 // page collects one page: it reads on until the page is full of resources that match.
 func (ks *kindServer) page(ctx context.Context, tenant, filter, token string, size int) ([]proto.Message, string, error) {
-	match, err := expr.Filter(ks.kind.Message, filter)
+	match, err := expr.CompileFilter(ks.kind.Message, filter)
 	if err != nil {
 		return nil, "", err
 	}

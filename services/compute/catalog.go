@@ -1,0 +1,21 @@
+package compute
+
+import (
+	"github.com/weftcloud/weft/pkg/cloud/openstack"
+	"github.com/weftcloud/weft/pkg/driver"
+	"github.com/weftcloud/weft/pkg/service"
+	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
+	driveropenstack "github.com/weftcloud/weft/services/compute/internal/driver/openstack"
+)
+
+// Catalog is the list of kinds and providers.
+func Catalog(sessions *openstack.Sessions) service.Catalog {
+	return service.Catalog{
+		Service: "compute",
+		Kinds: []service.Kind{
+			{Message: &computev1.KeyPair{}},
+			{Message: &computev1.Server{}},
+		},
+		Providers: []driver.Provider{driveropenstack.Provider(sessions)},
+	}
+}

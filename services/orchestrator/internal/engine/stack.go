@@ -1,0 +1,391 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weftcloud/weft/pkg/bus"
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/saga"
+	"github.com/weftcloud/weft/pkg/store"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+)
+
+// concludeStack writes what a saga that has ended, or is held, leaves of its stack.
+func (e *Engine) concludeStack(ctx context.Context, t *transaction, r *run, state *orchestratorv1.SagaState, outputs map[string]proto.Message) error {
+	entry, err := e.Store.Get(ctx, stackKey(r.plan.GetStack()))
+	if err != nil {
+		return fault.Wrap(err, "read %s", r.plan.GetStack())
+	}
+	kept := &orchestratorv1.StackRecord{}
+	if err := proto.Unmarshal(entry.Value, kept); err != nil {
+		return fault.As(fault.Internal, fault.Wrap(err, "decode %s", r.plan.GetStack()))
+	}
+	t.compares = append(t.compares, store.Compare{Key: entry.Key, ModRevision: entry.ModRevision})
+	next, err := e.conclusion(r, state, outputs, kept)
+	if err != nil {
+		return err
+	}
+	if next == nil {
+		t.ops = append(t.ops, store.Op{Key: entry.Key, Delete: true})
+		gone := proto.CloneOf(kept.GetStack())
+		gone.Metadata.Sequence++
+		return e.event(t, stackEvent(gone, "deleted"))
+	}
+	next.Stack.Operation = r.plan.GetName()
+	next.Stack.Metadata.Sequence++
+	next.Stack.Metadata.UpdateTime = timestamppb.New(e.Now())
+	next.Requests = kept.GetRequests()
+	value, err := proto.Marshal(next)
+	if err != nil {
+		return fault.As(fault.Internal, fault.Wrap(err, "encode %s", r.plan.GetStack()))
+	}
+	t.ops = append(t.ops, store.Op{Key: entry.Key, Value: value})
+	return e.event(t, stackEvent(next.GetStack(), strings.ToLower(strings.TrimPrefix(next.GetStack().GetState().String(), "STACK_STATE_"))))
+}
+
+// conclusion gives the stack as it stands; nil if nothing is left of it.
+func (e *Engine) conclusion(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.Message, kept *orchestratorv1.StackRecord) (*orchestratorv1.StackRecord, error) {
+	switch state.GetState() {
+	case orchestratorv1.OperationState_OPERATION_STATE_DONE:
+		if r.plan.GetAction() == orchestratorv1.Action_ACTION_DESTROY {
+			return nil, nil
+		}
+		return e.achieved(r, outputs, kept)
+	case orchestratorv1.OperationState_OPERATION_STATE_UNDONE, orchestratorv1.OperationState_OPERATION_STATE_CANCELLED:
+		return restored(r, kept), nil
+	default:
+		if untouched(state) {
+			return restored(r, kept), nil
+		}
+		return partly(r, state, outputs, kept)
+	}
+}
+
+func untouched(state *orchestratorv1.SagaState) bool {
+	return !slices.ContainsFunc(state.GetSteps(), func(s *orchestratorv1.StepRecord) bool { return s.GetAttempt() > 0 })
+}
+
+// achieved is the stack as the plan wanted it.
+func (e *Engine) achieved(r *run, outputs map[string]proto.Message, kept *orchestratorv1.StackRecord) (*orchestratorv1.StackRecord, error) {
+	next := &orchestratorv1.StackRecord{Stack: proto.CloneOf(r.plan.GetResult())}
+	for _, s := range r.plan.GetStanding() {
+		stands, err := e.standing(r, s, outputs)
+		if err != nil {
+			return nil, err
+		}
+		next.Standing = append(next.Standing, stands)
+	}
+	values, err := r.resolver.Outputs(r.plan.GetOutputs(), outputs)
+	if err != nil {
+		return nil, fault.Wrap(err, "outputs of %s", r.plan.GetStack())
+	}
+	next.Stack.Outputs = values
+	next.Stack.State = orchestratorv1.StackState_STACK_STATE_READY
+	next.Stack.Metadata = proto.CloneOf(kept.GetStack().GetMetadata())
+	next.Stack.Metadata.Generation++
+	return next, nil
+}
+
+// standing is one resource with what was sent and observed.
+func (e *Engine) standing(r *run, s *orchestratorv1.StandingResource, outputs map[string]proto.Message) (*orchestratorv1.StandingResource, error) {
+	out := proto.CloneOf(s)
+	if s.GetComposite() {
+		return out, nil
+	}
+	if spec, err := r.resolver.Resolve(s, outputs); err == nil {
+		resolved, err := resource.ToStruct(spec)
+		if err != nil {
+			return nil, err
+		}
+		out.Resolved = resolved
+	}
+	if m, ok := outputs[s.GetLocalName()]; ok {
+		packed, err := anypb.New(m)
+		if err != nil {
+			return nil, fault.As(fault.Internal, fault.Wrap(err, "encode what was observed of %s", s.GetName()))
+		}
+		out.Observed = packed
+	}
+	return out, nil
+}
+
+// restored is the stack as it stood before, but for objects that the undo had to make anew.
+func restored(r *run, kept *orchestratorv1.StackRecord) *orchestratorv1.StackRecord {
+	if r.plan.GetFormer() == nil {
+		return nil
+	}
+	next := proto.CloneOf(r.plan.GetFormer())
+	for _, step := range r.plan.GetSteps() {
+		undo := step.GetUndo()
+		if undo == nil || undo.GetRelease() {
+			continue
+		}
+		for i, s := range next.GetStanding() {
+			if s.GetLocalName() == undo.GetResource().GetLocalName() {
+				observed := s.GetObserved()
+				next.Standing[i] = proto.CloneOf(undo.GetResource())
+				next.Standing[i].Observed = observed
+			}
+		}
+	}
+	next.Stack.Metadata = proto.CloneOf(kept.GetStack().GetMetadata())
+	next.Stack.State = orchestratorv1.StackState_STACK_STATE_READY
+	return next
+}
+
+// partly is a stack of which a part was done and not undone: all that may exist is kept, so that a later apply or
+// destroy deals with it.
+func partly(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.Message, kept *orchestratorv1.StackRecord) (*orchestratorv1.StackRecord, error) {
+	next := &orchestratorv1.StackRecord{Stack: proto.CloneOf(kept.GetStack())}
+	next.Stack.State = orchestratorv1.StackState_STACK_STATE_DEGRADED
+	gone := goneKeys(r.plan, state)
+	seen, names := map[string]bool{}, map[string]bool{}
+	add := func(s *orchestratorv1.StandingResource) error {
+		if seen[s.GetKey()] && !s.GetComposite() || gone[s.GetKey()] || s.GetComposite() && names[s.GetLocalName()] {
+			return nil
+		}
+		out := proto.CloneOf(s)
+		for i := 2; names[out.GetLocalName()]; i++ {
+			out.LocalName = s.GetLocalName() + "-old" + strconv.Itoa(i-1)
+		}
+		if m, ok := outputs[s.GetLocalName()]; ok && !s.GetComposite() && out.GetLocalName() == s.GetLocalName() {
+			packed, err := anypb.New(m)
+			if err != nil {
+				return fault.As(fault.Internal, fault.Wrap(err, "encode what was observed of %s", s.GetName()))
+			}
+			out.Observed = packed
+		}
+		seen[s.GetKey()], names[out.GetLocalName()] = true, true
+		next.Standing = append(next.Standing, out)
+		return nil
+	}
+	for i, step := range r.plan.GetSteps() {
+		if step.GetGoal().GetRelease() || state.GetSteps()[i].GetAttempt() == 0 {
+			continue
+		}
+		if err := add(step.GetGoal().GetResource()); err != nil {
+			return nil, err
+		}
+	}
+	started := len(next.GetStanding()) > 0
+	for _, s := range slices.Concat(r.plan.GetFormer().GetStanding(), composites(r.plan.GetStanding(), started)) {
+		if err := add(s); err != nil {
+			return nil, err
+		}
+	}
+	return next, nil
+}
+
+// composites gives the composite resources of a plan, whose children may stand.
+func composites(standing []*orchestratorv1.StandingResource, started bool) []*orchestratorv1.StandingResource {
+	var out []*orchestratorv1.StandingResource
+	for _, s := range standing {
+		if started && s.GetComposite() {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// goneKeys gives the keys of objects that are known to be released.
+func goneKeys(p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) map[string]bool {
+	out := map[string]bool{}
+	for i, step := range p.GetSteps() {
+		switch state.GetSteps()[i].GetState() {
+		case orchestratorv1.StepState_STEP_STATE_DONE, orchestratorv1.StepState_STEP_STATE_SKIPPED:
+			if step.GetGoal().GetRelease() {
+				out[step.GetGoal().GetResource().GetKey()] = true
+			}
+		case orchestratorv1.StepState_STEP_STATE_UNDONE:
+			if step.GetUndo().GetRelease() {
+				out[step.GetUndo().GetResource().GetKey()] = true
+			}
+		default:
+		}
+	}
+	return out
+}
+
+// event adds an event to a transaction.
+func (e *Engine) event(t *transaction, ev eventOf) error {
+	data, err := protojson.Marshal(ev.data)
+	if err != nil {
+		return fault.As(fault.Internal, fault.Wrap(err, "encode the event of %s", ev.name))
+	}
+	n, err := resource.ParseName(ev.name)
+	if err != nil {
+		return err
+	}
+	id := ev.name + "." + strconv.FormatInt(ev.sequence, 10)
+	t.messages = append(t.messages, bus.Message{
+		Subject: bus.EventSubject(n.Tenant, "orchestrator", n.Collection, ev.verb), ID: id, Data: data,
+		Header: map[string]string{
+			"ce-specversion": "1.0", "ce-id": id, "ce-type": "cloud.weft.orchestrator." + strings.TrimSuffix(n.Collection, "s") + "." + ev.verb + ".v1",
+			"ce-source": "/services/orchestrator", "ce-subject": ev.name, "ce-time": e.Now().UTC().Format("2006-01-02T15:04:05.000000000Z"),
+			"ce-sequence": strings.Repeat("0", 20-len(strconv.FormatInt(ev.sequence, 10))) + strconv.FormatInt(ev.sequence, 10), "content-type": "application/json",
+		},
+	})
+	return nil
+}
+
+// eventOf is one change that the world is told of.
+type eventOf struct {
+	name, verb string
+	sequence   int64
+	data       proto.Message
+}
+
+// stackEvent tells of a stack, without its document: a document may hold what only its author should see.
+func stackEvent(s *orchestratorv1.Stack, verb string) eventOf {
+	public := proto.CloneOf(s)
+	public.Document, public.Parameters = "", nil
+	return eventOf{name: s.GetName(), verb: verb, sequence: s.GetMetadata().GetSequence(), data: public}
+}
+
+// announce tells of an operation that enters another state.
+func (e *Engine) announce(t *transaction, r *run, before, after *orchestratorv1.SagaState) error {
+	if before.GetState() == after.GetState() {
+		return nil
+	}
+	verb := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(after.GetState().String(), "OPERATION_STATE_")), "_", "-")
+	return e.event(t, eventOf{name: r.plan.GetName(), verb: verb, sequence: after.GetSequence(), data: View(r.plan, after)})
+}
+
+// View gives an operation as clients see it.
+func View(p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) *orchestratorv1.OperationMetadata {
+	out := &orchestratorv1.OperationMetadata{
+		Name: p.GetName(), Target: p.GetStack(), Action: p.GetAction(), State: state.GetState(), CreateTime: p.GetCreateTime(),
+		EndTime: state.GetEndTime(), Deadline: state.GetDeadline(), Fault: state.GetFault(), Sequence: state.GetSequence(),
+	}
+	for i, step := range p.GetSteps() {
+		s := state.GetSteps()[i]
+		out.Steps = append(out.Steps, &orchestratorv1.StepStatus{
+			Id: step.GetId(), Resource: step.GetGoal().GetResource().GetName(), Type: step.GetGoal().GetResource().GetType(), Change: step.GetChange(),
+			State: s.GetState(), Needs: step.GetNeeds(), Attempt: s.GetAttempt() + s.GetUndoAttempt(), Fault: s.GetFault(), Blockers: s.GetBlockers(),
+			ProviderId: s.GetProviderId(), StartTime: s.GetStartTime(), EndTime: s.GetEndTime(),
+		})
+	}
+	return out
+}
+
+// Read reads an operation, whether it has ended or not; NotFound if there is none.
+func (e *Engine) Read(ctx context.Context, name string) (*orchestratorv1.SagaPlan, *orchestratorv1.SagaState, error) {
+	planEntry, err := e.Store.Get(ctx, planKey(name))
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil, fault.New(fault.NotFound, "operation %s does not exist", name)
+	}
+	if err != nil {
+		return nil, nil, fault.Wrap(err, "read %s", name)
+	}
+	stateEntry, err := e.Store.Get(ctx, stateKey(name))
+	if err != nil {
+		return nil, nil, fault.Wrap(err, "read %s", name)
+	}
+	p, s := &orchestratorv1.SagaPlan{}, &orchestratorv1.SagaState{}
+	if err := proto.Unmarshal(planEntry.Value, p); err != nil {
+		return nil, nil, fault.As(fault.Internal, fault.Wrap(err, "decode %s", name))
+	}
+	if err := proto.Unmarshal(stateEntry.Value, s); err != nil {
+		return nil, nil, fault.As(fault.Internal, fault.Wrap(err, "decode %s", name))
+	}
+	return p, s, nil
+}
+
+// Names lists the operations of a tenant, newest last.
+func (e *Engine) Names(ctx context.Context, tenant string) ([]string, error) {
+	page, err := e.Store.List(ctx, prefix+"s/tenants/"+tenant+"/operations/", store.ListOptions{KeysOnly: true})
+	if err != nil {
+		return nil, fault.Wrap(err, "list the operations of %s", tenant)
+	}
+	var out []string
+	for _, entry := range page.Entries {
+		if name, what := splitKey(strings.TrimPrefix(entry.Key, prefix+"s/")); what == "plan" {
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
+
+// Watch calls send with an operation at once and after each change, until it has ended or needs a hand, or ctx ends.
+func (e *Engine) Watch(ctx context.Context, name string, send func(*orchestratorv1.SagaPlan, *orchestratorv1.SagaState) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watch := e.Store.Watch(ctx, stateKey(name), 0)
+	last := int64(-1)
+	for {
+		p, s, err := e.Read(ctx, name)
+		if err != nil {
+			return err
+		}
+		if s.GetSequence() != last {
+			last = s.GetSequence()
+			if err := send(p, s); err != nil {
+				return err
+			}
+		}
+		if Over(s) {
+			return nil
+		}
+		select {
+		case _, ok := <-watch.Events():
+			if !ok && ctx.Err() == nil {
+				return fault.Wrap(watch.Err(), "watch %s", name)
+			}
+		case <-ctx.Done():
+			return fault.As(fault.Unavailable, ctx.Err())
+		}
+	}
+}
+
+// Over tells whether nothing happens to an operation any more unless a person acts.
+func Over(s *orchestratorv1.SagaState) bool {
+	return saga.Ended(s) || s.GetState() == orchestratorv1.OperationState_OPERATION_STATE_NEEDS_HAND
+}
+
+// ReadStack reads a stack and its revision; NotFound if there is none.
+func (e *Engine) ReadStack(ctx context.Context, name string) (*orchestratorv1.StackRecord, int64, error) {
+	entry, err := e.Store.Get(ctx, stackKey(name))
+	if fault.Is(err, fault.NotFound) {
+		return nil, 0, fault.New(fault.NotFound, "%s does not exist", name)
+	}
+	if err != nil {
+		return nil, 0, fault.Wrap(err, "read %s", name)
+	}
+	kept := &orchestratorv1.StackRecord{}
+	if err := proto.Unmarshal(entry.Value, kept); err != nil {
+		return nil, 0, fault.As(fault.Internal, fault.Wrap(err, "decode %s", name))
+	}
+	kept.GetStack().GetMetadata().Etag = strconv.FormatInt(entry.ModRevision, 36)
+	return kept, entry.ModRevision, nil
+}
+
+// Stacks lists the stacks of a tenant after one, in order of their names.
+func (e *Engine) Stacks(ctx context.Context, tenant, after string, limit int) ([]*orchestratorv1.StackRecord, bool, error) {
+	opts := store.ListOptions{Limit: limit}
+	if after != "" {
+		opts.After = stackKey(after)
+	}
+	page, err := e.Store.List(ctx, stackKey("tenants/"+tenant+"/stacks/"), opts)
+	if err != nil {
+		return nil, false, fault.Wrap(err, "list the stacks of %s", tenant)
+	}
+	var out []*orchestratorv1.StackRecord
+	for _, entry := range page.Entries {
+		kept := &orchestratorv1.StackRecord{}
+		if err := proto.Unmarshal(entry.Value, kept); err != nil {
+			return nil, false, fault.As(fault.Internal, fault.Wrap(err, "decode %s", entry.Key))
+		}
+		kept.GetStack().GetMetadata().Etag = strconv.FormatInt(entry.ModRevision, 36)
+		out = append(out, kept)
+	}
+	return out, page.More, nil
+}

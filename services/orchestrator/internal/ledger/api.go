@@ -1,0 +1,72 @@
+// Package ledger lists all that exists because of us, over all services.
+package ledger
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weftcloud/weft/pkg/auth"
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/record"
+	"github.com/weftcloud/weft/pkg/service"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
+)
+
+// Server serves weft.orchestrator.v1.LedgerService.
+type Server struct {
+	orchestratorv1.UnimplementedLedgerServiceServer
+
+	Book  *record.Book
+	Peers service.Peers
+	Now   func() time.Time
+}
+
+// all stands for every tenant (AIP-159).
+const all = "tenants/-"
+
+// ListLedgerEntries asks every service. One that cannot be asked is named in the answer: an incomplete ledger says so.
+func (s *Server) ListLedgerEntries(ctx context.Context, r *orchestratorv1.ListLedgerEntriesRequest) (*orchestratorv1.ListLedgerEntriesResponse, error) {
+	request := &participantv1.ListLedgerRequest{Tenant: r.GetParent(), Orphans: r.GetOrphans()}
+	if r.GetParent() == all {
+		if id, ok := auth.FromContext(ctx); !ok || !id.Platform() {
+			return nil, fault.New(fault.Denied, "only operators may list the ledger of all tenants")
+		}
+		request.Tenant = ""
+	}
+	if r.GetOrphans() {
+		clouds, err := s.clouds(ctx)
+		if err != nil {
+			return nil, err
+		}
+		request.Clouds = clouds
+	}
+	out := &orchestratorv1.ListLedgerEntriesResponse{}
+	for name, peer := range s.Peers {
+		answer, err := participantv1.NewParticipantServiceClient(peer).ListLedger(ctx, request)
+		if err != nil {
+			out.Unreachable = append(out.Unreachable, fault.Proto(fault.Wrap(fault.FromStatus(err), "ask the %s service", name), s.Now()))
+			continue
+		}
+		out.Entries = append(out.Entries, answer.GetEntries()...)
+		out.Unreachable = append(out.Unreachable, answer.GetUnreachable()...)
+	}
+	slices.SortFunc(out.Entries, func(a, b *participantv1.LedgerEntry) int {
+		return strings.Compare(a.GetName()+" "+a.GetKey(), b.GetName()+" "+b.GetKey())
+	})
+	return out, nil
+}
+
+func (s *Server) clouds(ctx context.Context) ([]string, error) {
+	entries, _, err := s.Book.List(ctx, "clouds/", record.ID{}, 0)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name)
+	}
+	return out, nil
+}

@@ -1,0 +1,304 @@
+// Package operation serves google.longrunning.Operations and what people can do with an operation beyond it.
+//
+// An operation is a saga, kept by the engine, or the change of a single resource, kept by the service that owns its kind;
+// its name tells which (see service.ServiceOfOperation).
+package operation
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/saga"
+	"github.com/weftcloud/weft/pkg/service"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	"github.com/weftcloud/weft/services/orchestrator/internal/engine"
+	"github.com/weftcloud/weft/services/orchestrator/internal/frontdoor"
+)
+
+// Server serves both services.
+type Server struct {
+	longrunningpb.UnimplementedOperationsServer
+	orchestratorv1.UnimplementedOperationServiceServer
+
+	Engine *engine.Engine
+	// Own serves the single changes of the orchestrator's own kinds.
+	Own *service.Service
+	// Peers serve those of the others.
+	Peers service.Peers
+	// Stack gives a stack as clients see it.
+	Stack func(ctx context.Context, name string) (*orchestratorv1.Stack, error)
+}
+
+// Describe gives a saga as an operation.
+func (s *Server) Describe(ctx context.Context, p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) (*longrunningpb.Operation, error) {
+	metadata, err := anypb.New(engine.View(p, state))
+	if err != nil {
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "describe %s", p.GetName()))
+	}
+	op := &longrunningpb.Operation{Name: p.GetName(), Metadata: metadata, Done: engine.Over(state)}
+	if !op.GetDone() {
+		return op, nil
+	}
+	if state.GetState() != orchestratorv1.OperationState_OPERATION_STATE_DONE {
+		op.Result = &longrunningpb.Operation_Error{Error: status.Convert(fault.Status(failure(p, state))).Proto()}
+		return op, nil
+	}
+	var response proto.Message = &emptypb.Empty{}
+	if p.GetAction() != orchestratorv1.Action_ACTION_DESTROY {
+		stack, err := s.Stack(ctx, p.GetStack())
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return nil, err
+		}
+		if err == nil {
+			response = stack
+		}
+	}
+	packed, err := anypb.New(response)
+	if err != nil {
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "describe %s", p.GetName()))
+	}
+	op.Result = &longrunningpb.Operation_Response{Response: packed}
+	return op, nil
+}
+
+// failure says how an operation ended that did not end well.
+func failure(p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) error {
+	cause := fault.FromProto(state.GetFault())
+	kind := fault.KindOf(cause)
+	if cause == nil {
+		kind = fault.Internal
+	}
+	out := &fault.Error{Kind: kind, Cause: cause}
+	switch state.GetState() {
+	case orchestratorv1.OperationState_OPERATION_STATE_UNDONE:
+		out.Message = "it failed, and all that it had done was undone"
+	case orchestratorv1.OperationState_OPERATION_STATE_CANCELLED:
+		out.Message = "it was cancelled, and all that it had done was undone"
+	case orchestratorv1.OperationState_OPERATION_STATE_NEEDS_HAND:
+		out.Message = "it needs a hand: see weft ops get, then retry or skip the stuck steps, or abandon it"
+		if cause == nil {
+			out.Kind, out.Cause = fault.Precondition, stuckFault(state)
+		}
+	default:
+		out.Message = "it failed"
+		if state.GetAbandonReason() != "" {
+			out.Message = "it was abandoned (" + state.GetAbandonReason() + ")"
+		}
+		if p.GetKeepOnFailure() {
+			out.Message += "; what it had made was kept, as was asked"
+		}
+	}
+	return out
+}
+
+func stuckFault(state *orchestratorv1.SagaState) error {
+	for _, step := range state.GetSteps() {
+		if step.GetState() == orchestratorv1.StepState_STEP_STATE_STUCK && step.GetFault() != nil {
+			return fault.FromProto(step.GetFault())
+		}
+	}
+	return nil
+}
+
+// peerOf gives the operations of the service that keeps an operation; false if it is a saga.
+func (s *Server) peerOf(name string) (longrunningpb.OperationsClient, bool, error) {
+	owner, single := service.ServiceOfOperation(name)
+	if !single || owner == "orchestrator" {
+		return nil, false, nil
+	}
+	peer, ok := s.Peers[owner]
+	if !ok {
+		return nil, false, fault.InField("name", "%q is no operation: there is no service %q", name, owner)
+	}
+	return longrunningpb.NewOperationsClient(peer), true, nil
+}
+
+func own(name string) bool {
+	owner, single := service.ServiceOfOperation(name)
+	return single && owner == "orchestrator"
+}
+
+// GetOperation gives an operation as it stands.
+func (s *Server) GetOperation(ctx context.Context, r *longrunningpb.GetOperationRequest) (*longrunningpb.Operation, error) {
+	peer, remote, err := s.peerOf(r.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if remote {
+		return peer.GetOperation(frontdoor.OnBehalf(ctx), r)
+	}
+	if own(r.GetName()) {
+		return s.Own.GetOperation(ctx, r.GetName())
+	}
+	p, state, err := s.Engine.Read(ctx, r.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return s.Describe(ctx, p, state)
+}
+
+// defaultPage is how many operations are listed if the caller does not say.
+const defaultPage = 50
+
+// ListOperations lists the sagas of a tenant, newest first. The name is tenants/{tenant}, or with /operations behind it.
+func (s *Server) ListOperations(ctx context.Context, r *longrunningpb.ListOperationsRequest) (*longrunningpb.ListOperationsResponse, error) {
+	tenant := resource.TenantOf(r.GetName())
+	if tenant == "" {
+		return nil, fault.InField("name", "%q is no tenant; it should look like tenants/acme", r.GetName())
+	}
+	names, err := s.Engine.Names(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(names)
+	if r.GetPageToken() != "" {
+		i := slices.Index(names, r.GetPageToken())
+		if i < 0 {
+			return nil, fault.InField("page_token", "%q is no token of this list", r.GetPageToken())
+		}
+		names = names[i:]
+	}
+	size := int(r.GetPageSize())
+	if size <= 0 {
+		size = defaultPage
+	}
+	out := &longrunningpb.ListOperationsResponse{}
+	if len(names) > size {
+		out.NextPageToken, names = names[size], names[:size]
+	}
+	for _, name := range names {
+		op, err := s.GetOperation(ctx, &longrunningpb.GetOperationRequest{Name: name})
+		if err != nil {
+			return nil, err
+		}
+		out.Operations = append(out.Operations, op)
+	}
+	return out, nil
+}
+
+// CancelOperation asks a saga to go back. That it has ended already is no error (AIP-151).
+func (s *Server) CancelOperation(ctx context.Context, r *longrunningpb.CancelOperationRequest) (*emptypb.Empty, error) {
+	peer, remote, err := s.peerOf(r.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if remote {
+		return peer.CancelOperation(frontdoor.OnBehalf(ctx), r)
+	}
+	_, state, err := s.Engine.Read(ctx, r.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if saga.Ended(state) {
+		return &emptypb.Empty{}, nil
+	}
+	return &emptypb.Empty{}, s.Engine.Apply(ctx, r.GetName(), saga.Cancelled{})
+}
+
+// WaitOperation waits until an operation is done, or until the timeout.
+func (s *Server) WaitOperation(ctx context.Context, r *longrunningpb.WaitOperationRequest) (*longrunningpb.Operation, error) {
+	peer, remote, err := s.peerOf(r.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if remote {
+		return peer.WaitOperation(frontdoor.OnBehalf(ctx), r)
+	}
+	if own(r.GetName()) {
+		return s.Own.WaitOperation(ctx, r.GetName(), r.GetTimeout().AsDuration())
+	}
+	waiting := ctx
+	if r.GetTimeout().AsDuration() > 0 {
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithTimeout(ctx, r.GetTimeout().AsDuration())
+		defer cancel()
+	}
+	err = s.Engine.Watch(waiting, r.GetName(), func(*orchestratorv1.SagaPlan, *orchestratorv1.SagaState) error { return nil })
+	if err != nil && waiting.Err() == nil {
+		return nil, err
+	}
+	return s.GetOperation(ctx, &longrunningpb.GetOperationRequest{Name: r.GetName()})
+}
+
+// WatchOperation sends an operation whenever it changes.
+func (s *Server) WatchOperation(r *orchestratorv1.WatchOperationRequest, stream grpc.ServerStreamingServer[orchestratorv1.WatchOperationResponse]) error {
+	ctx := stream.Context()
+	peer, remote, err := s.peerOf(r.GetName())
+	if err != nil {
+		return err
+	}
+	if remote || own(r.GetName()) {
+		return s.watchSingle(ctx, r.GetName(), peer, stream)
+	}
+	return s.Engine.Watch(ctx, r.GetName(), func(p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) error {
+		return stream.Send(&orchestratorv1.WatchOperationResponse{Operation: engine.View(p, state)})
+	})
+}
+
+// watchSingle watches the change of a single resource by waiting for it, a second at a time.
+func (s *Server) watchSingle(ctx context.Context, name string, peer longrunningpb.OperationsClient, stream grpc.ServerStreamingServer[orchestratorv1.WatchOperationResponse]) error {
+	last := int64(-1)
+	for wait := time.Millisecond; ; wait = time.Second {
+		var op *longrunningpb.Operation
+		var err error
+		if peer == nil {
+			op, err = s.Own.WaitOperation(ctx, name, wait)
+		} else {
+			op, err = peer.WaitOperation(frontdoor.OnBehalf(ctx), &longrunningpb.WaitOperationRequest{Name: name, Timeout: durationpb.New(wait)})
+		}
+		if err != nil {
+			return err
+		}
+		view := &orchestratorv1.OperationMetadata{}
+		if err := op.GetMetadata().UnmarshalTo(view); err != nil {
+			return fault.As(fault.Internal, fault.Wrap(err, "decode %s", name))
+		}
+		if view.GetSequence() != last || op.GetDone() {
+			last = view.GetSequence()
+			if err := stream.Send(&orchestratorv1.WatchOperationResponse{Operation: view}); err != nil {
+				return err
+			}
+		}
+		if op.GetDone() {
+			return nil
+		}
+	}
+}
+
+// act applies what a person asks for, and gives the operation as it then stands.
+func (s *Server) act(ctx context.Context, name string, event saga.Event) (*orchestratorv1.OperationMetadata, error) {
+	if err := s.Engine.Apply(ctx, name, event); err != nil {
+		return nil, err
+	}
+	p, state, err := s.Engine.Read(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return engine.View(p, state), nil
+}
+
+// RetryStep tries a stuck or waiting step again at once.
+func (s *Server) RetryStep(ctx context.Context, r *orchestratorv1.RetryStepRequest) (*orchestratorv1.OperationMetadata, error) {
+	return s.act(ctx, r.GetName(), saga.Retried{Step: r.GetStep()})
+}
+
+// SkipStep takes a stuck step as done.
+func (s *Server) SkipStep(ctx context.Context, r *orchestratorv1.SkipStepRequest) (*orchestratorv1.OperationMetadata, error) {
+	return s.act(ctx, r.GetName(), saga.Skipped{Step: r.GetStep(), Reason: r.GetReason()})
+}
+
+// AbandonOperation ends an operation that needs a hand.
+func (s *Server) AbandonOperation(ctx context.Context, r *orchestratorv1.AbandonOperationRequest) (*orchestratorv1.OperationMetadata, error) {
+	return s.act(ctx, r.GetName(), saga.Abandoned{Reason: r.GetReason()})
+}

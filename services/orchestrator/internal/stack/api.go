@@ -1,0 +1,292 @@
+// Package stack serves stacks: it turns documents into plans, looks at the clouds before anything is made, and begins
+// sagas.
+package stack
+
+import (
+	"context"
+	"encoding/base64"
+	"slices"
+	"time"
+
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weftcloud/weft/pkg/expr"
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/service"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	"github.com/weftcloud/weft/services/orchestrator/internal/engine"
+	"github.com/weftcloud/weft/services/orchestrator/internal/plan"
+)
+
+// Server serves weft.orchestrator.v1.StackService.
+type Server struct {
+	orchestratorv1.UnimplementedStackServiceServer
+
+	Engine *engine.Engine
+	Kinds  *resource.Registry
+	Peers  service.Peers
+	Now    func() time.Time
+	// NewKey makes a key, a UUIDv7.
+	NewKey func() string
+	// Tenant tells whether a tenant exists.
+	Tenant func(ctx context.Context, tenant string) error
+	// Describe gives a saga as an operation.
+	Describe func(ctx context.Context, p *orchestratorv1.SagaPlan, s *orchestratorv1.SagaState) (*longrunningpb.Operation, error)
+}
+
+// defaultTimeout is how long a saga may take if the caller does not say.
+const defaultTimeout = 30 * time.Minute
+
+// maxRequests is how many request ids a stack remembers.
+const maxRequests = 100
+
+// PlanStack says what ApplyStack would do.
+func (s *Server) PlanStack(ctx context.Context, r *orchestratorv1.PlanStackRequest) (*orchestratorv1.Plan, error) {
+	c, err := s.compile(ctx, source{parent: r.GetParent(), text: r.GetDocument(), name: r.GetDocumentName(), parameters: r.GetParameters()}, !r.GetSkipPreflight())
+	if err != nil {
+		return nil, err
+	}
+	return c.plan(), nil
+}
+
+// ApplyStack begins the saga that brings a stack to a document.
+func (s *Server) ApplyStack(ctx context.Context, r *orchestratorv1.ApplyStackRequest) (*longrunningpb.Operation, error) {
+	src := source{parent: r.GetParent(), text: r.GetDocument(), name: r.GetDocumentName(), parameters: r.GetParameters(), timeout: r.GetTimeout().AsDuration()}
+	if op, err := s.again(ctx, src, r.GetRequestId()); op != nil || err != nil {
+		return op, err
+	}
+	c, err := s.compile(ctx, src, true)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.problems) > 0 {
+		return nil, refusal(c.problems)
+	}
+	if err := s.idle(ctx, c.record); err != nil {
+		return nil, err
+	}
+	p := c.result.Saga
+	p.KeepOnFailure = r.GetKeepOnFailure()
+	p.Result = &orchestratorv1.Stack{Name: p.GetStack(), Document: r.GetDocument(), Parameters: r.GetParameters(), Operation: p.GetName()}
+	changing := s.changing(c, p, r.GetRequestId())
+	if err := s.Engine.Begin(ctx, p, changing, c.revision); err != nil {
+		return nil, begun(err, p.GetStack())
+	}
+	return s.operation(ctx, p.GetName())
+}
+
+// begun says what a conflict at the beginning of a saga means.
+func begun(err error, stack string) error {
+	if fault.Is(err, fault.Conflict) {
+		return fault.New(fault.Conflict, "%s was changed at the same time; look at it and try again", stack)
+	}
+	return err
+}
+
+func (s *Server) operation(ctx context.Context, name string) (*longrunningpb.Operation, error) {
+	p, state, err := s.Engine.Read(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return s.Describe(ctx, p, state)
+}
+
+// again gives the operation that a request with this id began before; nil if there is none.
+func (s *Server) again(ctx context.Context, src source, requestID string) (*longrunningpb.Operation, error) {
+	if requestID == "" {
+		return nil, nil
+	}
+	name, ok := src.stackName()
+	if !ok {
+		return nil, nil
+	}
+	kept, _, err := s.Engine.ReadStack(ctx, name)
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range kept.GetRequests() {
+		if r.GetRequestId() == requestID {
+			return s.operation(ctx, r.GetOperation())
+		}
+	}
+	return nil, nil
+}
+
+// idle refuses a change of a stack that an operation still works on or holds.
+func (s *Server) idle(ctx context.Context, record *orchestratorv1.StackRecord) error {
+	if record == nil || record.GetStack().GetOperation() == "" {
+		return nil
+	}
+	_, state, err := s.Engine.Read(ctx, record.GetStack().GetOperation())
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	switch state.GetState() {
+	case orchestratorv1.OperationState_OPERATION_STATE_RUNNING, orchestratorv1.OperationState_OPERATION_STATE_UNDOING:
+		return fault.New(fault.Precondition, "%s is being worked on by %s; wait for it or cancel it (weft ops cancel)", record.GetStack().GetName(), record.GetStack().GetOperation())
+	case orchestratorv1.OperationState_OPERATION_STATE_NEEDS_HAND:
+		return fault.New(fault.Precondition, "%s is held by %s, which needs a hand; retry or skip its stuck steps, or abandon it (weft ops)", record.GetStack().GetName(), record.GetStack().GetOperation())
+	default:
+		return nil
+	}
+}
+
+// changing gives the stack as it is kept while the saga runs.
+func (s *Server) changing(c *compiled, p *orchestratorv1.SagaPlan, requestID string) *orchestratorv1.StackRecord {
+	out := &orchestratorv1.StackRecord{Stack: &orchestratorv1.Stack{Name: p.GetStack(), Document: c.source.text, Metadata: &kindv1.Metadata{
+		Key: s.NewKey(), CreateTime: timestamppb.New(s.Now()),
+	}}}
+	if c.record != nil {
+		out = proto.CloneOf(c.record)
+		out.Stack.Metadata.Etag = ""
+	}
+	out.Stack.State, out.Stack.Operation = orchestratorv1.StackState_STACK_STATE_CHANGING, p.GetName()
+	out.Stack.Metadata.Sequence++
+	if requestID != "" {
+		out.Requests = append(out.Requests, &orchestratorv1.RequestRecord{RequestId: requestID, Operation: p.GetName()})
+		out.Requests = out.Requests[max(0, len(out.Requests)-maxRequests):]
+	}
+	return out
+}
+
+// DeleteStack begins the saga that takes a stack away.
+func (s *Server) DeleteStack(ctx context.Context, r *orchestratorv1.DeleteStackRequest) (*longrunningpb.Operation, error) {
+	record, revision, err := s.Engine.ReadStack(ctx, r.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if r.GetEtag() != "" && r.GetEtag() != record.GetStack().GetMetadata().GetEtag() {
+		return nil, fault.New(fault.Conflict, "%s was changed since it was read; read it again", r.GetName())
+	}
+	if err := s.idle(ctx, record); err != nil {
+		return nil, err
+	}
+	p, err := plan.Destroy(plan.DestroyInput{
+		Record: record, Kinds: s.Kinds, Now: s.Now(), Timeout: timeoutOr(r.GetTimeout().AsDuration()), Operation: s.newOperation(resource.TenantOf(r.GetName())),
+	})
+	if err != nil {
+		return nil, err
+	}
+	deleting := proto.CloneOf(record)
+	deleting.Stack.State, deleting.Stack.Operation = orchestratorv1.StackState_STACK_STATE_DELETING, p.GetName()
+	deleting.Stack.Metadata.Etag = ""
+	deleting.Stack.Metadata.Sequence++
+	deleting.Stack.Metadata.DeleteTime = timestamppb.New(s.Now())
+	if err := s.Engine.Begin(ctx, p, deleting, revision); err != nil {
+		return nil, begun(err, r.GetName())
+	}
+	return s.operation(ctx, p.GetName())
+}
+
+func timeoutOr(d time.Duration) time.Duration {
+	if d <= 0 {
+		return defaultTimeout
+	}
+	return d
+}
+
+// newOperation names an operation of a tenant. Names sort by age.
+func (s *Server) newOperation(tenant string) string {
+	return resource.Name{Tenant: tenant, Collection: "operations", ID: s.NewKey()}.String()
+}
+
+// GetStack gives a stack with its resources as they are now.
+func (s *Server) GetStack(ctx context.Context, r *orchestratorv1.GetStackRequest) (*orchestratorv1.Stack, error) {
+	record, _, err := s.Engine.ReadStack(ctx, r.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return s.view(ctx, record)
+}
+
+// Page sizes (AIP-158).
+const (
+	defaultPage = 100
+	largestPage = 1000
+)
+
+// ListStacks lists stacks without the state of their resources.
+func (s *Server) ListStacks(ctx context.Context, r *orchestratorv1.ListStacksRequest) (*orchestratorv1.ListStacksResponse, error) {
+	tenant, err := resource.ParseParent(r.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	match, err := expr.CompileFilter((&orchestratorv1.Stack{}).ProtoReflect().Descriptor(), r.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	after, err := base64.RawURLEncoding.DecodeString(r.GetPageToken())
+	if err != nil {
+		return nil, fault.InField("page_token", "%q is no token of this list", r.GetPageToken())
+	}
+	size := int(r.GetPageSize())
+	if size == 0 {
+		size = defaultPage
+	}
+	size = min(size, largestPage)
+	out := &orchestratorv1.ListStacksResponse{}
+	last := string(after)
+	for {
+		records, more, err := s.Engine.Stacks(ctx, tenant, last, size)
+		if err != nil {
+			return nil, err
+		}
+		for i, record := range records {
+			last = record.GetStack().GetName()
+			ok, err := match(record.GetStack())
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				out.Stacks = append(out.Stacks, record.GetStack())
+			}
+			if len(out.Stacks) == size {
+				if more || i+1 < len(records) {
+					out.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(last))
+				}
+				return out, nil
+			}
+		}
+		if !more {
+			return out, nil
+		}
+	}
+}
+
+// codeOf gives the gRPC code of the worst of several problems: what is wrong with the document first.
+func codeOf(problems []*orchestratorv1.Problem) codes.Code {
+	for _, p := range problems {
+		if kind := fault.Kind(p.GetFault().GetKind()); kind == fault.Invalid || kind == fault.NotFound {
+			return codes.InvalidArgument
+		}
+	}
+	if slices.ContainsFunc(problems, func(p *orchestratorv1.Problem) bool { return fault.Kind(p.GetFault().GetKind()) == fault.Quota }) {
+		return codes.ResourceExhausted
+	}
+	return codes.FailedPrecondition
+}
+
+// refusal gives problems as the error that refuses a document.
+func refusal(problems []*orchestratorv1.Problem) error {
+	text := problems[0].GetFault().GetMessage()
+	if n := len(problems) - 1; n > 0 {
+		text += " (and " + plural(n, "more problem") + ")"
+	}
+	st := status.New(codeOf(problems), text)
+	if with, err := st.WithDetails(&orchestratorv1.Problems{Problems: problems}); err == nil {
+		st = with
+	}
+	return st.Err()
+}
