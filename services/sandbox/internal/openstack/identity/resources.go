@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weftcloud/weft/services/sandbox/internal/control"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/rest"
 )
 
@@ -435,4 +436,15 @@ func (s *Service) deleteCred(r *rest.Request) (*rest.Response, error) {
 	}
 	s.creds.Delete(c.ID)
 	return rest.Status(http.StatusNoContent, nil)
+}
+
+// Inventory lists application credentials.
+func (s *Service) Inventory() []control.InventoryItem {
+	var out []control.InventoryItem
+	for _, c := range s.creds.All() {
+		out = append(out, control.InventoryItem{
+			Service: "identity", Kind: "application_credential", ID: c.ID, Name: c.Name, Project: c.ProjectID, Description: c.Description, CreatedAt: c.CreatedAt,
+		})
+	}
+	return out
 }
