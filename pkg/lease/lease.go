@@ -1,0 +1,153 @@
+// Package lease gives one process at a time the ownership of something, with an epoch that fences off its predecessors.
+//
+// # Protocol
+//
+// The owner holds a key under a lease of the store. The key's creation revision is the epoch: it grows with every owner.
+// Safety is the fence, a comparison of the key's creation revision in every transaction; the lease gives liveness only.
+// An owner that hears nothing from the store for two thirds of the time to live must stop, by the monotonic clock: Lost
+// says so before anybody else can own the key.
+package lease
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/store"
+)
+
+// DefaultTTL is how long an ownership outlives its owner's last word.
+const DefaultTTL = 5 * time.Second
+
+// Options say more about an ownership.
+type Options struct {
+	// TTL is how long it outlives the owner's last word; 0 means DefaultTTL.
+	TTL time.Duration
+	// Logger gets what goes wrong; nil means none.
+	Logger *slog.Logger
+}
+
+// Owner is an ownership.
+type Owner struct {
+	store  store.Store
+	key    string
+	id     store.LeaseID
+	epoch  int64
+	lost   chan struct{}
+	once   sync.Once
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// Acquire waits until nobody owns key, and owns it. name tells who, for people.
+func Acquire(ctx context.Context, s store.Store, key, name string, opts Options) (*Owner, error) {
+	if opts.TTL <= 0 {
+		opts.TTL = DefaultTTL
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	for {
+		if err := free(ctx, s, key); err != nil {
+			return nil, err
+		}
+		o, err := take(ctx, s, key, name, opts)
+		if !fault.Is(err, fault.Conflict) {
+			return o, err
+		}
+	}
+}
+
+// free waits until a key does not exist.
+func free(ctx context.Context, s store.Store, key string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watch := s.Watch(ctx, key, 0)
+	for {
+		_, err := s.Get(ctx, key)
+		if fault.Is(err, fault.NotFound) {
+			return nil
+		}
+		if err != nil {
+			return fault.Wrap(err, "look who owns %s", key)
+		}
+		select {
+		case _, ok := <-watch.Events():
+			if !ok && ctx.Err() == nil {
+				return fault.Wrap(watch.Err(), "wait for %s", key)
+			}
+		case <-ctx.Done():
+			return fault.As(fault.Unavailable, ctx.Err())
+		}
+	}
+}
+
+func take(ctx context.Context, s store.Store, key, name string, opts Options) (*Owner, error) {
+	began := time.Now()
+	id, err := s.Grant(ctx, opts.TTL)
+	if err != nil {
+		return nil, fault.Wrap(err, "own %s", key)
+	}
+	revision, err := s.Txn(ctx, []store.Compare{{Key: key}}, []store.Op{{Key: key, Value: []byte(name), Lease: id}})
+	if err != nil {
+		if revoked := s.Revoke(context.WithoutCancel(ctx), id); revoked != nil {
+			opts.Logger.Debug("give back a lease", "error", revoked)
+		}
+		return nil, fault.Wrap(err, "own %s", key)
+	}
+	keeping, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	o := &Owner{store: s, key: key, id: id, epoch: revision, lost: make(chan struct{}), cancel: cancel, done: make(chan struct{})}
+	go o.keep(keeping, opts, began)
+	return o, nil
+}
+
+// keep renews the lease, and says when it must be taken for lost.
+func (o *Owner) keep(ctx context.Context, opts Options, answered time.Time) {
+	defer close(o.done)
+	ticker := time.NewTicker(opts.TTL / 3)
+	defer ticker.Stop()
+	limit := opts.TTL * 2 / 3
+	watchdog := time.AfterFunc(limit-time.Since(answered), o.lose)
+	defer watchdog.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		sent := time.Now()
+		call, cancel := context.WithTimeout(ctx, limit)
+		_, err := o.store.KeepAlive(call, o.id)
+		cancel()
+		switch {
+		case err == nil:
+			watchdog.Reset(limit - time.Since(sent))
+		case fault.Is(err, fault.NotFound):
+			o.lose()
+			return
+		case ctx.Err() == nil:
+			opts.Logger.Warn("keep the ownership alive", "key", o.key, "error", err)
+		}
+	}
+}
+
+func (o *Owner) lose() { o.once.Do(func() { close(o.lost) }) }
+
+// Lost is closed when the owner must stop.
+func (o *Owner) Lost() <-chan struct{} { return o.lost }
+
+// Epoch numbers the owners of the key; a later one has a greater.
+func (o *Owner) Epoch() int64 { return o.epoch }
+
+// Fence is the condition that every transaction of the owner carries.
+func (o *Owner) Fence() store.Compare { return store.Compare{Key: o.key, CreateRevision: o.epoch} }
+
+// Release gives the ownership up, so that the next need not wait for the lease to end.
+func (o *Owner) Release(ctx context.Context) error {
+	o.cancel()
+	<-o.done
+	o.lose()
+	return fault.Wrap(o.store.Revoke(ctx, o.id), "give up %s", o.key)
+}
