@@ -1,0 +1,18 @@
+// Command weft is what a person runs: the command line to a Weft installation, and with `weft dev` an installation.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/weftcloud/weft/services/weft/internal/cli"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := cli.Execute(ctx, cli.FromProcess())
+	stop()
+	os.Exit(code)
+}

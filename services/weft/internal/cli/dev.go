@@ -1,0 +1,39 @@
+package cli
+
+import (
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weftcloud/weft/services/weft/internal/dev"
+)
+
+func (a *tool) devCommand() *cobra.Command {
+	cfg := dev.Config{Out: a.p.Err}
+	cmd := &cobra.Command{
+		Use: "dev", Short: "Run a whole installation in this process, with a simulated cloud",
+		Long: `Run a whole installation in this process: all services, etcd, NATS, and the sandbox, a simulated OpenStack and
+Kubernetes. What it knows is kept in the data folder: ended in whatever way, it goes on where it was.
+
+It writes the context file, so that the other commands need no flags.`,
+		Args: takes(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cfg.DataDir == "" {
+				cfg.DataDir = a.dataDir()
+			}
+			cfg.ContextPath = a.path()
+			return failed(dev.Run(cmd.Context(), cfg), "run the installation in %s", cfg.DataDir)
+		},
+	}
+	cmd.Flags().StringVar(&cfg.DataDir, "data-dir", "", "where everything is kept (default $XDG_DATA_HOME/weft, then ~/.local/share/weft)")
+	cmd.Flags().StringVar(&cfg.Listen, "listen", "127.0.0.1:7443", "the `address` of the front door")
+	cmd.Flags().BoolVar(&cfg.NoSandbox, "no-sandbox", false, "leave the simulated cloud out")
+	return cmd
+}
+
+func (a *tool) dataDir() string {
+	if dir := a.p.Getenv("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "weft")
+	}
+	return filepath.Join(a.p.Getenv("HOME"), ".local", "share", "weft")
+}

@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/charmbracelet/x/ansi"
+	"github.com/spf13/cobra"
+
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+)
+
+func (a *tool) planCommand() *cobra.Command {
+	var file string
+	var params []string
+	var skip bool
+	cmd := &cobra.Command{
+		Use: "plan -f FILE", Short: "Say what apply would do, and do nothing",
+		Long: `Say what apply would do, and do nothing.
+
+  +    made                    !    changed, with an interruption
+  ~    changed while it works  -/+  made anew, the old one deleted
+  -    deleted`,
+		Args: takes(0, 0, "no arguments; the document comes with -f"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			doc, err := a.readDocument(cmd, file)
+			if err != nil {
+				return err
+			}
+			values, err := parameters(cmd, params)
+			if err != nil {
+				return err
+			}
+			return a.with(func(c *client) error {
+				parent, err := c.parent()
+				if err != nil {
+					return err
+				}
+				plan, err := orchestratorv1.NewStackServiceClient(c.conn).PlanStack(cmd.Context(), &orchestratorv1.PlanStackRequest{
+					Parent: parent, Document: doc.text, DocumentName: doc.name, Parameters: values, SkipPreflight: skip,
+				})
+				if err != nil {
+					return &failure{what: "plan " + doc.name, err: err, document: doc.sources()}
+				}
+				return a.printPlan(plan, doc)
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "", "the document's `FILE`; - for standard input")
+	cmd.Flags().StringArrayVar(&params, "param", nil, "a parameter's value, `NAME=VALUE`, over the document's; may be given again")
+	cmd.Flags().BoolVar(&skip, "skip-preflight", false, "leave out what only the clouds can tell: quotas, images, flavors")
+	return cmd
+}
+
+func (a *tool) printPlan(plan *orchestratorv1.Plan, doc *document) error {
+	width, _ := a.p.Size()
+	if err := a.print(plan, func() string { return planText(plan, width, a.style(a.p.OutIsTerminal)) }); err != nil {
+		return err
+	}
+	if len(plan.GetProblems()) == 0 {
+		return nil
+	}
+	st := a.style(a.p.ErrIsTerminal)
+	fmt.Fprintf(a.p.Err, "%s %s cannot be applied: %s\n", st.red("error:"), doc.name, count(len(plan.GetProblems()), "problem"))
+	a.writeProblems(plan.GetProblems(), doc.sources(), st)
+	fmt.Fprintf(a.p.Err, "  next: mend the places above, then weft plan again\n")
+	return errReported
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return strconv.Itoa(n) + " " + what + "s"
+}
+
+// sign is how a kind of change is marked.
+type sign struct {
+	mark, text, total string
+	paint             func(style, string) string
+}
+
+// signs lists the kinds of change in the order in which the summary counts them.
+var signs = []struct {
+	change kindv1.Change
+	sign
+}{
+	{kindv1.Change_CHANGE_CREATE, sign{"+", "create", "to create", style.green}},
+	{kindv1.Change_CHANGE_IN_PLACE, sign{"~", "change in place", "to change", style.yellow}},
+	{kindv1.Change_CHANGE_RESTART, sign{"!", "change with a restart", "to restart", style.yellow}},
+	{kindv1.Change_CHANGE_REPLACE, sign{"-/+", "replace", "to replace", style.red}},
+	{kindv1.Change_CHANGE_DELETE, sign{"-", "delete", "to delete", style.red}},
+}
+
+func signOf(c kindv1.Change) sign {
+	for _, s := range signs {
+		if s.change == c {
+			return s.sign
+		}
+	}
+	return sign{" ", "", "", func(_ style, s string) string { return s }}
+}
+
+// planText writes a plan for a person: what is done to which resource, field by field, how each change would be undone,
+// and the quotas that it takes.
+func planText(plan *orchestratorv1.Plan, width int, st style) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s\n", st.bold("plan for stack "+base(plan.GetStack())+":"), planSummary(plan))
+	if len(plan.GetChanges()) > 0 {
+		b.WriteString("\n")
+		names, kinds := 0, 0
+		for _, c := range plan.GetChanges() {
+			names, kinds = max(names, ansi.StringWidth(c.GetLocalName())), max(kinds, len(base(c.GetType())))
+		}
+		names, kinds = min(names, max(10, width/3)), min(kinds, max(8, width/4))
+		for _, c := range plan.GetChanges() {
+			writeChange(&b, c, names, kinds, width, st)
+		}
+		writeUndo(&b, plan, names, width, st)
+	}
+	writeQuotas(&b, plan, width, st)
+	return b.String()
+}
+
+func planSummary(plan *orchestratorv1.Plan) string {
+	counts := map[kindv1.Change]int{}
+	for _, c := range plan.GetChanges() {
+		counts[c.GetChange()]++
+	}
+	var parts []string
+	for _, s := range signs {
+		if n := counts[s.change]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, s.total))
+		}
+	}
+	if len(parts) == 0 {
+		parts = append(parts, "nothing changes")
+	}
+	if n := plan.GetUnchanged(); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d unchanged", n))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func writeChange(b *strings.Builder, c *orchestratorv1.ResourceChange, names, kinds, width int, st style) {
+	s := signOf(c.GetChange())
+	line := fmt.Sprintf("%s %s  %s  %s", s.paint(st, padded(s.mark, 3)), padded(cut(c.GetLocalName(), names), names), padded(cut(base(c.GetType()), kinds), kinds), s.text)
+	b.WriteString(cut(strings.TrimRight(line, " "), width) + "\n")
+	paths := 0
+	for _, f := range c.GetFields() {
+		paths = max(paths, ansi.StringWidth(f.GetPath()))
+	}
+	paths = min(paths, max(12, width/3))
+	for _, f := range c.GetFields() {
+		b.WriteString(cut(fmt.Sprintf("      %s  %s", padded(cut(f.GetPath(), paths), paths), fieldText(f, c.GetChange(), st)), width) + "\n")
+	}
+	if c.GetDataLoss() != "" {
+		b.WriteString("      " + st.red("DATA LOSS: "+wrapped(c.GetDataLoss(), width-11, 17)) + "\n")
+	}
+}
+
+// fieldText shows a field's old and new value; of an opaque one only that it changes.
+func fieldText(f *orchestratorv1.FieldChange, whole kindv1.Change, st style) string {
+	var text string
+	switch {
+	case f.GetOldValue() == "" && f.GetNewValue() == "":
+		text = "(changed; not shown)"
+	case f.GetOldValue() == "":
+		text = st.green(f.GetNewValue())
+	case f.GetNewValue() == "":
+		text = st.red(f.GetOldValue()) + " → (none)"
+	default:
+		text = st.red(f.GetOldValue()) + " → " + st.green(f.GetNewValue())
+	}
+	if s := signOf(f.GetChange()); s.text != "" && f.GetChange() == kindv1.Change_CHANGE_REPLACE && whole == kindv1.Change_CHANGE_REPLACE {
+		text += st.dim("  forces the replacement")
+	}
+	return text
+}
+
+func writeUndo(b *strings.Builder, plan *orchestratorv1.Plan, names, width int, st style) {
+	title := false
+	for _, c := range plan.GetChanges() {
+		if c.GetUndo() == "" && c.GetUndoNotice() == "" {
+			continue
+		}
+		if !title {
+			b.WriteString("\n" + st.bold("should a step fail, this is how each is undone:") + "\n")
+			title = true
+		}
+		text := c.GetUndo()
+		if c.GetUndoNotice() != "" {
+			text += " (" + c.GetUndoNotice() + ")"
+		}
+		fmt.Fprintf(b, "    %s  %s\n", padded(cut(c.GetLocalName(), names), names), wrapped(text, width, names+6))
+	}
+}
+
+func writeQuotas(b *strings.Builder, plan *orchestratorv1.Plan, width int, st style) {
+	if len(plan.GetQuotas()) == 0 {
+		return
+	}
+	t := &table{header: []string{"CLOUD", "SERVICE", "QUOTA", "NEED", "USED", "LIMIT"}}
+	for _, q := range plan.GetQuotas() {
+		limit := strconv.FormatInt(q.GetLimit(), 10)
+		if q.GetLimit() < 0 {
+			limit = "none"
+		} else if q.GetUsed()+q.GetNeed() > q.GetLimit() {
+			limit = st.red(limit + " too little")
+		}
+		t.add(base(q.GetCloud()), q.GetService(), q.GetQuota(), fmt.Sprintf("%+d", q.GetNeed()), strconv.FormatInt(q.GetUsed(), 10), limit)
+	}
+	b.WriteString("\n" + t.render(width, st))
+}
