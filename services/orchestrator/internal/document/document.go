@@ -40,8 +40,8 @@ type Source struct {
 type Document struct {
 	// Source is the document's name in messages, Text the document as it was written.
 	Source, Text string
-	// Tenant is the tenant's id, Stack the stack's name.
-	Tenant, Stack string
+	// Tenant is the id of the tenant, Name the name of the stack.
+	Tenant, Name string
 	// Parameters are the values that hold: those of the document and those over them.
 	Parameters *structpb.Struct
 	// Resources are the resources, in the document's order.
@@ -236,7 +236,7 @@ func (p *documentReader) head(root *node, parts map[string]*node) {
 	if !p.want(n, "name", stringNode, "") {
 		return
 	}
-	p.doc.Stack = n.text
+	p.doc.Name = n.text
 	if !labelPattern.MatchString(n.text) {
 		p.fail("name", place{n.line, n.col}, "%q is no name for a stack: use up to 63 lower-case letters, digits and hyphens, a letter first and no hyphen last", n.text)
 	}
@@ -397,7 +397,7 @@ func (p *documentReader) resource(e entry, cloud string) {
 	case e.key == "params":
 		p.fail(path, place{e.line, e.col}, "a resource cannot be called params: expressions know the parameters by that name")
 		return
-	case len(p.doc.Stack)+len(e.key) > maxName:
+	case len(p.doc.Name)+len(e.key) > maxName:
 		p.fail(path, place{e.line, e.col}, "the names of the stack and of the resource have more than %d characters together; shorten one", maxName)
 		return
 	}
@@ -521,7 +521,7 @@ func (p *documentReader) makeScope() {
 	}
 	p.env = env
 	p.doc.Scope = &Scope{
-		Kinds: p.src.Kinds, Tenant: p.src.Tenant, Stack: p.doc.Stack, Env: env, Locals: slices.Sorted(maps.Keys(p.kinds)),
+		Kinds: p.src.Kinds, Tenant: p.src.Tenant, Stack: p.doc.Name, Env: env, Locals: slices.Sorted(maps.Keys(p.kinds)),
 		Local: func(name string) (*resource.Kind, bool) { k, ok := p.kinds[name]; return k, ok },
 	}
 }

@@ -109,11 +109,14 @@ func compileText(env *expr.Env, text string, want expr.Type) (*expr.Program, err
 
 // Resolve gives the spec message of a resource: every expression evaluated over the outputs, the result held against the
 // rules of the contract. Outputs are the observed messages of the resources that have an object, children included, by
-// local name; those that Inputs names are needed. The error is Invalid or, if an output is missing, Precondition.
+// local name; those that Inputs names are needed. A resource that has a resolved spec gets that. The error is Invalid or, if an output is missing, Precondition.
 func (r *Resolver) Resolve(res *orchestratorv1.StandingResource, outputs map[string]proto.Message) (proto.Message, error) {
 	k, ok := r.kinds.ByType(res.GetType())
 	if !ok {
 		return nil, fault.New(fault.Internal, "resolve %s: there is no kind %s", res.GetName(), res.GetType())
+	}
+	if res.GetResolved() != nil { // an undo brings back what was sent then, whatever its expressions yield now
+		return TypedSpec(k, res.GetResolved())
 	}
 	all := r.withComposites(outputs)
 	resolved, err := document.MapTexts(withoutLabels(res.GetSpec()), k.Spec, func(t document.Text) (*structpb.Value, error) {
