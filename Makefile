@@ -1,0 +1,71 @@
+# Every target runs with what is in the repository, Go, Node and the package registries. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+MODULES := $(shell sed -n 's/^\t\.\/\(.*\)/\1/p' go.work)
+PACKAGES := $(MODULES:%=./%/...)
+BIN := bin
+GO_SOURCES := $(shell git ls-files '*.go' 'go.work' '*.mod' '*.sum' 2>/dev/null)
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+.PHONY: build
+build: $(BIN)/weft ## build bin/weft and the services' programs
+
+$(BIN)/weft: $(GO_SOURCES)
+	go build -o $(BIN)/ ./services/weft/cmd/weft
+
+$(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc: scripts/tools/protoc-gen/go.mod
+	cd scripts/tools/protoc-gen && GOWORK=off go build -o ../../../$(BIN)/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+
+$(BIN)/golangci-lint: scripts/tools/golangci-lint/go.mod
+	cd scripts/tools/golangci-lint && GOWORK=off go build -o ../../../$(BIN)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(BIN)/gofumpt: scripts/tools/gofumpt/go.mod
+	cd scripts/tools/gofumpt && GOWORK=off go build -o ../../../$(BIN)/ mvdan.cc/gofumpt
+
+$(BIN)/buf: scripts/tools/buf/package.json
+	cd scripts/tools/buf && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+	mkdir -p $(BIN) && ln -sf ../scripts/tools/buf/node_modules/.bin/buf $@ && touch $@
+
+.PHONY: gen
+gen: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc ## generate Go from the contracts
+	$(BIN)/buf format -w --path proto/weft
+	rm -rf proto/gen && $(BIN)/buf generate
+
+.PHONY: lint
+lint: $(BIN)/buf $(BIN)/golangci-lint $(BIN)/gofumpt ## check contracts, formatting, import rules and common mistakes
+	$(BIN)/buf lint
+	@unformatted=$$(git ls-files '*.go' | grep -v '^proto/gen/' | xargs $(BIN)/gofumpt -l); test -z "$$unformatted" || { echo "not formatted by gofumpt:"; echo "$$unformatted"; exit 1; }
+	$(BIN)/golangci-lint run $(PACKAGES)
+
+.PHONY: test
+test: ## run all tests that need nothing but this machine
+	go test $(PACKAGES)
+
+.PHONY: race
+race: ## run the same tests under the race detector
+	go test -race $(PACKAGES)
+
+.PHONY: test-real
+test-real: ## run the suites and stories on the OpenStack of OS_CLOUD and the Kubernetes of KUBECONFIG
+	go run ./scripts/testreal
+
+.PHONY: verify
+verify: gen ## generated code is up to date, lint, test
+	@git diff --exit-code --stat -- proto || { echo "generated code differs from what is committed: run make gen and commit"; exit 1; }
+	$(MAKE) lint test
+
+.PHONY: demo
+demo: build ## watch a composite application come up, change and go away
+	go run ./services/weft/cmd/demo
+
+.PHONY: bench
+bench: build ## measure, as ratios
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/e2e/bench
+
+.PHONY: clean
+clean: ## delete what was built
+	rm -rf $(BIN) scripts/tools/buf/node_modules
