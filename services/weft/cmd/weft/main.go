@@ -8,11 +8,12 @@ import (
 	"syscall"
 
 	"github.com/weftcloud/weft/services/weft/internal/cli"
+	"github.com/weftcloud/weft/services/weft/internal/dev"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := cli.Execute(ctx, cli.FromProcess())
+	code := cli.Execute(ctx, cli.FromProcess(func(ctx context.Context, cfg cli.DevConfig) error { return dev.Run(ctx, dev.Config(cfg)) }))
 	stop()
 	os.Exit(code)
 }

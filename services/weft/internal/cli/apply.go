@@ -18,7 +18,12 @@ type waiting struct{ wait, noWait bool }
 func (w *waiting) flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&w.wait, "wait", false, "wait until it is done (the default on a terminal)")
 	cmd.Flags().BoolVar(&w.noWait, "no-wait", false, "return as soon as it has begun")
-	cmd.MarkFlagsMutuallyExclusive("wait", "no-wait")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if w.wait && w.noWait {
+			return misused(cmd, "give either --wait or --no-wait")
+		}
+		return nil
+	}
 }
 
 // finish waits for an operation if that is wanted, and writes it. done says what to tell a person when it is done.

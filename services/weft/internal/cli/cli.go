@@ -37,14 +37,16 @@ type Process struct {
 	Size func() (width, height int)
 	// Now tells the time.
 	Now func() time.Time
+	// Dev runs a whole installation until ctx ends.
+	Dev func(ctx context.Context, cfg DevConfig) error
 }
 
-// FromProcess gives the real process.
-func FromProcess() Process {
+// FromProcess gives the real process. dev runs a whole installation, for `weft dev`.
+func FromProcess(dev func(ctx context.Context, cfg DevConfig) error) Process {
 	return Process{
 		Args: os.Args[1:], In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv,
 		OutIsTerminal: term.IsTerminal(int(os.Stdout.Fd())), ErrIsTerminal: term.IsTerminal(int(os.Stderr.Fd())),
-		Size: terminalSize, Now: time.Now,
+		Size: terminalSize, Now: time.Now, Dev: dev,
 	}
 }
 

@@ -1,15 +1,29 @@
 package cli
 
 import (
+	"io"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
-
-	"github.com/weftcloud/weft/services/weft/internal/dev"
 )
 
+// DevConfig is what `weft dev` was asked. Its fields are those of dev.Config; main puts the two together, so that the
+// command line by itself needs none of the services.
+type DevConfig struct {
+	// DataDir is where everything is kept.
+	DataDir string
+	// Listen is the address of the front door.
+	Listen string
+	// NoSandbox leaves the sandbox out.
+	NoSandbox bool
+	// ContextPath is the context file to write.
+	ContextPath string
+	// Out gets what a person should read.
+	Out io.Writer
+}
+
 func (a *tool) devCommand() *cobra.Command {
-	cfg := dev.Config{Out: a.p.Err}
+	cfg := DevConfig{Out: a.p.Err}
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Run a whole installation in this process, with a simulated cloud",
 		Long: `Run a whole installation in this process: all services, etcd, NATS, and the sandbox, a simulated OpenStack and
@@ -22,7 +36,7 @@ It writes the context file, so that the other commands need no flags.`,
 				cfg.DataDir = a.dataDir()
 			}
 			cfg.ContextPath = a.path()
-			return failed(dev.Run(cmd.Context(), cfg), "run the installation in %s", cfg.DataDir)
+			return failed(a.p.Dev(cmd.Context(), cfg), "run the installation in %s", cfg.DataDir)
 		},
 	}
 	cmd.Flags().StringVar(&cfg.DataDir, "data-dir", "", "where everything is kept (default $XDG_DATA_HOME/weft, then ~/.local/share/weft)")

@@ -107,7 +107,7 @@ func signOf(c kindv1.Change) sign {
 // and the quotas that it takes.
 func planText(plan *orchestratorv1.Plan, width int, st style) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s\n", st.bold("plan for stack "+base(plan.GetStack())+":"), planSummary(plan))
+	fmt.Fprintf(&b, "%s\n%s\n", st.bold("plan for stack "+base(plan.GetStack())), wrapped(planSummary(plan), width, 0))
 	if len(plan.GetChanges()) > 0 {
 		b.WriteString("\n")
 		names, kinds := 0, 0

@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/charmbracelet/x/ansi"
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"weft": func() { os.Exit(Execute(context.Background(), FromProcess(nil))) },
+	})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", UpdateScripts: *update, RequireUniqueNames: true,
+		Setup: func(env *testscript.Env) error {
+			dir := filepath.Join(env.WorkDir, ".weft")
+			stop, err := startInstallation(dir)
+			if err != nil {
+				return err
+			}
+			env.Defer(stop)
+			env.Setenv("WEFT_CONTEXT", filepath.Join(dir, "context.yaml"))
+			env.Setenv("VIEWER", filepath.Join(dir, "viewer.yaml"))
+			env.Setenv("CA_DIR", filepath.Join(dir, "ca"))
+			return nil
+		},
+	})
+}
+
+// golden compares text with a file.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", "golden", name)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+func TestGolden(t *testing.T) {
+	a := &tool{p: Process{Now: func() time.Time { return birth.Add(3 * time.Second) }}}
+	states := sampleOperation("tenants/demo/operations/o", "tenants/demo/stacks/shop", orchestratorv1.Action_ACTION_APPLY)
+	for _, width := range []int{60, 80, 120} {
+		for name, text := range map[string]string{
+			"plan":     planText(samplePlan(), width, style{}),
+			"describe": a.describeStack(sampleStack(), width, style{}),
+			"progress": progressText(states[1], a.p.Now(), 0, width, 40, style{}),
+		} {
+			golden(t, fmt.Sprintf("%s-%d.txt", name, width), text)
+			for _, line := range strings.Split(text, "\n") {
+				if ansi.StringWidth(line) > width {
+					t.Errorf("%s: %q is wider than %d", name, line, width)
+				}
+			}
+		}
+	}
+}
+
+// TestProgressFitsTheTerminal: what is higher than the terminal cannot be redrawn in place.
+func TestProgressFitsTheTerminal(t *testing.T) {
+	op := &orchestratorv1.OperationMetadata{CreateTime: at(0)}
+	for i := range 100 {
+		state := orchestratorv1.StepState_STEP_STATE_DONE
+		if i > 50 {
+			state = orchestratorv1.StepState_STEP_STATE_RUNNING
+		}
+		op.Steps = append(op.Steps, &orchestratorv1.StepStatus{Id: fmt.Sprintf("s%d", i), State: state})
+	}
+	for _, height := range []int{5, 24, 60, 200} {
+		if got := strings.Count(progressText(op, birth, 0, 80, height, style{}), "\n"); got > height {
+			t.Errorf("height %d: %d lines", height, got)
+		}
+	}
+}
+
+func TestExcerpt(t *testing.T) {
+	document := "kind: Stack\nresources:\n\tdb: {image: debian}\n"
+	tests := map[string]struct {
+		line, column, width int
+		want                string
+	}{
+		"caret below":    {3, 14, 80, "    3 | \tdb: {image: debian}\n      | \t            ^\n"},
+		"no place":       {0, 0, 80, ""},
+		"beyond the end": {9, 1, 80, ""},
+		"column too far": {1, 99, 80, "    1 | kind: Stack\n      |            ^\n"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(test.want, excerpt(document, test.line, test.column, test.width, style{})); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	dir := t.TempDir()
+	stop, err := startInstallation(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	tests := map[string]struct {
+		args string
+		want int
+	}{
+		"done":             {"get networks", exitDone},
+		"refused":          {"get network none", exitFailed},
+		"no such kind":     {"get spaceships", exitFailed},
+		"no context":       {"--context nowhere get networks", exitFailed},
+		"no such command":  {"nonsense", exitUsage},
+		"no such flag":     {"get networks --nonsense", exitUsage},
+		"no such output":   {"get networks -o xml", exitUsage},
+		"missing argument": {"describe network", exitUsage},
+		"missing verb":     {"ops", exitUsage},
+		"unknown verb":     {"ops dance", exitUsage},
+		"missing document": {"apply", exitUsage},
+		"flags that clash": {"destroy x --wait --no-wait", exitUsage},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var out, errs strings.Builder
+			env := map[string]string{"WEFT_CONTEXT": filepath.Join(dir, "context.yaml")}
+			code := Execute(t.Context(), Process{
+				Args: strings.Fields(test.args), In: strings.NewReader(""), Out: &out, Err: &errs, Now: time.Now,
+				Getenv: func(name string) string { return env[name] }, Size: func() (int, int) { return 80, 24 },
+			})
+			if code != test.want {
+				t.Errorf("exit code %d, want %d\n%s", code, test.want, errs.String())
+			}
+			if (code == exitDone) != (errs.Len() == 0) || code != exitDone && out.Len() > 0 {
+				t.Errorf("standard output %q, standard error %q", out.String(), errs.String())
+			}
+		})
+	}
+}
