@@ -1,0 +1,223 @@
+package natsbus
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weftcloud/weft/pkg/bus"
+	"github.com/weftcloud/weft/pkg/fault"
+)
+
+// The pauses of a consumption.
+const (
+	// firstHold and longestHold are the pauses between two tries of a message that its handler puts off.
+	firstHold   = 100 * time.Millisecond
+	longestHold = 5 * time.Second
+	// pullExpiry is how long one request for messages lasts; pullHeartbeat how often the server says that it lives.
+	pullExpiry    = 30 * time.Second
+	pullHeartbeat = 5 * time.Second
+	// longestBackoff is the longest pause before a consumer that broke is used again.
+	longestBackoff = 5 * time.Second
+)
+
+// consumption is one running Consume.
+type consumption struct {
+	*Bus
+	queue   bus.Queue
+	handle  bus.Handler
+	slots   chan struct{} // one for each handler that may run
+	batch   int
+	running sync.WaitGroup
+	held    atomic.Int64 // deliveries that are dealt with or held here
+	remake  bool         // delete the durable consumer before it is used again
+}
+
+// Consume implements bus.Bus.
+func (b *Bus) Consume(ctx context.Context, queue bus.Queue, concurrency int, handle bus.Handler) error {
+	if s, ok := bus.StreamOf(queue.Filter); !ok || !s.WorkQueue || s.Name != queue.Stream {
+		return fault.New(fault.Invalid, "consume %s: %s is no work queue that stores %s", queue.Name, queue.Stream, queue.Filter)
+	}
+	concurrency = max(concurrency, 1)
+	c := &consumption{Bus: b, queue: queue, handle: handle, slots: make(chan struct{}, concurrency), batch: 2 * concurrency}
+	defer c.running.Wait()
+	for wait := firstHold; ; wait = min(wait*2, longestBackoff) {
+		begun := time.Now()
+		err := c.session(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if b.conn.IsClosed() {
+			return fault.New(fault.Unavailable, "consume %s: the connection is closed", queue.Name)
+		}
+		b.options.Logger.WarnContext(ctx, "consumer broke; it is made anew", "queue", queue.Name, "error", err)
+		if time.Since(begun) > time.Minute {
+			wait = firstHold
+		}
+		if pause(ctx, wait) != nil {
+			return nil
+		}
+	}
+}
+
+// session makes sure that the durable consumer is there and deals with what it gives, until it breaks or ctx ends.
+func (c *consumption) session(ctx context.Context) error {
+	if c.remake {
+		c.remake = false
+		if err := c.js.DeleteConsumer(ctx, c.queue.Stream, c.queue.Name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return fault.Wrap(faultOf(err), "delete the silent consumer %s", c.queue.Name)
+		}
+	}
+	consumer, err := c.js.CreateOrUpdateConsumer(ctx, c.queue.Stream, consumerConfig(c.queue))
+	if err != nil {
+		return fault.Wrap(faultOf(err), "ensure queue %s", c.queue.Name)
+	}
+	iter, err := consumer.Messages(
+		jetstream.PullMaxMessages(c.batch), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat),
+		jetstream.WithMessagesErrOnMissingHeartbeat(true))
+	if err != nil {
+		return fault.Wrap(faultOf(err), "pull from queue %s", c.queue.Name)
+	}
+	defer c.giveBack(ctx, iter)
+	watching, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	c.running.Go(func() { c.watch(watching, consumer, stop) })
+	for {
+		msg, err := iter.Next(jetstream.NextContext(watching))
+		if cause := context.Cause(watching); err != nil && cause != nil {
+			return cause
+		}
+		if err != nil {
+			return fault.Wrap(faultOf(err), "pull from queue %s", c.queue.Name)
+		}
+		// The slot is taken last: a message that is held must find one while nothing new comes.
+		select {
+		case c.slots <- struct{}{}:
+		case <-watching.Done():
+			c.settled(ctx, msg.Nak())
+			return context.Cause(watching)
+		}
+		c.held.Add(1)
+		c.running.Go(func() { c.deliver(ctx, msg) })
+	}
+}
+
+// giveBack ends a pull, and lets others have at once what came here and was not begun.
+func (c *consumption) giveBack(ctx context.Context, iter jetstream.MessagesContext) {
+	iter.Drain()
+	for {
+		msg, err := iter.Next(jetstream.NextMaxWait(time.Second))
+		if err != nil {
+			iter.Stop()
+			return
+		}
+		c.settled(ctx, msg.Nak())
+	}
+}
+
+// settled logs that a verdict could not be sent. The message then comes again.
+func (c *consumption) settled(ctx context.Context, err error) {
+	if err != nil {
+		c.options.Logger.WarnContext(ctx, "settle a delivery", "queue", c.queue.Name, "error", err)
+	}
+}
+
+// deliver hands a message to the handler, until it does not put it off any more, and settles it. It has a slot.
+func (c *consumption) deliver(ctx context.Context, msg jetstream.Msg) {
+	defer c.held.Add(-1)
+	received := time.Now()
+	d, err := deliveryOf(msg)
+	if err != nil || d.Attempt > c.queue.MaxDeliver {
+		<-c.slots
+		d.Attempt = min(d.Attempt, c.queue.MaxDeliver)
+		c.bury(ctx, msg, d, bus.DeadExhausted)
+		return
+	}
+	for hold := firstHold; ; hold = min(hold*2, longestHold) {
+		verdict := c.handle(ctx, d)
+		<-c.slots
+		switch verdict {
+		case bus.Ack:
+			c.settled(ctx, msg.Ack())
+			return
+		case bus.Reject:
+			c.bury(ctx, msg, d, bus.DeadRejected)
+			return
+		}
+		if !c.hold(ctx, received, hold) {
+			break
+		}
+	}
+	if ctx.Err() == nil && d.Attempt >= c.queue.MaxDeliver {
+		c.bury(ctx, msg, d, bus.DeadExhausted)
+		return
+	}
+	c.settled(ctx, msg.Nak())
+}
+
+// hold waits before a message is tried again, and takes a slot. It says no once ctx has ended, or AckWait nearly has:
+// then the server would give the message to another while it is dealt with here.
+func (c *consumption) hold(ctx context.Context, received time.Time, wait time.Duration) bool {
+	left := c.queue.AckWait*9/10 - time.Since(received) - wait
+	if left <= 0 || pause(ctx, wait) != nil {
+		return false
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case c.slots <- struct{}{}:
+		return true
+	case <-timer.C:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// bury moves a message to the dead letters. If that cannot be done now, it comes again.
+func (c *consumption) bury(ctx context.Context, msg jetstream.Msg, d bus.Delivery, reason string) {
+	c.options.Logger.WarnContext(ctx, "move a message to the dead letters", "queue", c.queue.Name, "subject", d.Subject, "id", d.ID, "reason", reason, "attempts", d.Attempt)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(c.queue.AckWait, ackTimeout))
+	defer cancel()
+	if err := c.Publish(bounded, bus.DeadLetter(c.queue, d, reason)); err != nil {
+		c.options.Logger.ErrorContext(ctx, "keep a dead letter", "queue", c.queue.Name, "subject", d.Subject, "id", d.ID, "error", err)
+		return
+	}
+	c.settled(ctx, msg.Ack())
+}
+
+// errSilent ends a session whose consumer has messages and gives none.
+var errSilent = errors.New("messages wait and none arrive")
+
+// watch looks after a durable consumer. If at two looks in a row messages wait, there is room for deliveries, and
+// none was made to anyone in between, it ends the session, and the consumer is made anew.
+func (c *consumption) watch(ctx context.Context, consumer jetstream.Consumer, stop context.CancelCauseFunc) {
+	silent, delivered := 0, uint64(0)
+	for pause(ctx, c.options.Watch) == nil {
+		info, err := consumer.Info(ctx)
+		if errors.Is(err, jetstream.ErrConsumerNotFound) {
+			stop(err)
+			return
+		}
+		if err != nil {
+			silent = 0
+			continue
+		}
+		waits := info.NumPending > 0 && info.NumAckPending < c.queue.MaxAckPending && c.held.Load() == 0
+		if !waits || info.Delivered.Consumer != delivered {
+			silent, delivered = 0, info.Delivered.Consumer
+		}
+		if waits {
+			silent++
+		}
+		if silent > 2 {
+			c.remake = true
+			stop(errSilent)
+			return
+		}
+	}
+}

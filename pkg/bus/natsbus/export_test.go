@@ -1,0 +1,4 @@
+package natsbus
+
+// FaultOf is faultOf, for the table test.
+var FaultOf = faultOf
