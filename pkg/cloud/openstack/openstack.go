@@ -242,7 +242,11 @@ func (s *Session) client(service string, make constructor, prepare func(*gopherc
 
 // negotiate sets the highest microversion that both sides know. A service without microversions is used without.
 func negotiate(ctx context.Context, c *gophercloud.ServiceClient, major, minor int) error {
-	versions, err := utils.GetServiceVersions(ctx, c.ProviderClient, c.Endpoint, true)
+	root, err := utils.BaseVersionedEndpoint(c.Endpoint) // the document stands above the project's id, where there is one
+	if err != nil {
+		return err
+	}
+	versions, err := utils.GetServiceVersions(ctx, c.ProviderClient, root, true)
 	if err != nil {
 		return err
 	}

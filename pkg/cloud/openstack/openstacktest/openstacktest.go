@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -37,14 +38,19 @@ type Place struct {
 	Session *cloud.Session
 	// Image and Flavor name an image and a flavor to make servers from; OtherFlavor one to resize to.
 	Image, Flavor, OtherFlavor string
+	// Interval is the time between two looks at what is going on there.
+	Interval time.Duration
 
 	cut *atomic.Bool
 }
 
+// Wait passes the time between two looks. The place is a process with a clock of its own.
+func (p *Place) Wait() { time.Sleep(p.Interval) }
+
 // Open opens a session at a place. Image and flavors are the ones that the lab and the sandbox have.
 func Open(t *testing.T, c driver.Credentials) *Place {
 	t.Helper()
-	p := &Place{Image: "tiny", Flavor: "m1.tiny", OtherFlavor: "m1.small", cut: &atomic.Bool{}}
+	p := &Place{Image: "tiny", Flavor: "m1.tiny", OtherFlavor: "m1.small", Interval: 400 * time.Millisecond, cut: &atomic.Bool{}}
 	s, err := cloud.Open(t.Context(), c, cloud.WithTransport(func(rt http.RoundTripper) http.RoundTripper { return breakable{rt, p.cut} }))
 	if err != nil {
 		t.Fatal(err)
@@ -65,6 +71,22 @@ func Real(t *testing.T) *Place {
 		t.Fatal(err)
 	}
 	return Open(t, c)
+}
+
+// FromYAML opens a session at a place that a clouds.yaml names, as simulated clouds give it.
+func FromYAML(t *testing.T, text []byte, name string) *Place {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "clouds.yaml")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := cloud.FromCloudsYAML(path, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Open(t, c)
+	p.Interval = 20 * time.Millisecond
+	return p
 }
 
 // Outage cuts the way to the place, and returns what mends it.
@@ -101,7 +123,7 @@ func client(t *testing.T, get func(context.Context) (*gophercloud.ServiceClient,
 
 // remove has an object taken away at the end of the test, and waits until it is. It is tried again while the cloud says
 // that something is in the way, for that goes away asynchronously.
-func remove(t *testing.T, what string, del func(context.Context) error, get func(context.Context) error) {
+func (p *Place) remove(t *testing.T, what string, del func(context.Context) error, get func(context.Context) error) {
 	t.Helper()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -114,7 +136,7 @@ func remove(t *testing.T, what string, del func(context.Context) error, get func
 			if gophercloud.ResponseCodeIs(get(ctx), http.StatusNotFound) {
 				return
 			}
-			time.Sleep(300 * time.Millisecond) // a real process with a clock of its own
+			p.Wait()
 		}
 		t.Errorf("%s is left behind: %v", what, err)
 	})
@@ -128,7 +150,7 @@ func (p *Place) Network(t *testing.T, cidr string) (*networkv1.Network, *network
 	if err != nil {
 		t.Fatal(err)
 	}
-	remove(t, "network "+n.ID, func(ctx context.Context) error { return networks.Delete(ctx, c, n.ID).ExtractErr() },
+	p.remove(t, "network "+n.ID, func(ctx context.Context) error { return networks.Delete(ctx, c, n.ID).ExtractErr() },
 		func(ctx context.Context) error { return networks.Get(ctx, c, n.ID).Err })
 	network := &networkv1.Network{Name: "tenants/conform/networks/" + n.ID, Observed: &networkv1.NetworkObserved{NetworkId: n.ID}}
 	if cidr == "" {
@@ -149,7 +171,7 @@ func (p *Place) Port(t *testing.T, network *networkv1.Network) (id, address stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	remove(t, "port "+made.ID, func(ctx context.Context) error { return ports.Delete(ctx, c, made.ID).ExtractErr() },
+	p.remove(t, "port "+made.ID, func(ctx context.Context) error { return ports.Delete(ctx, c, made.ID).ExtractErr() },
 		func(ctx context.Context) error { return ports.Get(ctx, c, made.ID).Err })
 	return made.ID, made.FixedIPs[0].IPAddress
 }
@@ -167,7 +189,7 @@ func (p *Place) Routed(t *testing.T, subnet *networkv1.Subnet) {
 		t.Fatal(err)
 	}
 	subnetID := subnet.GetObserved().GetSubnetId()
-	remove(t, "router "+r.ID, func(ctx context.Context) error {
+	p.remove(t, "router "+r.ID, func(ctx context.Context) error {
 		// the interface may be gone already; the router's own deletion tells what is wrong
 		if _, err := routers.RemoveInterface(ctx, c, r.ID, routers.RemoveInterfaceOpts{SubnetID: subnetID}).Extract(); err != nil && !gophercloud.ResponseCodeIs(err, http.StatusNotFound) {
 			return err
@@ -187,7 +209,7 @@ func (p *Place) SecurityGroup(t *testing.T) *networkv1.SecurityGroup {
 	if err != nil {
 		t.Fatal(err)
 	}
-	remove(t, "security group "+g.ID, func(ctx context.Context) error { return groups.Delete(ctx, c, g.ID).ExtractErr() },
+	p.remove(t, "security group "+g.ID, func(ctx context.Context) error { return groups.Delete(ctx, c, g.ID).ExtractErr() },
 		func(ctx context.Context) error { return groups.Get(ctx, c, g.ID).Err })
 	return &networkv1.SecurityGroup{Name: "tenants/conform/securityGroups/" + g.ID, Observed: &networkv1.SecurityGroupObserved{SecurityGroupId: g.ID}}
 }
@@ -200,13 +222,12 @@ func (p *Place) Volume(t *testing.T) *storagev1.Volume {
 	if err != nil {
 		t.Fatal(err)
 	}
-	remove(t, "volume "+v.ID, func(ctx context.Context) error { return volumes.Delete(ctx, c, v.ID, nil).ExtractErr() },
+	p.remove(t, "volume "+v.ID, func(ctx context.Context) error { return volumes.Delete(ctx, c, v.ID, nil).ExtractErr() },
 		func(ctx context.Context) error { return volumes.Get(ctx, c, v.ID).Err })
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if err := volumes.WaitForStatus(ctx, c, v.ID, "available"); err != nil {
-		t.Fatal(err)
-	}
+	p.Await(t, "volume", func() (bool, error) {
+		got, err := volumes.Get(t.Context(), c, v.ID).Extract()
+		return err == nil && got.Status == "available", err
+	})
 	return &storagev1.Volume{Name: "tenants/conform/volumes/" + v.ID, Observed: &storagev1.VolumeObserved{VolumeId: v.ID, SizeGib: 1}}
 }
 
@@ -227,12 +248,26 @@ func (p *Place) Server(t *testing.T, network *networkv1.Network) *computev1.Serv
 	if err != nil {
 		t.Fatal(err)
 	}
-	remove(t, "server "+s.ID, func(ctx context.Context) error { return servers.Delete(ctx, c, s.ID).ExtractErr() },
+	p.remove(t, "server "+s.ID, func(ctx context.Context) error { return servers.Delete(ctx, c, s.ID).ExtractErr() },
 		func(ctx context.Context) error { return servers.Get(ctx, c, s.ID).Err })
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	if err := servers.WaitForStatus(ctx, c, s.ID, "ACTIVE"); err != nil {
-		t.Fatal(err)
-	}
+	p.Await(t, "server", func() (bool, error) {
+		got, err := servers.Get(t.Context(), c, s.ID).Extract()
+		return err == nil && got.Status == "ACTIVE", err
+	})
 	return &computev1.Server{Name: "tenants/conform/servers/" + s.ID, Observed: &computev1.ServerObserved{ServerId: s.ID}}
+}
+
+// Await repeats a look until it is true, fails or takes longer than a minute.
+func (p *Place) Await(t *testing.T, what string, look func() (bool, error)) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); p.Wait() {
+		done, err := look()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if done {
+			return
+		}
+	}
+	t.Fatalf("%s: not within a minute", what)
 }

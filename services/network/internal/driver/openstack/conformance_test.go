@@ -18,7 +18,8 @@ import (
 
 // places are where the suite runs; see sandbox_test.go for the simulated one.
 var places = map[string]func(*testing.T) *openstacktest.Place{
-	"real": openstacktest.Real,
+	"real":    openstacktest.Real,
+	"sandbox": simulated,
 }
 
 func everywhere(t *testing.T, test func(t *testing.T, p *openstacktest.Place)) {
@@ -34,6 +35,7 @@ func TestNetworks(t *testing.T) {
 			Name:     func(id string) string { return "tenants/conform/networks/" + id },
 			Spec:     func(*testing.T) (*networkv1.NetworkSpec, driver.Refs) { return &networkv1.NetworkSpec{Mtu: 1400}, nil },
 			Outage:   p.Outage,
+			Wait:     p.Wait,
 			AbsentID: openstacktest.AbsentID,
 			Change: func(*testing.T, driver.Request[*networkv1.NetworkSpec]) (*networkv1.NetworkSpec, driver.Refs) {
 				return &networkv1.NetworkSpec{Mtu: 1350}, nil
@@ -55,7 +57,7 @@ func TestSubnets(t *testing.T) {
 		}
 		drivertest.Run(t, drivertest.Harness[*networkv1.SubnetSpec, *networkv1.SubnetObserved]{
 			Driver: NewSubnets(p.Session), Name: func(id string) string { return "tenants/conform/subnets/" + id },
-			Spec: spec, Outage: p.Outage, AbsentID: openstacktest.AbsentID,
+			Spec: spec, Outage: p.Outage, Wait: p.Wait, AbsentID: openstacktest.AbsentID,
 			Change: func(_ *testing.T, r driver.Request[*networkv1.SubnetSpec]) (*networkv1.SubnetSpec, driver.Refs) {
 				return &networkv1.SubnetSpec{Network: r.Spec.GetNetwork(), Cidr: r.Spec.GetCidr(), GatewayIp: "10.91.0.100", DnsServers: []string{"192.0.2.2", "192.0.2.3"}, DhcpDisabled: true}, r.Refs
 			},
@@ -89,7 +91,7 @@ func TestRouters(t *testing.T) {
 				_, s := p.Network(t, "10.92.0.0/24")
 				return &networkv1.RouterSpec{ExternalNetwork: external.Name, Subnets: []string{s.GetName()}}, driver.Refs{s.GetName(): s}
 			},
-			Outage: p.Outage, AbsentID: openstacktest.AbsentID,
+			Outage: p.Outage, Wait: p.Wait, AbsentID: openstacktest.AbsentID,
 			Change: func(t *testing.T, _ driver.Request[*networkv1.RouterSpec]) (*networkv1.RouterSpec, driver.Refs) {
 				_, s := p.Network(t, "10.93.0.0/24")
 				return &networkv1.RouterSpec{Subnets: []string{s.GetName()}}, driver.Refs{s.GetName(): s}
@@ -121,7 +123,7 @@ func TestSecurityGroups(t *testing.T) {
 					{RemoteGroup: g.GetName()},
 				}}, driver.Refs{g.GetName(): g}
 			},
-			Outage: p.Outage, AbsentID: openstacktest.AbsentID,
+			Outage: p.Outage, Wait: p.Wait, AbsentID: openstacktest.AbsentID,
 			Change: func(_ *testing.T, r driver.Request[*networkv1.SecurityGroupSpec]) (*networkv1.SecurityGroupSpec, driver.Refs) {
 				return &networkv1.SecurityGroupSpec{Rules: []*networkv1.SecurityGroupRule{
 					r.Spec.GetRules()[0],
@@ -164,7 +166,7 @@ func TestFloatingIPs(t *testing.T) {
 				s := server(t, "a", "10.94.0.0/24")
 				return &networkv1.FloatingIPSpec{Server: s.GetName()}, driver.Refs{s.GetName(): s}
 			},
-			Outage: p.Outage, AbsentID: openstacktest.AbsentID,
+			Outage: p.Outage, Wait: p.Wait, AbsentID: openstacktest.AbsentID,
 			Change: func(t *testing.T, r driver.Request[*networkv1.FloatingIPSpec]) (*networkv1.FloatingIPSpec, driver.Refs) {
 				return &networkv1.FloatingIPSpec{}, nil
 			},
