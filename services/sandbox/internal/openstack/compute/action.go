@@ -220,7 +220,10 @@ func (s *Service) rebuild(r *rest.Request, v *Server, args json.RawMessage) (*re
 		Step{At: s.at(r.Now, "server.rebuilt", 60), VM: v.VMState, Task: "rebuild_spawning", Power: v.Power},
 		Step{At: s.at(r.Now, "server.rebuilt", 100), VM: end, Power: power, Do: "launched"},
 	)
-	view := s.view(r, v)
+	view := s.viewOne(r, v)
+	if r.Minor >= 57 {
+		view["user_data"] = word(v.UserData)
+	}
 	view["adminPass"] = rest.NewHex()[:12]
 	if in.AdminPass != nil {
 		view["adminPass"] = *in.AdminPass

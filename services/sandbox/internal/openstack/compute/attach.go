@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/network"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/rest"
@@ -249,6 +250,10 @@ func (s *Service) attachPort(r *rest.Request) (*rest.Response, error) {
 		a.Network = nets[0]
 	}
 	if err := s.networks.CheckAttachment(r.Token, a); err != nil {
+		if a.Port == "" && !s.networks.Known(a.Network) {
+			// The conductor fails on it, and the API has no better answer.
+			return nil, rest.Errorf(http.StatusInternalServerError, "", "Unexpected API Error. Please report this at http://bugs.launchpad.net/nova/ and attach the Nova API log if possible.\n<class 'oslo_messaging.rpc.client.RemoteError'>")
+		}
 		if e, ok := err.(*rest.Error); ok && e.Status == http.StatusBadRequest && a.Port != "" && s.networks.Port(a.Port) == nil {
 			return nil, notFound("%s", e.Message)
 		}
@@ -276,10 +281,33 @@ func (s *Service) detachPort(r *rest.Request) (*rest.Response, error) {
 	if at < 0 {
 		return nil, notFound("Port %s not found", r.Params["port"])
 	}
-	s.networks.Detach(r.Now, v.Ports[at].ID, v.Ports[at].Made)
-	v.Ports = slices.Delete(slices.Clone(v.Ports), at, at+1)
-	s.servers.Put(v.ID, v)
+	v.Ports = slices.Clone(v.Ports)
+	if v.Ports[at].DetachAt.IsZero() {
+		v.Ports[at].DetachAt = s.World.Later(r.Now, "compute.interface.detached")
+		s.servers.Put(v.ID, v)
+		s.watchDetach(v.ID, v.Ports[at])
+	}
 	return accepted()
+}
+
+// watchDetach takes a port away from its server when its time has come.
+func (s *Service) watchDetach(server string, p ServerPort) {
+	if p.DetachAt.IsZero() {
+		return
+	}
+	s.World.Agenda.At(p.DetachAt, func(at time.Time) {
+		v := s.servers.Get(server)
+		if v == nil {
+			return
+		}
+		i := slices.IndexFunc(v.Ports, func(have ServerPort) bool { return have.ID == p.ID && !have.DetachAt.IsZero() })
+		if i < 0 {
+			return
+		}
+		s.networks.Detach(at, p.ID, p.Made)
+		v.Ports = slices.Delete(slices.Clone(v.Ports), i, i+1)
+		s.servers.Put(v.ID, v)
+	})
 }
 
 func (s *Service) listAddresses(r *rest.Request) (*rest.Response, error) {

@@ -65,9 +65,10 @@ type Server struct {
 
 // ServerPort is a port of a server; Made: Nova made it and deletes it.
 type ServerPort struct {
-	ID   string
-	Made bool
-	Tag  string
+	ID       string
+	Made     bool
+	Tag      string
+	DetachAt time.Time // zero: stays
 }
 
 // Disk is one block device of a server.
@@ -157,6 +158,9 @@ func New(w *rest.World, prefix string, images *image.Service, networks *network.
 		s.count(v, 1)
 		s.number = max(s.number, v.Number)
 		s.watch(v)
+		for _, p := range v.Ports {
+			s.watchDetach(v.ID, p)
+		}
 	}
 	for _, k := range s.keypairs.All() {
 		s.number = max(s.number, k.Number)

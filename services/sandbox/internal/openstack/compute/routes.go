@@ -1,6 +1,7 @@
 package compute
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -53,6 +54,7 @@ func (s *Service) routes() []rest.Route {
 	add("GET", "/servers/{id}/ips/{network}", "server.addresses", s.listAddresses)
 	add("GET", "/servers/{id}/os-security-groups", "server.security_groups", s.listGroups)
 	add("GET", "/servers/{id}/os-instance-actions", "server.actions", s.listActions)
+	add("GET", "/servers/{id}/diagnostics", "server.diagnostics", s.diagnostics)
 	add("GET", "/servers/{id}/os-server-password", "server.password", s.getPassword)
 	add("GET", "/servers/{id}/os-volume_attachments", "volume_attachment.list", s.listDisks)
 	add("POST", "/servers/{id}/os-volume_attachments", "volume_attachment.create", s.attachDisk)
@@ -119,6 +121,17 @@ func (s *Service) listActions(r *rest.Request) (*rest.Response, error) {
 	}}})
 }
 
+func (s *Service) diagnostics(r *rest.Request) (*rest.Response, error) {
+	if !r.Token.Admin() {
+		return nil, policy("os_compute_api:os-server-diagnostics")
+	}
+	v, err := s.server(r)
+	if err != nil {
+		return nil, err
+	}
+	return rest.OK(rest.M{"state": map[bool]string{true: "running", false: "shutdown"}[v.Power == 1], "driver": "sandbox", "hypervisor": "sandbox", "uptime": int(r.Now.Sub(v.CreatedAt).Seconds())})
+}
+
 func (s *Service) getPassword(r *rest.Request) (*rest.Response, error) {
 	if _, err := s.server(r); err != nil {
 		return nil, err
@@ -138,7 +151,7 @@ func (f *Flavor) view(r *rest.Request, detail bool) rest.M {
 	}
 	maps.Copy(out, rest.M{
 		"ram": f.RAM, "disk": f.Disk, "swap": "", "OS-FLV-EXT-DATA:ephemeral": f.Ephemeral, "OS-FLV-DISABLED:disabled": false, "vcpus": f.VCPUs,
-		"os-flavor-access:is_public": f.Public, "rxtx_factor": 1.0,
+		"os-flavor-access:is_public": f.Public, "rxtx_factor": json.Number("1.0"),
 	})
 	if r.Minor >= 75 || f.Swap > 0 {
 		out["swap"] = f.Swap

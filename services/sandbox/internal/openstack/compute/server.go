@@ -100,17 +100,13 @@ func (s *Service) view(r *rest.Request, v *Server) rest.M {
 
 // viewNew adds what later microversions brought, and what only an admin sees.
 func (s *Service) viewNew(r *rest.Request, v *Server, out rest.M) {
-	group := []string{}
-	if v.ServerGroup != "" {
-		group = append(group, v.ServerGroup)
-	}
 	for _, field := range []struct {
 		since int
 		name  string
 		value any
 	}{
 		{9, "locked", v.Locked}, {19, "description", word(v.Description)}, {26, "tags", append([]string{}, v.Tags...)},
-		{63, "trusted_image_certificates", nil}, {71, "server_groups", group}, {73, "locked_reason", word(v.LockedReason)},
+		{63, "trusted_image_certificates", nil}, {73, "locked_reason", word(v.LockedReason)},
 		{90, "OS-EXT-SRV-ATTR:hostname", v.Hostname},
 	} {
 		if r.Minor >= field.since {
@@ -150,7 +146,21 @@ func (s *Service) getServer(r *rest.Request) (*rest.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rest.OK(rest.M{"server": s.view(r, v)})
+	return rest.OK(rest.M{"server": s.viewOne(r, v)})
+}
+
+// viewOne is view with what a list does not show.
+func (s *Service) viewOne(r *rest.Request, v *Server) rest.M {
+	out := s.view(r, v)
+	if r.Minor < 71 {
+		return out
+	}
+	group := []string{}
+	if v.ServerGroup != "" {
+		group = append(group, v.ServerGroup)
+	}
+	out["server_groups"] = group
+	return out
 }
 
 func (s *Service) updateServer(r *rest.Request) (*rest.Response, error) {
@@ -181,7 +191,7 @@ func (s *Service) updateServer(r *rest.Request) (*rest.Response, error) {
 	}
 	v.UpdatedAt = r.Now
 	s.servers.Put(v.ID, v)
-	return rest.OK(rest.M{"server": s.view(r, v)})
+	return rest.OK(rest.M{"server": s.viewOne(r, v)})
 }
 
 func (s *Service) deleteServer(r *rest.Request) (*rest.Response, error) {
@@ -445,7 +455,7 @@ func sortServers(r *rest.Request, found []*Server) error {
 	keys, dirs := r.Query["sort_key"], r.Query["sort_dir"]
 	for _, key := range keys {
 		if sortKeys[key] == nil {
-			return queryError("sort_key", key, fmt.Sprintf("'%s' is not one of %v", key, slices.Sorted(maps.Keys(sortKeys))))
+			return queryError("sort_key", key, fmt.Sprintf("'%s' is not one of ['%s']", key, strings.Join(slices.Sorted(maps.Keys(sortKeys)), "', '")))
 		}
 	}
 	if len(keys) == 0 {

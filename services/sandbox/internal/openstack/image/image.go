@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"html"
 	"io"
 	"maps"
 	"net/http"
@@ -57,9 +56,9 @@ type Service struct {
 func New(w *rest.World, prefix, dir, adminProject string, auth func(string, time.Time) *rest.Token) (*Service, error) {
 	s := &Service{images: world.NewTable[Image](w.Journal, "image.images"), dir: dir, blobs: map[string][]byte{}, admin: adminProject}
 	s.Service = rest.Service{
-		Name: "image", Prefix: prefix, World: w, Routes: s.routes(), WriteError: writeError, Authenticate: auth,
+		Name: "image", Prefix: prefix, World: w, Routes: s.routes(), WriteError: rest.WriteHTML, Authenticate: auth,
 		Unauthorized: func(w http.ResponseWriter, r *http.Request) {
-			writeError(w, r, http.StatusUnauthorized, "", "This server could not verify that you are authorized to access the document you requested. Either you supplied the wrong credentials (e.g., bad password), or your browser does not understand how to supply the credentials required.")
+			rest.WriteHTML(w, r, http.StatusUnauthorized, "", "This server could not verify that you are authorized to access the document you requested. Either you supplied the wrong credentials (e.g., bad password), or your browser does not understand how to supply the credentials required.")
 		},
 	}
 	s.Prepare()
@@ -183,17 +182,6 @@ func (i *Image) visible(project string) bool {
 		return true
 	}
 	return slices.ContainsFunc(i.Members, func(m Member) bool { return m.ID == project && m.Status != "rejected" })
-}
-
-// writeError answers like Glance: a small HTML page.
-func writeError(w http.ResponseWriter, _ *http.Request, status int, _, message string) {
-	title := fmt.Sprintf("%d %s", status, http.StatusText(status))
-	w.Header().Set("Content-Type", "text/html; charset=UTF-8")
-	w.WriteHeader(status)
-	// The client may be gone; nobody else is there to tell.
-	if _, err := fmt.Fprintf(w, "<html>\n <head>\n  <title>%s</title>\n </head>\n <body>\n  <h1>%s</h1>\n  %s<br /><br />\n\n\n\n </body>\n</html>", title, title, html.EscapeString(message)); err != nil {
-		return
-	}
 }
 
 func optional(text string) any {

@@ -18,7 +18,7 @@ func (s *Service) viewFloat(r *rest.Request, o object) rest.M {
 	f := o.(*FloatingIP)
 	forwards := []rest.M{}
 	for _, fw := range f.Forwards {
-		forwards = append(forwards, rest.M{"id": fw.ID, "external_port": fw.External, "internal_port": fw.Internal, "internal_ip_address": fw.Address.String(), "protocol": fw.Protocol})
+		forwards = append(forwards, rest.M{"id": fw.ID, "external_port": fw.External, "internal_port": fw.Internal, "internal_ip_address": fw.Address.String(), "protocol": fw.Protocol, "internal_port_id": fw.Port})
 	}
 	v := f.common(rest.M{
 		"floating_ip_address": f.Address.String(), "floating_network_id": f.Network, "router_id": optional(f.Router), "port_id": optional(f.Port),
@@ -64,6 +64,7 @@ func (s *Service) createFloat(r *rest.Request, in rest.M) (object, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.Host = "" // nothing plugs the port of a floating IP
 	f.OwnPort, f.Address = p.ID, p.FixedIPs[0].Address
 	s.floats.Put(f.ID, f)
 	return f, nil
@@ -103,7 +104,7 @@ func (s *Service) associate(r *rest.Request, f *FloatingIP, in rest.M) error {
 	}
 	router := s.routerBetween(f.Network, ip.Subnet)
 	if router == "" {
-		return rest.Errorf(http.StatusNotFound, "ExternalGatewayForFloatingIPNotFound", "External network %s is not reachable from subnet %s. Therefore, cannot associate Port %s with a Floating IP.", f.Network, ip.Subnet, p.ID)
+		return rest.Errorf(http.StatusNotFound, "ExternalGatewayForFloatingIPNotFound", "External network %s is not reachable from subnet %s.  Therefore, cannot associate Port %s with a Floating IP.", f.Network, ip.Subnet, p.ID)
 	}
 	if len(f.Forwards) > 0 {
 		return conflict("FipInUseByPortForwarding", "Floating IP %s in use by Port Forwarding resources.", f.ID)
@@ -339,16 +340,16 @@ func (s *Service) checkForward(r *rest.Request, f *FloatingIP, fw *Forward, addr
 		}
 		fw.Address = a
 	}
-	at := slices.IndexFunc(p.FixedIPs, func(ip FixedIP) bool { return ip.Address == fw.Address || !fw.Address.IsValid() && ip.Address.Is4() })
-	if at < 0 {
-		return rest.Errorf(http.StatusBadRequest, "BadRequest", "Bad port_forwarding request: The requested internal IP address does not correspond to an address on the internal port, which has no IPv4 address or not %s.", fw.Address)
-	}
-	fw.Address = p.FixedIPs[at].Address
 	for _, other := range s.floats.By(byFloatPort, p.ID) {
 		if other.Port == p.ID && other.ID != f.ID {
 			return conflict("PortHasBindingFloatingIP", "Cannot create port forwarding to floating IP %s (%s) with port %s using fixed IP %s, as that port already has a binding floating IP.", other.Address, other.ID, p.ID, fw.Address)
 		}
 	}
+	at := slices.IndexFunc(p.FixedIPs, func(ip FixedIP) bool { return ip.Address == fw.Address || !fw.Address.IsValid() && ip.Address.Is4() })
+	if at < 0 {
+		return rest.Errorf(http.StatusBadRequest, "BadRequest", "Bad port_forwarding request: The requested internal IP address does not correspond to an address on the internal port, which has no IPv4 address or not %s.", fw.Address)
+	}
+	fw.Address = p.FixedIPs[at].Address
 	for _, o := range f.Forwards {
 		if o.ID == fw.ID || o.Protocol != fw.Protocol {
 			continue
@@ -361,7 +362,7 @@ func (s *Service) checkForward(r *rest.Request, f *FloatingIP, fw *Forward, addr
 		}
 	}
 	if s.routerBetween(f.Network, p.FixedIPs[at].Subnet) == "" {
-		return rest.Errorf(http.StatusNotFound, "ExternalGatewayForFloatingIPNotFound", "External network %s is not reachable from subnet %s. Therefore, cannot associate Port %s with a Floating IP.", f.Network, p.FixedIPs[at].Subnet, p.ID)
+		return rest.Errorf(http.StatusNotFound, "ExternalGatewayForFloatingIPNotFound", "External network %s is not reachable from subnet %s.  Therefore, cannot associate Port %s with a Floating IP.", f.Network, p.FixedIPs[at].Subnet, p.ID)
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func (s *Service) defaultGroup(r *rest.Request, project string) *Group {
 
 func (s *Service) addRule(now time.Time, g *Group, rule Rule) {
 	rule.Standard = Standard{ID: rest.NewID(), Project: g.Project, CreatedAt: now, UpdatedAt: now, Seeded: g.Seeded}
-	rule.Group = g.ID
+	rule.Group, rule.Auto = g.ID, true
 	s.rules.Put(rule.ID, &rule)
 }
 
@@ -92,13 +92,19 @@ func (s *Service) removeGroup(r *rest.Request, o object) error {
 	return nil
 }
 
-func (s *Service) viewRule(_ *rest.Request, o object) rest.M {
+func (s *Service) viewRule(r *rest.Request, o object) rest.M {
 	u := o.(*Rule)
 	v := u.common(rest.M{
 		"security_group_id": u.Group, "ethertype": u.EtherType, "direction": u.Direction, "protocol": optional(u.Protocol),
 		"port_range_min": nil, "port_range_max": nil, "remote_ip_prefix": optional(u.RemotePrefix), "remote_address_group_id": nil,
 		"normalized_cidr": optional(u.RemotePrefix), "remote_group_id": optional(u.RemoteGroup),
 	})
+	if u.Auto {
+		v["description"] = nil
+	}
+	if r.HTTP != nil && r.HTTP.Method == http.MethodPost && strings.HasSuffix(r.HTTP.URL.Path, "-rules") {
+		delete(v, "tags")
+	}
 	if u.PortMin != nil {
 		v["port_range_min"] = *u.PortMin
 	}

@@ -3,6 +3,7 @@ package network
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -34,7 +35,7 @@ func (s *Service) viewNetwork(r *rest.Request, o object) rest.M {
 		"availability_zone_hints": []string{}, "availability_zones": zones, "ipv4_address_scope": nil, "ipv6_address_scope": nil,
 		"router:external": n.External, "port_security_enabled": n.PortSecurity, "qos_policy_id": nil,
 	})
-	if n.External {
+	if n.External || r.HTTP != nil && r.HTTP.Method == http.MethodPost {
 		v["is_default"] = n.Default
 	}
 	if r.Token.Admin() {
@@ -155,7 +156,19 @@ func parseCIDR(text string) (netip.Prefix, bool) {
 	if a, err := netip.ParseAddr(text); err == nil {
 		return netip.PrefixFrom(a, a.BitLen()), true
 	}
-	return netip.Prefix{}, false
+	// Neutron's parser fills up an abbreviated IPv4 address: 10.77 is 10.77.0.0.
+	head, bits, hasBits := strings.Cut(text, "/")
+	if dots := strings.Count(head, "."); dots >= 3 || head == "" || strings.Trim(head, "0123456789.") != "" {
+		return netip.Prefix{}, false
+	}
+	for strings.Count(head, ".") < 3 {
+		head += ".0"
+	}
+	if !hasBits {
+		bits = "32"
+	}
+	p, err := netip.ParsePrefix(head + "/" + bits)
+	return p.Masked(), err == nil
 }
 
 func lastOf(p netip.Prefix) netip.Addr {
@@ -207,10 +220,10 @@ func (s *Service) createSubnet(r *rest.Request, in rest.M) (object, error) {
 	setBool(in, "enable_dhcp", &n.DHCP)
 	setString(in, "ipv6_ra_mode", &n.RAMode)
 	setString(in, "ipv6_address_mode", &n.AddressMode)
-	if err := s.placeSubnet(n, in); err != nil {
+	if err := n.apply(in); err != nil {
 		return nil, err
 	}
-	if err := n.apply(in); err != nil {
+	if err := s.placeSubnet(n, in); err != nil {
 		return nil, err
 	}
 	if err := s.checkQuota(n.Project, "subnet", 1); err != nil {
@@ -244,11 +257,6 @@ func (s *Service) placeSubnet(n *Subnet, in rest.M) error {
 	if n.DHCP && cidr.Addr().Is4() && cidr.Bits() > 30 {
 		return invalidInput("Subnet has a prefix length that is incompatible with DHCP service enabled.")
 	}
-	for _, other := range s.subnets.By(byNetwork, n.Network) {
-		if other.CIDR.Overlaps(cidr) {
-			return invalidInput("Requested subnet with cidr: %s for network: %s overlaps with another subnet.", cidr, n.Network)
-		}
-	}
 	n.CIDR = cidr
 	n.Gateway = usable(cidr).Start
 	if gw, given := in["gateway_ip"]; given {
@@ -261,7 +269,15 @@ func (s *Service) placeSubnet(n *Subnet, in rest.M) error {
 			n.Gateway = a
 		}
 	}
-	return n.setPools(in)
+	if err := n.setPools(in); err != nil {
+		return err
+	}
+	for _, other := range s.subnets.By(byNetwork, n.Network) {
+		if other.CIDR.Overlaps(cidr) {
+			return invalidInput("Requested subnet with cidr: %s for network: %s overlaps with another subnet.", cidr, n.Network)
+		}
+	}
+	return nil
 }
 
 func (n *Subnet) setPools(in rest.M) error {

@@ -130,6 +130,7 @@ type Rule struct {
 	Group, Direction, EtherType, Protocol string
 	PortMin, PortMax                      *int
 	RemotePrefix, RemoteGroup             string
+	Auto                                  bool // came with its group
 }
 
 // FloatingIP is a floating IP.

@@ -25,7 +25,7 @@ func (s *Service) viewPort(r *rest.Request, o object) rest.M {
 		v["binding:host_id"], v["binding:profile"], v["resource_request"] = p.Host, rest.M{}, nil
 		v["binding:vif_type"], v["binding:vif_details"] = "unbound", rest.M{}
 		if p.Host != "" {
-			v["binding:vif_type"], v["binding:vif_details"] = "bridge", rest.M{"connectivity": "l2", "port_filter": true}
+			v["binding:vif_type"], v["binding:vif_details"] = "bridge", rest.M{"connectivity": "l2", "port_filter": true, "bound_drivers": rest.M{"0": "linuxbridge"}}
 		}
 	}
 	return v
@@ -121,11 +121,11 @@ func (s *Service) applyPort(r *rest.Request, p *Port, in rest.M) error {
 			return err
 		}
 	}
-	if !p.Security && len(p.Groups) > 0 {
-		return conflict("PortSecurityPortHasSecurityGroup", "Port has security group associated. Cannot disable port security or IP address until security group is removed.")
-	}
 	if !p.Security && len(p.Pairs) > 0 {
 		return conflict("AddressPairAndPortSecurityRequired", "Port Security must be enabled in order to have allowed address pairs on a port.")
+	}
+	if !p.Security && len(p.Groups) > 0 {
+		return conflict("PortSecurityPortHasSecurityGroup", "Port has security group associated. Cannot disable port security or IP address until security group is removed.")
 	}
 	if raw, ok := in["extra_dhcp_opts"]; ok {
 		opts, _ := raw.([]any)
@@ -334,6 +334,9 @@ func (s *Service) CheckAttachment(t *rest.Token, a Attachment) error {
 func (s *Service) RoomForPorts(project string, n int) bool {
 	return s.checkQuota(project, "port", n) == nil
 }
+
+// Known says whether a network exists.
+func (s *Service) Known(network string) bool { return s.networks.Get(network) != nil }
 
 // Networks yields the networks a server gets when it asks for none in particular.
 func (s *Service) Networks(t *rest.Token) []string {

@@ -15,8 +15,10 @@ import (
 // Seconds is how Nova, Neutron and Glance write times.
 func Seconds(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
 
-// Micros is how Cinder, and parts of Nova, write times.
-func Micros(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000") }
+// Micros is how Cinder, and parts of Nova, write times; the database behind them keeps no fraction.
+func Micros(t time.Time) string {
+	return t.UTC().Truncate(time.Second).Format("2006-01-02T15:04:05.000000")
+}
 
 // NewID makes an id as Nova, Neutron, Cinder and Glance do.
 func NewID() string { return uuid.NewString() }
@@ -54,6 +56,18 @@ func WriteFault(w http.ResponseWriter, _ *http.Request, status int, _, message s
 		body["retryAfter"] = after
 	}
 	WriteJSON(w, status, M{name: body})
+}
+
+// WriteHTML answers with a small HTML page, as Glance does, and Cinder for a path it does not have.
+func WriteHTML(w http.ResponseWriter, _ *http.Request, status int, _, message string) {
+	title := fmt.Sprintf("%d %s", status, http.StatusText(status))
+	text := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&#x27;", `"`, "&quot;").Replace(message)
+	w.Header().Set("Content-Type", "text/html; charset=UTF-8")
+	w.WriteHeader(status)
+	// The client may be gone; nobody else is there to tell.
+	if _, err := fmt.Fprintf(w, "<html>\n <head>\n  <title>%s</title>\n </head>\n <body>\n  <h1>%s</h1>\n  %s<br /><br />\n\n\n\n </body>\n</html>", title, title, text); err != nil {
+		return
+	}
 }
 
 // ParseBool reads the words that OpenStack's query strings use.

@@ -143,6 +143,8 @@ type Service struct {
 	Unauthorized func(w http.ResponseWriter, r *http.Request)
 	// Negotiate looks at headers before the handler runs and may set response headers; nil: nothing to do.
 	Negotiate func(w http.ResponseWriter, r *Request) error
+	// NoRoute answers a path that the service does not have; nil: WriteError does.
+	NoRoute func(w http.ResponseWriter, r *http.Request, status int, kind, message string)
 	// Clean changes the path before routing; nil: nothing to do.
 	Clean func(path string) string
 }
@@ -298,7 +300,11 @@ func (s *Service) noRoute(w http.ResponseWriter, r *http.Request, known bool) {
 		s.WriteError(w, r, http.StatusMethodNotAllowed, "HTTPMethodNotAllowed", "The server could not comply with the request since it is either malformed or otherwise incorrect.")
 		return
 	}
-	s.WriteError(w, r, http.StatusNotFound, "HTTPNotFound", "The resource could not be found.")
+	write := s.WriteError
+	if s.NoRoute != nil {
+		write = s.NoRoute
+	}
+	write(w, r, http.StatusNotFound, "HTTPNotFound", "The resource could not be found.")
 }
 
 func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -116,6 +117,14 @@ func typeID(name string) any {
 	return nil
 }
 
+// serviceUUID names the backend once the volume has one.
+func serviceUUID(v *Volume) any {
+	if v.Status == "creating" {
+		return nil
+	}
+	return "c0a8f0d6-4c0a-4f43-8a1b-0d1c8f4a5e01"
+}
+
 func links(r *rest.Request, kind, id string) []rest.M {
 	return []rest.M{
 		rest.Link("self", fmt.Sprintf("%s/volume/v3/%s/%s/%s", r.Base, r.Token.ProjectID, kind, id)),
@@ -156,7 +165,7 @@ func (s *Service) view(r *rest.Request, v *Volume) rest.M {
 	}
 	for name, since := range map[string]int{"group_id": 13, "shared_targets": 48, "service_uuid": 48, "volume_type_id": 63, "consumes_quota": 65} {
 		if r.Minor >= since {
-			out[name] = map[string]any{"shared_targets": true, "volume_type_id": typeID(v.Type), "consumes_quota": true}[name]
+			out[name] = map[string]any{"shared_targets": true, "service_uuid": serviceUUID(v), "volume_type_id": typeID(v.Type), "consumes_quota": true}[name]
 		}
 	}
 	return out
@@ -204,6 +213,7 @@ func field(r *rest.Request, name string, into any) error {
 	if !ok {
 		return bad("'%s' is a required property", name)
 	}
+	shown := strings.ReplaceAll(string(raw), `"`, "'")
 	d := json.NewDecoder(strings.NewReader(string(raw)))
 	d.DisallowUnknownFields()
 	err := d.Decode(into)
@@ -211,9 +221,12 @@ func field(r *rest.Request, name string, into any) error {
 		return nil
 	}
 	if unknown, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return bad("Invalid input for field/attribute %s. Value: %s. Additional properties are not allowed ('%s' was unexpected)", name, raw, strings.Trim(unknown, `"`))
+		return bad("Invalid input for field/attribute %s. Value: %s. Additional properties are not allowed ('%s' was unexpected)", name, shown, strings.Trim(unknown, `"`))
 	}
-	return bad("Invalid input for field/attribute %s. Value: %s. %v", name, raw, err)
+	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+		return bad("Invalid input for field/attribute %s. Value: %s. a %s is not of type '%s'", wrong.Field, shown, wrong.Value, wrong.Type)
+	}
+	return bad("Invalid input for field/attribute %s. Value: %s. %v", name, shown, err)
 }
 
 // readSize reads a size in GiB given as number or text; 0 when it is absent.
@@ -249,6 +262,7 @@ func (s *Service) createVolume(r *rest.Request) (*rest.Response, error) {
 	}
 	out := s.view(r, v)
 	delete(out, "os-vol-tenant-attr:tenant_id")
+	delete(out, "volume_image_metadata")
 	return rest.Status(http.StatusAccepted, rest.M{"volume": out})
 }
 
@@ -467,7 +481,7 @@ func (s *Service) volumeAction(r *rest.Request) (*rest.Response, error) {
 			return rest.Status(http.StatusAccepted, nil)
 		case "os-detach", "os-begin_detaching":
 			if len(v.Attachments) > 0 {
-				return nil, rest.Errorf(http.StatusConflict, "", "Detach volume from instance %s using the Compute API", v.Attachments[0].Server)
+				return nil, rest.Errorf(http.StatusConflict, "", "ConflictNovaUsingAttachment: Detach volume from instance %s using the Compute API", v.Attachments[0].Server)
 			}
 			return nil, bad("Invalid volume: Unable to detach volume. Volume status must be 'in-use' and attach_status must be 'attached' to detach.")
 		}
@@ -771,13 +785,15 @@ func (s *Service) summary(r *rest.Request) (*rest.Response, error) {
 // Types, attachments, services.
 
 func typeView(t Type) rest.M {
-	return rest.M{"id": t.ID, "name": t.Name, "is_public": true, "description": nil, "extra_specs": rest.M{}, "os-volume-type-access:is_public": true, "qos_specs_id": nil}
+	return rest.M{"id": t.ID, "name": t.Name, "is_public": true, "description": nil, "extra_specs": rest.M{}}
 }
 
 func listTypes(*rest.Request) (*rest.Response, error) {
 	out := []rest.M{}
 	for _, t := range types {
-		out = append(out, typeView(t))
+		view := typeView(t)
+		view["os-volume-type-access:is_public"] = true
+		out = append(out, view)
 	}
 	return rest.OK(rest.M{"volume_types": out})
 }

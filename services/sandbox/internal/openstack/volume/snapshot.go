@@ -17,7 +17,7 @@ func snapshotView(r *rest.Request, v *Snapshot, detail bool) rest.M {
 		out["updated_at"] = rest.Micros(v.UpdatedAt)
 	}
 	for name, since := range map[string]int{"group_snapshot_id": 14, "user_id": 41, "consumes_quota": 65} {
-		if r.Minor >= since && detail {
+		if r.Minor >= since {
 			out[name] = map[string]any{"user_id": v.User, "consumes_quota": true}[name]
 		}
 	}

@@ -96,6 +96,7 @@ func New(w *rest.World, prefix string, images *image.Service, auth func(string, 
 	}
 	s.Service = rest.Service{
 		Name: "volume", Prefix: prefix, World: w, Routes: s.routes(), WriteError: writeError, Authenticate: auth, Negotiate: negotiate,
+		NoRoute: rest.WriteHTML,
 	}
 	s.Prepare()
 	for _, load := range []func() error{s.volumes.Load, s.snapshots.Load, s.quotas.Load} {
