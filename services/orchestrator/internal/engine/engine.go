@@ -340,7 +340,7 @@ func (e *Engine) settle(r *run, tr saga.Transition, outputs map[string]proto.Mes
 	for {
 		var refused *saga.Refused
 		for _, c := range tr.Commands {
-			m, err := e.command(r, c, outputs, epoch)
+			m, err := e.command(r, tr.State, c, outputs, epoch)
 			if err != nil {
 				refused = &saga.Refused{Step: r.plan.GetSteps()[c.Step].GetId(), Fault: fault.Proto(err, e.Now())}
 				break
@@ -360,11 +360,11 @@ func (e *Engine) settle(r *run, tr saga.Transition, outputs map[string]proto.Mes
 }
 
 // command makes the message of a command.
-func (e *Engine) command(r *run, c saga.Command, outputs map[string]proto.Message, epoch int64) (bus.Message, error) {
+func (e *Engine) command(r *run, state *orchestratorv1.SagaState, c saga.Command, outputs map[string]proto.Message, epoch int64) (bus.Message, error) {
 	step := r.plan.GetSteps()[c.Step]
 	goal, priority := step.GetGoal(), bus.PriorityNormal
 	if c.Direction == busv1.Direction_DIRECTION_UNDO {
-		goal, priority = step.GetUndo(), bus.PriorityUndo
+		goal, priority = plan.UndoGoal(r.plan, step, started(r.plan, state)), bus.PriorityUndo
 	}
 	kind, ok := e.Kinds.ByType(goal.GetResource().GetType())
 	if !ok {
@@ -391,6 +391,18 @@ func (e *Engine) command(r *run, c saga.Command, outputs map[string]proto.Messag
 		Subject: bus.CommandSubject(kind.Service, priority, resource.TenantOf(cmd.GetName()), kind.Collection),
 		ID:      commandID(cmd.GetOrigin()), Data: data,
 	}, nil
+}
+
+// started tells which steps were begun.
+func started(p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) func(string) bool {
+	return func(id string) bool {
+		for i, step := range p.GetSteps() {
+			if step.GetId() == id {
+				return state.GetSteps()[i].GetAttempt() > 0
+			}
+		}
+		return false
+	}
 }
 
 func (e *Engine) ensure(r *run, goal *orchestratorv1.Goal, outputs map[string]proto.Message) (*busv1.Ensure, error) {

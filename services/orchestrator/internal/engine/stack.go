@@ -17,6 +17,7 @@ import (
 	"github.com/weftcloud/weft/pkg/saga"
 	"github.com/weftcloud/weft/pkg/store"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	"github.com/weftcloud/weft/services/orchestrator/internal/plan"
 )
 
 // concludeStack writes what a saga that has ended, or is held, leaves of its stack.
@@ -61,10 +62,10 @@ func (e *Engine) conclusion(r *run, state *orchestratorv1.SagaState, outputs map
 		}
 		return e.achieved(r, outputs, kept)
 	case orchestratorv1.OperationState_OPERATION_STATE_UNDONE, orchestratorv1.OperationState_OPERATION_STATE_CANCELLED:
-		return restored(r, kept), nil
+		return restored(r, state, outputs, kept)
 	default:
 		if untouched(state) {
-			return restored(r, kept), nil
+			return restored(r, state, outputs, kept)
 		}
 		return partly(r, state, outputs, kept)
 	}
@@ -118,28 +119,27 @@ func (e *Engine) standing(r *run, s *orchestratorv1.StandingResource, outputs ma
 	return out, nil
 }
 
-// restored is the stack as it stood before, but for objects that the undo had to make anew.
-func restored(r *run, kept *orchestratorv1.StackRecord) *orchestratorv1.StackRecord {
+// restored is the stack as it stood before, but for objects that the undo had to make anew; nil if it did not stand.
+func restored(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.Message, kept *orchestratorv1.StackRecord) (*orchestratorv1.StackRecord, error) {
 	if r.plan.GetFormer() == nil {
-		return nil
+		return nil, nil
 	}
 	next := proto.CloneOf(r.plan.GetFormer())
-	for _, step := range r.plan.GetSteps() {
-		undo := step.GetUndo()
-		if undo == nil || undo.GetRelease() {
+	next.Standing = plan.AfterUndo(r.plan, started(r.plan, state))
+	for i, s := range next.GetStanding() {
+		if was := r.plan.GetFormer().GetStanding()[i]; s.GetKey() == was.GetKey() {
+			s.Observed = was.GetObserved()
 			continue
 		}
-		for i, s := range next.GetStanding() {
-			if s.GetLocalName() == undo.GetResource().GetLocalName() {
-				observed := s.GetObserved()
-				next.Standing[i] = proto.CloneOf(undo.GetResource())
-				next.Standing[i].Observed = observed
-			}
+		packed, err := anypb.New(outputs[s.GetLocalName()])
+		if err != nil {
+			return nil, fault.As(fault.Internal, fault.Wrap(err, "encode what was observed of %s", s.GetName()))
 		}
+		s.Observed = packed
 	}
 	next.Stack.Metadata = proto.CloneOf(kept.GetStack().GetMetadata())
 	next.Stack.State = orchestratorv1.StackState_STACK_STATE_READY
-	return next
+	return next, nil
 }
 
 // partly is a stack of which a part was done and not undone: all that may exist is kept, so that a later apply or

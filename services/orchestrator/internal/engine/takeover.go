@@ -137,7 +137,7 @@ func (e *Engine) resume(ctx context.Context, r *run) error {
 	inFlight := saga.InFlight(r.state)
 	var messages []bus.Message
 	for _, c := range inFlight {
-		m, err := e.command(r, c, r.outputs, owner.Epoch())
+		m, err := e.command(r, r.state, c, r.outputs, owner.Epoch())
 		if err != nil {
 			continue // its time runs out, and it is then refused like any other
 		}

@@ -102,7 +102,7 @@ func (s *Server) again(ctx context.Context, src source, requestID string) (*long
 	if requestID == "" {
 		return nil, nil
 	}
-	name, ok := src.stackName()
+	name, ok := s.stackName(src)
 	if !ok {
 		return nil, nil
 	}

@@ -27,12 +27,16 @@ type source struct {
 }
 
 // stackName gives the stack that a document is about; false if it cannot be told.
-func (src source) stackName() (string, bool) {
-	doc, _ := document.Parse(src.name, []byte(src.text), src.parameters)
-	if doc == nil || doc.Name == "" {
+func (s *Server) stackName(src source) (string, bool) {
+	doc, _ := document.Parse(s.read(src))
+	if doc == nil {
 		return "", false
 	}
 	return resource.Name{Tenant: resource.TenantOf(src.parent), Collection: "stacks", ID: doc.Name}.String(), true
+}
+
+func (s *Server) read(src source) document.Source {
+	return document.Source{Kinds: s.Kinds, Tenant: resource.TenantOf(src.parent), Name: src.name, Text: []byte(src.text), Parameters: src.parameters}
 }
 
 // compiled is a document that was compared with what stands.
@@ -67,7 +71,7 @@ func (s *Server) compile(ctx context.Context, src source, look bool) (*compiled,
 		return nil, err
 	}
 	c := &compiled{source: src}
-	c.doc, c.problems = document.Parse(src.name, []byte(src.text), src.parameters)
+	c.doc, c.problems = document.Parse(s.read(src))
 	if len(c.problems) > 0 || c.doc == nil {
 		return c, nil
 	}

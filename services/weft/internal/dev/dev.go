@@ -164,12 +164,19 @@ func (in *installation) openSandbox(context.Context) error {
 	}
 	in.sandbox, err = sandbox.New(sandbox.Config{
 		DataDir: filepath.Join(in.cfg.DataDir, "sandbox"), Listen: in.ports.free(in.ports.OpenStack), KubernetesListen: in.ports.free(in.ports.Kubernetes),
-		AdminToken: fmt.Sprintf("%x", token), Logger: in.logger,
+		AdminToken: fmt.Sprintf("%x", token), Latency: sandbox.DevLatencies(), Logger: in.logger,
 	})
 	if err != nil {
 		return err
 	}
 	in.closers.AddCloser("sandbox", in.sandbox)
+	files := in.sandboxFiles()
+	if err := os.WriteFile(files.Kubeconfig, in.sandbox.Kubeconfig(), 0o600); err != nil {
+		return fault.Wrap(err, "write %s", files.Kubeconfig)
+	}
+	if err := os.WriteFile(files.CloudsFile, in.sandbox.CloudsYAML(), 0o600); err != nil {
+		return fault.Wrap(err, "write %s", files.CloudsFile)
+	}
 	in.tasks = append(in.tasks, app.Task{Name: "sandbox", Run: in.sandbox.Run})
 	return nil
 }
@@ -203,7 +210,7 @@ type composed interface {
 // compose makes the services. The orchestrator's server also listens outside.
 func (in *installation) compose(ctx context.Context) error {
 	deps := service.Deps{Store: in.etcd.Store(), Bus: in.bus, Peers: in.peers, Logger: in.logger}
-	clouds, clusters := openstack.NewSessions(), kubernetes.NewSessions()
+	clouds, clusters := openstack.NewSessions(), &kubernetes.Sessions{}
 	makers := map[string]func() (composed, error){
 		"network":   func() (composed, error) { return network.New(deps, clouds) },
 		"storage":   func() (composed, error) { return storage.New(deps, clouds) },
@@ -300,9 +307,7 @@ func (in *installation) writeContext() error {
 	}
 	kept := ports{NATS: portOf(in.nats.Addr().String())}
 	if in.sandbox != nil {
-		if f.Sandbox, err = in.writeSandbox(); err != nil {
-			return err
-		}
+		f.Sandbox = in.sandboxFiles()
 		kept.OpenStack, kept.Kubernetes = portOf(in.sandbox.OpenStackURL()), portOf(in.sandbox.KubernetesURL())
 	}
 	if err := kept.write(filepath.Join(in.cfg.DataDir, "ports.json")); err != nil {
@@ -311,16 +316,12 @@ func (in *installation) writeContext() error {
 	return contextfile.Save(in.cfg.ContextPath, f)
 }
 
-// writeSandbox writes the files by which the usual clients reach the sandbox.
-func (in *installation) writeSandbox() (*contextfile.Sandbox, error) {
-	out := &contextfile.Sandbox{
+// sandboxFiles says where the sandbox is found, and by which files the usual clients reach it.
+func (in *installation) sandboxFiles() *contextfile.Sandbox {
+	return &contextfile.Sandbox{
 		OpenStack: in.sandbox.OpenStackURL(), Kubernetes: in.sandbox.KubernetesURL(), Admin: in.sandbox.AdminURL(), Token: in.sandbox.AdminToken(),
 		Kubeconfig: filepath.Join(in.cfg.DataDir, "kubeconfig"), CloudsFile: filepath.Join(in.cfg.DataDir, "clouds.yaml"),
 	}
-	if err := os.WriteFile(out.Kubeconfig, in.sandbox.Kubeconfig(), 0o600); err != nil {
-		return nil, fault.Wrap(err, "write %s", out.Kubeconfig)
-	}
-	return out, fault.Wrap(os.WriteFile(out.CloudsFile, in.sandbox.CloudsYAML(), 0o600), "write %s", out.CloudsFile)
 }
 
 func (in *installation) welcome(took time.Duration) {

@@ -43,7 +43,7 @@ func (in *installation) seed(ctx context.Context) (err error) {
 }
 
 func (in *installation) seedCloud(ctx context.Context, conn *grpc.ClientConn) error {
-	credentials, err := openstack.ParseCloudsYAML(in.sandbox.CloudsYAML(), "sandbox")
+	credentials, err := openstack.FromCloudsYAML(in.sandboxFiles().CloudsFile, "sandbox")
 	if err != nil {
 		return err
 	}
