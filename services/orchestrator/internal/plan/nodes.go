@@ -96,24 +96,24 @@ func cut(local string) (top, child string, is bool) { return strings.Cut(local, 
 // sourceOf leads from a field of a child to the field of the composite that it comes from: by the longest path of the
 // child's spec that leads to it.
 func sourceOf(sources map[string]string, field string) string {
-	path, inSpec := strings.CutPrefix(field, "spec.")
-	if !inSpec {
-		path = field
+	known := make(map[string]string, len(sources))
+	for path, to := range sources {
+		known[plainPath(path)] = "spec." + strings.TrimPrefix(to, "spec.")
 	}
+	path := plainPath(field)
 	for path != "" {
-		if to, ok := sources[path]; ok {
-			return "spec." + strings.TrimPrefix(to, "spec.")
+		if to, ok := known[path]; ok {
+			return to
 		}
-		if to, ok := sources["spec."+path]; ok {
-			return "spec." + strings.TrimPrefix(to, "spec.")
-		}
-		end := strings.LastIndexAny(path, ".[")
-		if end < 0 {
-			break
-		}
-		path = path[:end]
+		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
 	}
 	return "spec"
+}
+
+// plainPath gives one spelling to the paths of children and of findings: relative to the spec, in lower case and without
+// underscores.
+func plainPath(path string) string {
+	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(path, "spec.")), "_", "")
 }
 
 // collect makes the nodes, of composite resources those of their children.

@@ -367,6 +367,9 @@ func (p *planner) changes(g *graph, saga *orchestratorv1.SagaPlan) *orchestrator
 func (p *planner) shownNeeds(g *graph, s *orchestratorv1.PlannedStep) []string {
 	var out []string
 	for _, id := range s.GetNeeds() {
+		if strings.HasSuffix(id, "/restore") { // it changes nothing, so nobody waits for it
+			continue
+		}
 		local := g.steps[id].GetGoal().GetResource().GetLocalName()
 		if local != s.GetGoal().GetResource().GetLocalName() && !slices.Contains(out, local) {
 			out = append(out, local)
@@ -434,22 +437,12 @@ func (p *planner) replaceLoss(n *node) string {
 	if len(n.losing) > 0 {
 		return "what is on its own disk is lost, because " + strings.Join(n.losing, ", ") + " changes"
 	}
-	if slices.ContainsFunc(losingFields(n), func(string) bool { return true }) {
-		return "what is on its own disk is lost"
-	}
-	return ""
-}
-
-// losingFields gives the fields of a kind whose change loses data: the kind has something to lose when it is replaced for
-// another reason too.
-func losingFields(n *node) []string {
-	var out []string
-	for i := range n.kind.Spec.Fields().Len() {
-		if fd := n.kind.Spec.Fields().Get(i); (meaning{}).within(fd).loses {
-			out = append(out, fd.JSONName())
+	for i := range n.kind.Spec.Fields().Len() { // what one field's change loses, a replacement for another reason loses too
+		if (meaning{}).within(n.kind.Spec.Fields().Get(i)).loses {
+			return "what is on its own disk is lost"
 		}
 	}
-	return out
+	return ""
 }
 
 func undoText(n *node) string {

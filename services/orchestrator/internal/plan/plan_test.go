@@ -1,0 +1,487 @@
+package plan_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/resource"
+	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
+	containerv1 "github.com/weftcloud/weft/proto/gen/weft/container/v1"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
+	storagev1 "github.com/weftcloud/weft/proto/gen/weft/storage/v1"
+	"github.com/weftcloud/weft/services/orchestrator/internal/document"
+	"github.com/weftcloud/weft/services/orchestrator/internal/plan"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+type fataler interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+func kinds(t fataler) *resource.Registry {
+	r, err := resource.NewRegistry(
+		&networkv1.Network{}, &networkv1.Subnet{}, &networkv1.Router{}, &networkv1.SecurityGroup{}, &networkv1.FloatingIP{},
+		&networkv1.PrivateNetwork{}, &networkv1.Publication{}, &computev1.Server{}, &computev1.KeyPair{}, &storagev1.Volume{},
+		&storagev1.VolumeAttachment{}, &containerv1.Cluster{}, &containerv1.Workload{}, &containerv1.Manifest{}, &orchestratorv1.Secret{})
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return r
+}
+
+// world stands in for the services: it expands, looks up, and makes keys that count.
+type world struct {
+	kinds *resource.Registry
+	keys  int
+	// outside are the resources that stand outside of the stack.
+	outside map[string]proto.Message
+}
+
+func newWorld(t fataler) *world {
+	secret := &orchestratorv1.Secret{Metadata: &kindv1.Metadata{Key: "secret-key"}}
+	volume := &storagev1.Volume{Metadata: &kindv1.Metadata{Key: "outside-key"}}
+	return &world{kinds: kinds(t), outside: map[string]proto.Message{
+		"tenants/acme/secrets/kube": secret, "tenants/acme/volumes/other": volume,
+	}}
+}
+
+func (w *world) newKey() string { w.keys++; return "k" + strconv.Itoa(w.keys) }
+
+func (w *world) lookup(_ context.Context, name string) (proto.Message, error) {
+	if m, ok := w.outside[name]; ok {
+		return m, nil
+	}
+	return nil, fault.New(fault.NotFound, "%s does not exist", name)
+}
+
+// expand makes of a PrivateNetwork a network, a subnet and, with a way out, a router; of a Publication an address.
+func (w *world) expand(_ context.Context, item *participantv1.Item) (*participantv1.ExpandResponse, error) {
+	spec := item.GetSpec().AsMap()
+	child := func(name, kind string, sources map[string]string, values map[string]any) *participantv1.Child {
+		for k, v := range values {
+			if v == nil {
+				delete(values, k)
+			}
+		}
+		s, err := structpb.NewStruct(values)
+		if err != nil {
+			panic(err)
+		}
+		return &participantv1.Child{Name: name, Type: "network.weft.cloud/" + kind, Spec: s, Sources: sources}
+	}
+	if strings.HasSuffix(item.GetType(), "Publication") {
+		if spec["port"] == 666.0 {
+			return nil, fault.InField("spec.port", "not this one")
+		}
+		return &participantv1.ExpandResponse{
+			Children: []*participantv1.Child{child("address", "FloatingIP", map[string]string{"server": "target"}, map[string]any{"server": spec["target"]})},
+			Outputs:  map[string]string{"address": "address.address", "port": fmt.Sprint(spec["port"])},
+		}, nil
+	}
+	out := &participantv1.ExpandResponse{
+		Children: []*participantv1.Child{
+			child("network", "Network", nil, map[string]any{"mtu": spec["mtu"]}),
+			child("subnet", "Subnet", map[string]string{"cidr": "cidr"}, map[string]any{"network": ".network", "cidr": spec["cidr"]}),
+		},
+		Outputs: map[string]string{"network_id": "network.network_id", "gateway_ip": "subnet.gateway_ip"},
+	}
+	if spec["external"] != nil {
+		out.Children = append(out.Children, child("router", "Router", map[string]string{"externalNetwork": "external"}, map[string]any{"externalNetwork": spec["external"], "subnets": []any{".subnet"}}))
+		out.Outputs["external_address"] = "router.external_address"
+	}
+	return out, nil
+}
+
+var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func (w *world) build(t fataler, text string, former *orchestratorv1.StackRecord) (*plan.Result, []*orchestratorv1.Problem) {
+	t.Helper()
+	d, problems := document.Parse(document.Source{Kinds: w.kinds, Tenant: "acme", Name: "s.yaml", Text: []byte(text)})
+	if d == nil {
+		t.Fatalf("%v\n%s", problems, text)
+	}
+	r, problems, err := plan.Build(context.Background(), plan.Input{
+		Document: d, Former: former, Kinds: w.kinds, Expand: w.expand, Lookup: w.lookup, NewKey: w.newKey, Tenant: "acme",
+		Operation: "tenants/acme/operations/op", Now: now,
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return r, problems
+}
+
+// observe gives what the cloud would show of a resource.
+func (w *world) observe(t fataler, s *orchestratorv1.StandingResource) proto.Message {
+	k, ok := w.kinds.ByType(s.GetType())
+	if !ok {
+		t.Fatalf("no kind %s", s.GetType())
+	}
+	switch m := k.NewObserved().(type) {
+	case *computev1.ServerObserved:
+		m.ServerId, m.Address = s.GetKey(), "10.0.0."+strconv.Itoa(len(s.GetLocalName()))
+		return m
+	case *networkv1.FloatingIPObserved:
+		m.Address = "192.0.2.1"
+		return m
+	case *networkv1.NetworkObserved:
+		m.NetworkId = "net-" + s.GetKey()
+		return m
+	case *networkv1.SubnetObserved:
+		m.GatewayIp = "10.0.0.1"
+		return m
+	default:
+		return m
+	}
+}
+
+// run does a saga as an engine would: step by step, each after its needs, every spec resolved. It gives the record.
+func (w *world) run(t fataler, saga *orchestratorv1.SagaPlan) *orchestratorv1.StackRecord {
+	t.Helper()
+	resolver, err := plan.NewResolver(w.kinds, saga.GetStanding())
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	outputs := map[string]proto.Message{}
+	for _, s := range saga.GetStanding() {
+		if s.GetObserved() != nil {
+			if outputs[s.GetLocalName()], err = s.GetObserved().UnmarshalNew(); err != nil {
+				t.Fatalf("%v", err)
+			}
+		}
+	}
+	done := map[string]bool{}
+	for _, step := range saga.GetSteps() {
+		for _, need := range step.GetNeeds() {
+			if !done[need] {
+				t.Fatalf("step %s runs before %s", step.GetId(), need)
+			}
+		}
+		done[step.GetId()] = true
+		res := step.GetGoal().GetResource()
+		if step.GetGoal().GetRelease() {
+			continue
+		}
+		if _, err := resolver.Resolve(res, outputs); err != nil {
+			t.Fatalf("step %s: %v", step.GetId(), err)
+		}
+		outputs[res.GetLocalName()] = w.observe(t, res)
+	}
+	record := &orchestratorv1.StackRecord{Stack: saga.GetResult()}
+	for _, s := range saga.GetStanding() {
+		stands := proto.CloneOf(s)
+		if !s.GetComposite() {
+			m, err := resolver.Resolve(s, outputs)
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			if stands.Resolved, err = plan.SpecStruct(m); err != nil {
+				t.Fatalf("%v", err)
+			}
+			if stands.Observed, err = anypb.New(outputs[s.GetLocalName()]); err != nil {
+				t.Fatalf("%v", err)
+			}
+		}
+		record.Standing = append(record.Standing, stands)
+	}
+	if _, err := resolver.Outputs(saga.GetOutputs(), outputs); err != nil {
+		t.Fatalf("%v", err)
+	}
+	return record
+}
+
+const head = "kind: Stack\nname: shop\nplacement: {cloud: lab}\n"
+
+const shop = head + `parameters: {n: 2}
+resources:
+  net:   {kind: PrivateNetwork, spec: {cidr: 10.20.0.0/24, external: public}}
+  data:  {kind: Volume, spec: {size: 20Gi}}
+  sg:    {kind: SecurityGroup, spec: {rules: [{ports: "80"}, {remoteGroup: sg}]}}
+  db:
+    kind: Server
+    labels: {tier: db}
+    spec: {image: debian-12, flavor: m1.small, network: net, securityGroups: [sg], volumes: [{volume: data}], userData: secret}
+  apps:  {kind: Cluster, spec: {driver: adopt, credentials: kube}}
+  web:
+    kind: Workload
+    spec:
+      cluster: apps
+      replicas: ${params.n}
+      containers: [{name: web, image: shop:1, env: {DB_HOST: "${db.address}", OUT: "${net.external_address}"}}]
+  door:  {kind: Publication, spec: {target: db, port: 80, via: FLOATING_IP}}
+outputs: {url: "http://${door.address}:${door.port}"}
+`
+
+func show(r *plan.Result) string {
+	var b strings.Builder
+	short := func(c kindv1.Change) string { return strings.TrimPrefix(c.String(), "CHANGE_") }
+	for _, c := range r.Plan.GetChanges() {
+		fmt.Fprintf(&b, "%s %s key=%s needs=%v\n", short(c.GetChange()), c.GetLocalName(), c.GetKey(), c.GetNeeds())
+		for _, f := range c.GetFields() {
+			fmt.Fprintf(&b, "    %s %s: %s -> %s\n", short(f.GetChange()), f.GetPath(), f.GetOldValue(), f.GetNewValue())
+		}
+		if c.GetDataLoss() != "" {
+			fmt.Fprintf(&b, "    data loss: %s\n", c.GetDataLoss())
+		}
+		fmt.Fprintf(&b, "    undo: %s\n", c.GetUndo())
+		if c.GetUndoNotice() != "" {
+			fmt.Fprintf(&b, "    notice: %s\n", c.GetUndoNotice())
+		}
+	}
+	fmt.Fprintf(&b, "unchanged %d\nsteps\n", r.Plan.GetUnchanged())
+	goal := func(g *orchestratorv1.Goal) string {
+		if g == nil {
+			return "-"
+		}
+		verb := "ensure"
+		if g.GetRelease() {
+			verb = "release"
+		}
+		text := verb + " " + g.GetResource().GetLocalName() + "/" + g.GetResource().GetKey()
+		if g.GetReplaces() != "" {
+			text += " replacing " + g.GetReplaces()
+		}
+		return text
+	}
+	for _, s := range r.Saga.GetSteps() {
+		pivot := ""
+		if s.GetRetriable() {
+			pivot = " late"
+		}
+		fmt.Fprintf(&b, "    %s%s: %s | undo %s | needs %v\n", s.GetId(), pivot, goal(s.GetGoal()), goal(s.GetUndo()), s.GetNeeds())
+	}
+	return b.String()
+}
+
+func TestPlans(t *testing.T) {
+	edit := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(shop) }
+	cases := []struct{ name, text string }{
+		{"nothing", shop},
+		{"written otherwise", edit(`{size: 20Gi}`, `{"size": "20Gi", image: ""}`, "external: public", "external: public, mtu: 0")},
+		{"size grows", edit("20Gi", "30Gi")},
+		{"size in other units", edit("20Gi", "1Ti")},
+		{"size shrinks", edit("20Gi", "10Gi")},
+		{"image", edit("debian-12", "debian-13")},
+		{"flavor and labels", edit("m1.small", "m1.large", "tier: db", "tier: data")},
+		{"user data is not shown", edit("userData: secret", "userData: hidden")},
+		{"parameter", edit("n: 2", "n: 3")},
+		{"rules", edit(`{ports: "80"}`, `{ports: "81"}, {ports: "82"}`)},
+		{"range of the network", edit("10.20.0.0/24", "10.21.0.0/24")},
+		{"no way out", edit(", external: public", "", `, OUT: "${net.external_address}"`, "")},
+		{"output of a composite", edit(", external: public", "")},
+		{"another server is published", edit("  door:  {kind: Publication, spec: {target: db,", "  db2: {kind: Server, spec: {image: a, flavor: b, network: net}}\n  door:  {kind: Publication, spec: {target: db2,")},
+		{"volume goes to another server", edit(", volumes: [{volume: data}]", "", "  door:", "  db2: {kind: Server, spec: {image: a, flavor: b, network: net, volumes: [{volume: data}]}}\n  door:")},
+		{"server takes another's place", edit("  db:", "  base:", "${db.", "${base.", "target: db", "target: base")},
+		{"kind", edit("data:  {kind: Volume, spec: {size: 20Gi}}", "data:  {kind: Network}", ", volumes: [{volume: data}]", "")},
+		{"cloud", edit("{kind: Volume, spec", "{kind: Volume, placement: {cloud: other}, spec")},
+		{"empty", head},
+	}
+	var b strings.Builder
+	first := newWorld(t)
+	r, problems := first.build(t, shop, nil)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	fmt.Fprintf(&b, "# create\n%s\n", show(r))
+	record := first.run(t, r.Saga)
+	for _, c := range cases {
+		w := newWorld(t)
+		w.keys = 100
+		r, problems := w.build(t, c.text, proto.CloneOf(record))
+		if len(problems) > 0 {
+			t.Fatal(c.name, problems)
+		}
+		fmt.Fprintf(&b, "# %s\n%s\n", c.name, show(r))
+		after := w.run(t, r.Saga)
+		again, _ := w.build(t, c.text, after)
+		if len(again.Plan.GetChanges()) > 0 || len(again.Saga.GetSteps()) > 0 {
+			t.Errorf("%s: after it was applied the plan is not empty:\n%s", c.name, show(again))
+		}
+	}
+	saga, err := plan.Destroy(plan.DestroyInput{Record: record, Kinds: first.kinds, Now: now, Operation: "tenants/acme/operations/op"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(&b, "# destroy\n%s", show(&plan.Result{Plan: &orchestratorv1.Plan{}, Saga: saga}))
+	golden(t, "plans.golden", b.String())
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), got); d != "" {
+		t.Errorf("differs from %s (-update writes it anew):\n%s", path, d)
+	}
+}
+
+func TestProblems(t *testing.T) {
+	cases := map[string]struct{ text, want string }{
+		"outside resource": {
+			head + "resources:\n  net: {kind: Network}\n  db: {kind: Server, spec: {image: a, flavor: b, network: net, volumes: [{volume: volumes/gone}]}}\n",
+			"s.yaml:6:83: resources.db.spec.volumes[0].volume: tenants/acme/volumes/gone does not exist; make it first, or correct the name",
+		},
+		"secret": {
+			head + "resources:\n  c: {kind: Cluster, spec: {driver: adopt, credentials: nope}}\n",
+			"s.yaml:5:57: resources.c.spec.credentials: tenants/acme/secrets/nope does not exist; make it first, or correct the name",
+		},
+		"expansion": {
+			head + "resources:\n  net: {kind: Network}\n  db: {kind: Server, spec: {image: a, flavor: b, network: net}}\n  p: {kind: Publication, spec: {target: db, via: FLOATING_IP, port: 666}}\n",
+			"s.yaml:7:69: resources.p.spec.port: not this one",
+		},
+		"child that is not made": {
+			head + "resources:\n  net: {kind: PrivateNetwork, spec: {cidr: 10.0.0.0/24}}\n  sub: {kind: Subnet, spec: {network: net, cidr: 10.1.0.0/24}}\n  r: {kind: Router, spec: {subnets: [net, sub]}}\n  a: {kind: Server, spec: {image: a, flavor: b, network: net, volumes: [{volume: volumes/other}]}}\n  b: {kind: Server, spec: {image: a, flavor: b, network: net, volumes: [{volume: volumes/other}]}}\n",
+			"s.yaml:9:82: resources.b.spec.volumes[0].volume: tenants/acme/volumes/other is held by a already, and one resource at a time can hold it; remove one of the two",
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, problems := newWorld(t).build(t, c.text, nil)
+			var got []string
+			for _, p := range problems {
+				got = append(got, fmt.Sprintf("%s:%d:%d: %s: %s", p.GetDocument(), p.GetLine(), p.GetColumn(), p.GetField(), p.GetFault().GetMessage()))
+			}
+			if d := cmp.Diff([]string{c.want}, got); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestFindingOfAChildNamesThePlaceOfItsComposite(t *testing.T) {
+	r, _ := newWorld(t).build(t, shop, nil)
+	p := r.Problem(&participantv1.Finding{Name: "tenants/acme/routers/shop.net.router", Field: "spec.external_network", Fault: &kindv1.Fault{Kind: "NotFound", Message: "no such network"}})
+	lines := strings.Split(shop, "\n")
+	if got := lines[p.GetLine()-1][p.GetColumn()-1:]; !strings.HasPrefix(got, "10.20") && !strings.HasPrefix(got, "public") {
+		t.Errorf("it points to %q", got)
+	}
+	p = r.Problem(&participantv1.Finding{Name: "tenants/acme/subnets/shop.net.subnet", Field: "spec.cidr", Fault: &kindv1.Fault{Kind: "Invalid", Message: "overlaps"}})
+	if got := lines[p.GetLine()-1][p.GetColumn()-1:]; !strings.HasPrefix(got, "10.20") || p.GetField() != "resources.net.spec.cidr" || p.GetFault().GetKind() != "Invalid" {
+		t.Errorf("it points to %q, field %s", got, p.GetField())
+	}
+}
+
+func TestItems(t *testing.T) {
+	w := newWorld(t)
+	r, _ := w.build(t, shop, nil)
+	item := func(r *plan.Result, service, name string) *participantv1.Item {
+		i := slices.IndexFunc(r.Items[service], func(i *participantv1.Item) bool { return strings.HasSuffix(i.GetName(), "/shop."+name) })
+		if i < 0 {
+			t.Fatalf("no item %s", name)
+		}
+		return r.Items[service][i]
+	}
+	web := item(r, "container", "web")
+	if d := cmp.Diff([]string{"containers[0].env.DB_HOST", "containers[0].env.OUT"}, web.GetUnknown()); d != "" {
+		t.Error(d)
+	}
+	if got := web.GetSpec().AsMap()["replicas"]; got != 2.0 {
+		t.Errorf("replicas %v", got)
+	}
+	record := w.run(t, r.Saga)
+	r, _ = w.build(t, strings.ReplaceAll(shop, "shop:1", "shop:2"), record)
+	web = item(r, "container", "web")
+	env := web.GetSpec().AsMap()["containers"].([]any)[0].(map[string]any)["env"]
+	if d := cmp.Diff(map[string]any{"DB_HOST": "10.0.0.2", "OUT": ""}, env); d != "" || len(web.GetUnknown()) > 0 || web.GetFormer() == nil {
+		t.Errorf("%s, unknown %v", d, web.GetUnknown())
+	}
+	if len(r.Items) != 1 || len(r.Items["container"]) != 1 {
+		t.Errorf("untouched resources are asked about: %v", r.Items)
+	}
+}
+
+func TestUndoOfAnEarlyDeletion(t *testing.T) {
+	w := newWorld(t)
+	r, _ := w.build(t, shop, nil)
+	record := w.run(t, r.Saga)
+	r, _ = w.build(t, strings.ReplaceAll(shop, "debian-12", "debian-13"), record)
+	step := func(id string) *orchestratorv1.PlannedStep {
+		for _, s := range r.Saga.GetSteps() {
+			if s.GetId() == id {
+				return s
+			}
+		}
+		t.Fatalf("no step %s", id)
+		return nil
+	}
+	fresh := step("db/release").GetUndo().GetResource().GetKey()
+	old := step("db/release").GetGoal().GetResource().GetKey()
+	const name = "tenants/acme/servers/shop.db"
+	restore := step("door.address/restore")
+	if got := plan.UndoGoal(r.Saga, restore, func(id string) bool { return true }).GetResource().GetReferences()[name]; got != fresh {
+		t.Errorf("after the deletion was started the address leads to %s, want %s", got, fresh)
+	}
+	if got := plan.UndoGoal(r.Saga, restore, func(id string) bool { return id == restore.GetId() }).GetResource().GetReferences()[name]; got != old {
+		t.Errorf("before it the address leads to %s, want %s", got, old)
+	}
+	for want, started := range map[string]bool{fresh: true, old: false} {
+		for _, s := range plan.AfterUndo(r.Saga, func(string) bool { return started }) {
+			if s.GetLocalName() == "db" && s.GetKey() != want {
+				t.Errorf("started %v: db has the key %s", started, s.GetKey())
+			}
+			if s.GetLocalName() == "door.address" && s.GetReferences()[name] != want {
+				t.Errorf("started %v: the address leads to %s", started, s.GetReferences()[name])
+			}
+		}
+	}
+	if got := step("db/release").GetUndo().GetResource().GetResolved(); got == nil {
+		t.Error("what is made anew has no resolved spec")
+	}
+}
+
+func TestUncertainResourceIsEnsuredAgain(t *testing.T) {
+	w := newWorld(t)
+	r, _ := w.build(t, shop, nil)
+	record := w.run(t, r.Saga)
+	for _, s := range record.GetStanding() {
+		if s.GetLocalName() == "sg" {
+			s.Resolved = nil
+		}
+	}
+	r, _ = w.build(t, shop, record)
+	if len(r.Plan.GetChanges()) != 1 || r.Plan.GetChanges()[0].GetLocalName() != "sg" || r.Plan.GetChanges()[0].GetChange() != kindv1.Change_CHANGE_IN_PLACE {
+		t.Errorf("got %v", r.Plan.GetChanges())
+	}
+}
+
+func TestLabelsTravelWithTheResource(t *testing.T) {
+	r, _ := newWorld(t).build(t, shop, nil)
+	for _, s := range r.Saga.GetSteps() {
+		want := map[string]string(nil)
+		if s.GetId() == "db" {
+			want = map[string]string{"tier": "db"}
+		}
+		if d := cmp.Diff(want, plan.Labels(s.GetGoal().GetResource())); d != "" {
+			t.Error(s.GetId(), d)
+		}
+	}
+}
