@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -411,6 +412,9 @@ func (s *Server) controlClaim(e *entry, claim *corev1.PersistentVolumeClaim) err
 	return s.bindClaim(e, claim)
 }
 
+// volumeName is the name of the volume that is provisioned for a claim, as real provisioners choose it.
+func volumeName(claim types.UID) string { return "pvc-" + string(claim) }
+
 func (s *Server) bindClaim(e *entry, claim *corev1.PersistentVolumeClaim) error {
 	classObject, err := s.decode(s.store.get(objectKey{"storageclasses.storage.k8s.io", "", *claim.Spec.StorageClassName}))
 	if err != nil {
@@ -418,7 +422,7 @@ func (s *Server) bindClaim(e *entry, claim *corev1.PersistentVolumeClaim) error 
 	}
 	class := classObject.(*storagev1.StorageClass)
 	size := claim.Spec.Resources.Requests[corev1.ResourceStorage]
-	name := "pvc-" + string(e.uid)
+	name := volumeName(e.uid)
 	volume := &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{"pv.kubernetes.io/provisioned-by": class.Provisioner}},
 		Spec: corev1.PersistentVolumeSpec{

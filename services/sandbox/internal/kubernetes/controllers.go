@@ -220,6 +220,9 @@ func (s *Server) observe(c change) {
 		return
 	}
 	s.work.forget(e.uid)
+	if e.res.storageKey() == "persistentvolumeclaims" {
+		s.work.mark(objectKey{"persistentvolumes", "", volumeName(e.uid)})
+	}
 	for _, dependent := range s.store.owned(e.uid) {
 		s.work.mark(dependent.key())
 	}

@@ -1,12 +1,15 @@
 package kubernetes
 
 import (
+	"errors"
 	"fmt"
+	"sort"
 	"strings"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -145,25 +148,38 @@ func (s *Server) decodeCustom(q *request, raw []byte, want schema.GroupVersionKi
 	if err := checkKind(into.GroupVersionKind(), want); err != nil {
 		return nil, err
 	}
+	err := s.judgeCustom(q, into, o)
+	if err == nil {
+		return into, nil
+	}
+	return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", want.Kind, want.Version, want.Kind, err))
+}
+
+// judgeCustom drops fields that the schema does not have; they are an error, a warning or nothing, as the client wants.
+func (s *Server) judgeCustom(q *request, obj runtime.Object, o options) error {
+	into, ok := obj.(*unstructured.Unstructured)
+	if !ok {
+		return nil
+	}
 	var unknown []string
 	if v := q.res.custom.version.Schema; v != nil && v.OpenAPIV3Schema != nil {
 		unknown = prune(into.Object, v.OpenAPIV3Schema, "", true)
 	}
+	sort.Strings(unknown)
 	if len(unknown) == 0 || o.validation == "Ignore" {
-		return into, nil
+		return nil
 	}
 	if o.validation == "Warn" {
 		for _, path := range unknown {
 			q.w.Header().Add("Warning", fmt.Sprintf("299 - %q", fmt.Sprintf("unknown field %q", path)))
 		}
-		return into, nil
+		return nil
 	}
 	quoted := make([]string, len(unknown))
 	for i, path := range unknown {
 		quoted[i] = fmt.Sprintf("unknown field %q", path)
 	}
-	return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: strict decoding error: %s",
-		want.Kind, want.Version, want.Kind, strings.Join(quoted, ", ")))
+	return errors.New("strict decoding error: " + strings.Join(quoted, ", "))
 }
 
 // prune drops the fields of an object that its schema does not know, and yields their paths.

@@ -13,7 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // deleteOptionsOf reads DeleteOptions from the body and the query, the body first, as a real server does.
@@ -51,11 +53,11 @@ func (s *Server) deleteOptionsOf(q *request) (*metav1.DeleteOptions, error) {
 func checkDeleteOptions(opts *metav1.DeleteOptions) error {
 	for _, v := range opts.DryRun {
 		if v != "All" {
-			return apierrors.NewBadRequest(fmt.Sprintf("dryRun: Unsupported value: %q: supported values: \"All\"", v))
+			return invalidDelete(field.NotSupported(field.NewPath("dryRun"), opts.DryRun, []string{"All"}))
 		}
 	}
 	if opts.PropagationPolicy != nil && opts.OrphanDependents != nil {
-		return apierrors.NewBadRequest("propagationPolicy: orphanDependents and deletionPropagation cannot be both set")
+		return invalidDelete(field.Invalid(field.NewPath("propagationPolicy"), *opts.PropagationPolicy, "orphanDependents and deletionPropagation cannot be both set"))
 	}
 	if opts.PropagationPolicy == nil {
 		return nil
@@ -64,7 +66,11 @@ func checkDeleteOptions(opts *metav1.DeleteOptions) error {
 	case metav1.DeletePropagationBackground, metav1.DeletePropagationForeground, metav1.DeletePropagationOrphan:
 		return nil
 	}
-	return apierrors.NewBadRequest(fmt.Sprintf("propagationPolicy: Unsupported value: %q: supported values: \"Foreground\", \"Background\", \"Orphan\"", *opts.PropagationPolicy))
+	return invalidDelete(field.NotSupported(field.NewPath("propagationPolicy"), *opts.PropagationPolicy, []string{"Foreground", "Background", "Orphan", "nil"}))
+}
+
+func invalidDelete(err *field.Error) error {
+	return apierrors.NewInvalid(schema.GroupKind{Group: "meta.k8s.io", Kind: "DeleteOptions"}, "", field.ErrorList{err})
 }
 
 func (s *Server) serveDelete(q *request) error {
@@ -169,11 +175,12 @@ func checkPreconditions(e *entry, p *metav1.Preconditions) error {
 	if p == nil {
 		return nil
 	}
+	byKind := schema.GroupResource{Group: e.res.gvk.Group, Resource: e.res.gvk.Kind} // the kind, as a real server has it here
 	if p.UID != nil && *p.UID != e.uid {
-		return apierrors.NewConflict(e.res.groupResource(), e.name, fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", *p.UID, e.uid))
+		return apierrors.NewConflict(byKind, e.name, fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", *p.UID, e.uid))
 	}
 	if p.ResourceVersion != nil && *p.ResourceVersion != strconv.FormatUint(e.rv, 10) {
-		return apierrors.NewConflict(e.res.groupResource(), e.name, fmt.Errorf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%d). The object might have been modified", *p.ResourceVersion, e.rv))
+		return apierrors.NewConflict(byKind, e.name, fmt.Errorf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%d). The object might have been modified", *p.ResourceVersion, e.rv))
 	}
 	return nil
 }

@@ -9,9 +9,11 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	kjson "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/types"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/managedfields"
@@ -46,8 +48,8 @@ func (s *Server) servePatch(q *request) error {
 			return unsupportedMedia("", "application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml")
 		}
 	default:
-		return unsupportedMedia(media, "application/json-patch+json", "application/merge-patch+json",
-			"application/apply-patch+yaml", "application/strategic-merge-patch+json")
+		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType,
+			Reason: metav1.StatusReasonUnsupportedMediaType, Message: "415: Unsupported Media Type"}}
 	}
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
@@ -59,7 +61,7 @@ func (s *Server) servePatch(q *request) error {
 	if err != nil {
 		return err
 	}
-	next, err := s.decodeJSON(q, patched, q.res.gvk, s.newObject(q.res), o)
+	next, err := s.decodePatched(q, types.PatchType(media), patched, o)
 	if err != nil {
 		return err
 	}
@@ -79,6 +81,53 @@ func (s *Server) servePatch(q *request) error {
 	return s.writeEntry(q, http.StatusOK, e)
 }
 
+// decodePatched reads the patched object. What does not fit is a fault of the patch and is answered as one, with the
+// whole patched object as the invalid value.
+func (s *Server) decodePatched(q *request, kind types.PatchType, patched []byte, o options) (runtime.Object, error) {
+	obj := s.newObject(q.res)
+	var err error
+	switch {
+	case q.res.custom != nil:
+		obj, err = s.decodeJSON(q, patched, q.res.gvk, obj, options{validation: "Ignore"})
+		if err == nil {
+			err = s.judgeCustom(q, obj, o)
+		}
+	case kind == types.StrategicMergePatchType:
+		content := map[string]any{}
+		if err := utiljson.Unmarshal(patched, &content); err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+		err = s.warnStrict(q, runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(content, obj, o.validation != "Ignore"), o)
+	default:
+		strict := kjson.NewSerializerWithOptions(kjson.DefaultMetaFactory, s.scheme, s.scheme, kjson.SerializerOptions{Strict: true})
+		var got *schema.GroupVersionKind
+		obj, got, err = strict.Decode(patched, &q.res.gvk, obj)
+		if got != nil && *got != q.res.gvk {
+			return nil, checkKind(*got, q.res.gvk)
+		}
+		err = s.warnStrict(q, err, o)
+	}
+	var status apierrors.APIStatus
+	if err == nil || errors.As(err, &status) {
+		return obj, err
+	}
+	return nil, apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), string(patched), err.Error())})
+}
+
+// warnStrict lets strict decoding errors pass as warnings unless the client wants them to be errors.
+func (s *Server) warnStrict(q *request, err error, o options) error {
+	strict, isStrict := runtime.AsStrictDecodingError(err)
+	if !isStrict || o.validation == "Strict" {
+		return err
+	}
+	if o.validation == "Warn" {
+		for _, each := range strict.Errors() {
+			q.w.Header().Add("Warning", fmt.Sprintf("299 - %q", each.Error()))
+		}
+	}
+	return nil
+}
+
 // applyPatch yields the JSON of the patched object.
 func applyPatch(kind types.PatchType, live, patch []byte, like any) ([]byte, error) {
 	switch kind {
@@ -93,6 +142,9 @@ func applyPatch(kind types.PatchType, live, patch []byte, like any) ([]byte, err
 		}
 		return patched, nil
 	case types.MergePatchType:
+		if err := json.Unmarshal(patch, &map[string]any{}); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		}
 		patched, err := jsonpatch.MergePatch(live, patch)
 		if err != nil {
 			return nil, apierrors.NewBadRequest(err.Error())

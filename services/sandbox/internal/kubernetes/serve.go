@@ -153,7 +153,8 @@ func isNamespaceSubresource(rest []string) bool {
 func (s *Server) dispatch(q *request) error {
 	q.verb = q.verbOf()
 	if q.verb == "" || (q.subresource == "" && !q.res.allows(q.verb)) {
-		return apierrors.NewMethodNotSupported(q.res.groupResource(), strings.ToLower(q.http.Method))
+		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusMethodNotAllowed, Reason: metav1.StatusReasonMethodNotAllowed,
+			Message: "the server does not allow this method on the requested resource", Details: &metav1.StatusDetails{}}}
 	}
 	operation := Service + "." + q.res.plural + "." + q.verb
 	if err := control.Enter(q.http.Context(), operation); err != nil {

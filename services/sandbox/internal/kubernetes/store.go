@@ -89,7 +89,7 @@ type store struct {
 	byUID     map[types.UID]*entry
 	byOwner   map[types.UID]map[types.UID]*entry
 	load      map[string]int // pods that are not finished, by node
-	changed   chan struct{} // closed and replaced on each write, wakes watches
+	changed   chan struct{}  // closed and replaced on each write, wakes watches
 	journal   *world.Journal
 	committed func(change) // called under the lock after every write
 }

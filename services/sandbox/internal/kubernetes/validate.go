@@ -59,7 +59,11 @@ func (s *Server) validate(r *resource, obj, live runtime.Object) field.ErrorList
 		errs = append(errs, validateWorkload(o.Spec.Selector, &o.Spec.Template, spec)...)
 	case *appsv1.StatefulSet:
 		errs = append(errs, validateReplicas(o.Spec.Replicas, spec)...)
-		errs = append(errs, validateWorkload(o.Spec.Selector, &o.Spec.Template, spec)...)
+		template := o.Spec.Template.DeepCopy()
+		for _, claim := range o.Spec.VolumeClaimTemplates { // each is a volume of every pod
+			template.Spec.Volumes = append(template.Spec.Volumes, corev1.Volume{Name: claim.Name})
+		}
+		errs = append(errs, validateWorkload(o.Spec.Selector, template, spec)...)
 	case *appsv1.DaemonSet:
 		errs = append(errs, validateWorkload(o.Spec.Selector, &o.Spec.Template, spec)...)
 	case *batchv1.Job:

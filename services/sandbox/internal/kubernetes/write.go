@@ -119,9 +119,6 @@ func (s *Server) decodeBody(q *request, raw []byte, want schema.GroupVersionKind
 	if err != nil {
 		return nil, err
 	}
-	if len(bytes.TrimSpace(raw)) == 0 {
-		return nil, apierrors.NewBadRequest("the request body is empty: send a " + want.Kind)
-	}
 	switch media {
 	case "application/vnd.kubernetes.protobuf":
 		obj, gvk, err := protobuf.NewSerializer(s.scheme, s.scheme).Decode(raw, &want, into)
@@ -151,7 +148,26 @@ func (s *Server) decodeJSON(q *request, raw []byte, want schema.GroupVersionKind
 			return nil, mismatch
 		}
 	}
+	if gvk == nil && err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v (%s)", want.Kind, err, excerpt(raw)))
+	}
 	return obj, s.judgeStrict(q, err, want, o)
+}
+
+// excerpt shows the beginning of a body that cannot be read, in hexadecimal when it does not look like JSON.
+func excerpt(raw []byte) string {
+	const limit = 30
+	if len(raw) == 0 {
+		return "<empty>"
+	}
+	text, width := string(raw), limit
+	if raw[0] != '{' {
+		text, width = fmt.Sprintf("%x", raw), 2*limit
+	}
+	if len(text) > width {
+		return text[:width] + " ..."
+	}
+	return text
 }
 
 // judgeStrict turns a strict decoding error into a refusal, a warning or nothing.
