@@ -41,7 +41,8 @@ type Owner struct {
 	done   chan struct{}
 }
 
-// Acquire waits until nobody owns key, and owns it. name tells who, for people.
+// Acquire waits until nobody owns key, and owns it. name tells who, for people. Unavailable means that the store did not
+// answer: try again.
 func Acquire(ctx context.Context, s store.Store, key, name string, opts Options) (*Owner, error) {
 	if opts.TTL <= 0 {
 		opts.TTL = DefaultTTL
@@ -92,7 +93,10 @@ func take(ctx context.Context, s store.Store, key, name string, opts Options) (*
 	}
 	revision, err := s.Txn(ctx, []store.Compare{{Key: key}}, []store.Op{{Key: key, Value: []byte(name), Lease: id}})
 	if err != nil {
-		if revoked := s.Revoke(context.WithoutCancel(ctx), id); revoked != nil {
+		// If the answer was lost the key may be ours: it goes with the lease, now or when that ends by itself.
+		giving, cancel := context.WithTimeout(context.WithoutCancel(ctx), opts.TTL)
+		defer cancel()
+		if revoked := s.Revoke(giving, id); revoked != nil {
 			opts.Logger.Debug("give back a lease", "error", revoked)
 		}
 		return nil, fault.Wrap(err, "own %s", key)
@@ -103,39 +107,48 @@ func take(ctx context.Context, s store.Store, key, name string, opts Options) (*
 	return o, nil
 }
 
-// keep renews the lease, and says when it must be taken for lost.
-func (o *Owner) keep(ctx context.Context, opts Options, answered time.Time) {
+// keep renews the lease until the ownership is given up or lost. It counts from when the store was asked, not from when
+// it answered: the lease runs from some moment in between.
+func (o *Owner) keep(ctx context.Context, opts Options, granted time.Time) {
 	defer close(o.done)
-	ticker := time.NewTicker(opts.TTL / 3)
-	defer ticker.Stop()
 	limit := opts.TTL * 2 / 3
-	watchdog := time.AfterFunc(limit-time.Since(answered), o.lose)
+	watchdog := time.AfterFunc(limit-time.Since(granted), o.lose)
 	defer watchdog.Stop()
+	timer := time.NewTimer(opts.TTL / 3)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-o.lost:
+			return
+		case <-timer.C:
 		}
 		sent := time.Now()
-		call, cancel := context.WithTimeout(ctx, limit)
+		call, cancel := context.WithTimeout(ctx, opts.TTL/3)
 		_, err := o.store.KeepAlive(call, o.id)
 		cancel()
 		switch {
-		case err == nil:
+		case err == nil && watchdog.Stop():
 			watchdog.Reset(limit - time.Since(sent))
+			timer.Reset(opts.TTL/3 - time.Since(sent))
+		case err == nil:
+			return // too late: Lost has been told
 		case fault.Is(err, fault.NotFound):
 			o.lose()
 			return
-		case ctx.Err() == nil:
-			opts.Logger.Warn("keep the ownership alive", "key", o.key, "error", err)
+		default:
+			timer.Reset(opts.TTL / 20)
+			if ctx.Err() == nil {
+				opts.Logger.Warn("keep the ownership alive", "key", o.key, "error", err)
+			}
 		}
 	}
 }
 
 func (o *Owner) lose() { o.once.Do(func() { close(o.lost) }) }
 
-// Lost is closed when the owner must stop.
+// Lost is closed when the owner must stop, and by Release.
 func (o *Owner) Lost() <-chan struct{} { return o.lost }
 
 // Epoch numbers the owners of the key; a later one has a greater.
