@@ -1,0 +1,466 @@
+package openstack
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/flavors"
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+
+	"github.com/weftcloud/weft/pkg/driver"
+	"github.com/weftcloud/weft/pkg/fault"
+	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
+	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
+	storagev1 "github.com/weftcloud/weft/proto/gen/weft/storage/v1"
+
+	cloud "github.com/weftcloud/weft/pkg/cloud/openstack"
+)
+
+// What a server is wanted to be stands in its own metadata, beside the mark, so that one list call tells of many servers
+// at once which of them wait for a further Update: a change of size must be confirmed, and only then can the power be
+// switched; a server is made running and stopped afterwards.
+//
+//	weft-flavor         the flavor, as the service names it in the server
+//	weft-power          on or off
+//	weft-volume-<id>    attach: we attached it, or want it attached; detach: we want it detached
+//
+// Volumes without such a key were attached by someone else, e.g. a VolumeAttachment, and are left alone.
+const (
+	metadataFlavor = cloud.MetadataPrefix + "flavor"
+	metadataPower  = cloud.MetadataPrefix + "power"
+	metadataVolume = cloud.MetadataPrefix + "volume-"
+
+	wantAttached, wantDetached = "attach", "detach"
+)
+
+// embeddedFlavorMinor is the minor from which a server tells its flavor by name instead of by id (2.47).
+const embeddedFlavorMinor = 47
+
+// server is a server, as far as the driver looks at it.
+type server struct {
+	ID        string            `json:"id"`
+	Status    string            `json:"status"`
+	TaskState string            `json:"OS-EXT-STS:task_state"`
+	Metadata  map[string]string `json:"metadata"`
+	Tags      []string          `json:"tags"`
+	// Addresses is kept as text, since the order of its fields is the order of the interfaces.
+	Addresses json.RawMessage `json:"addresses"`
+	Flavor    struct {
+		ID           string `json:"id"`
+		OriginalName string `json:"original_name"`
+	} `json:"flavor"`
+	Fault struct {
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+	} `json:"fault"`
+	Volumes []struct {
+		ID string `json:"id"`
+	} `json:"os-extended-volumes:volumes_attached"`
+}
+
+// flavorName gives the flavor as the service names it in the server.
+func (s server) flavorName() string {
+	if s.Flavor.OriginalName != "" {
+		return s.Flavor.OriginalName
+	}
+	return s.Flavor.ID
+}
+
+// attached tells whether the server has the volume.
+func (s server) attached(volumeID string) bool {
+	for _, v := range s.Volumes {
+		if v.ID == volumeID {
+			return true
+		}
+	}
+	return false
+}
+
+// isGone tells whether the server only stands in lists any more.
+func (s server) isGone() bool { return s.Status == "DELETED" || s.Status == "SOFT_DELETED" }
+
+// power gives the power state; a server that is neither running nor stopped is somewhere between.
+func (s server) power() computev1.PowerState {
+	if s.Status == "ACTIVE" {
+		return computev1.PowerState_POWER_STATE_ON
+	}
+	return computev1.PowerState_POWER_STATE_OFF
+}
+
+// state gives what is to be made of the server:
+//
+//	ERROR                                          failed
+//	a task is going on, or a status that passes    progressing
+//	VERIFY_RESIZE                                  outdated: the new size must be confirmed
+//	flavor, power or volumes not as wanted         outdated, or progressing while a volume is being detached
+//	else                                           ready
+func (s server) state() driver.State {
+	if s.Status == "ERROR" {
+		return driver.Failed
+	}
+	if s.TaskState != "" {
+		return driver.Progressing
+	}
+	switch s.Status {
+	case "VERIFY_RESIZE":
+		return driver.Outdated
+	case "ACTIVE", "SHUTOFF":
+		return s.pending()
+	case "PAUSED", "SUSPENDED", "RESCUE", "SHELVED", "SHELVED_OFFLOADED":
+		return driver.Ready // someone put it there and can take it out again
+	default:
+		return driver.Progressing
+	}
+}
+
+// pending compares a server at rest with what its metadata wants.
+func (s server) pending() driver.State {
+	if f := s.Metadata[metadataFlavor]; f != "" && f != s.flavorName() {
+		return driver.Outdated
+	}
+	if p := s.Metadata[metadataPower]; p != "" && p != powerWord(s.power()) {
+		return driver.Outdated
+	}
+	for key, want := range s.Metadata {
+		id, ours := strings.CutPrefix(key, metadataVolume)
+		if !ours {
+			continue
+		}
+		if want == wantDetached && s.attached(id) {
+			return driver.Progressing
+		}
+		if want == wantDetached || !s.attached(id) {
+			return driver.Outdated
+		}
+	}
+	return driver.Ready
+}
+
+// powerWord gives a power state as the metadata has it.
+func powerWord(p computev1.PowerState) string {
+	if p == computev1.PowerState_POWER_STATE_OFF {
+		return "off"
+	}
+	return "on"
+}
+
+// Servers is the driver of Server.
+type Servers struct{ s *cloud.Session }
+
+// NewServers makes the driver.
+func NewServers(s *cloud.Session) *Servers { return &Servers{s} }
+
+// list reads the project's servers that fit a query.
+func (d *Servers) list(ctx context.Context, query url.Values) ([]server, error) {
+	c, err := d.s.Compute(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return cloud.List[server](ctx, c, "servers/detail", "servers", query)
+}
+
+// byIDs reads servers: one by itself, several by one list, since the service cannot filter by several ids.
+func (d *Servers) byIDs(ctx context.Context, ids []string) ([]server, error) {
+	if len(ids) == 0 {
+		return nil, ctx.Err()
+	}
+	if len(ids) == 1 {
+		s, err := d.one(ctx, ids[0])
+		if fault.Is(err, fault.NotFound) {
+			return nil, nil
+		}
+		return []server{s}, err
+	}
+	all, err := d.list(ctx, url.Values{"limit": {"1000"}})
+	return slices.DeleteFunc(all, func(s server) bool { return !slices.Contains(ids, s.ID) }), err
+}
+
+// one reads one server. The error is NotFound if it does not exist.
+func (d *Servers) one(ctx context.Context, id string) (server, error) {
+	c, err := d.s.Compute(ctx)
+	if err != nil {
+		return server{}, err
+	}
+	var s server
+	if err := servers.Get(ctx, c, id).ExtractInto(&s); err != nil {
+		return s, cloud.Fault(err, "read server %s", id)
+	}
+	if s.isGone() {
+		return s, fault.New(fault.NotFound, "server %s is deleted", id)
+	}
+	return s, nil
+}
+
+// Find implements driver.Driver: by tag where servers bear one, else among all of the project's servers.
+func (d *Servers) Find(ctx context.Context, r driver.Request[*computev1.ServerSpec]) ([]string, error) {
+	if r.Key == "" {
+		return nil, fault.New(fault.Internal, "find server: no key is given")
+	}
+	c, err := d.s.Compute(ctx)
+	if err != nil {
+		return nil, err
+	}
+	query := url.Values{"limit": {"1000"}}
+	if cloud.Minor(c) >= cloud.TagsMinor {
+		query = url.Values{"tags": {cloud.Tag(r.Key)}}
+	}
+	all, err := d.list(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, s := range all {
+		if s.Metadata[cloud.MetadataKey] == r.Key && !s.isGone() {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids, nil
+}
+
+// Create implements driver.Driver. All that the server needs is asked for in the one call, its volumes included.
+func (d *Servers) Create(ctx context.Context, r driver.Request[*computev1.ServerSpec]) (string, error) {
+	c, err := d.s.Compute(ctx)
+	if err != nil {
+		return "", err
+	}
+	opts, err := d.createOpts(ctx, c, r)
+	if err != nil {
+		return "", err
+	}
+	s, err := servers.Create(ctx, c, opts, nil).Extract()
+	if err != nil {
+		return "", cloud.Fault(err, "create server %s", r.Name)
+	}
+	return s.ID, nil
+}
+
+// Observe implements driver.Driver: one call for the servers, and one for their ports once there are any.
+func (d *Servers) Observe(ctx context.Context, ids []string) (map[string]driver.Observation[*computev1.ServerObserved], error) {
+	all, err := d.byIDs(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	var withPorts []string
+	for _, s := range all {
+		if s.Status != "BUILD" && !s.isGone() {
+			withPorts = append(withPorts, s.ID)
+		}
+	}
+	ports, err := d.ports(ctx, withPorts)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]driver.Observation[*computev1.ServerObserved], len(all))
+	for _, s := range all {
+		if !s.isGone() {
+			out[s.ID] = observation(s, ports[s.ID])
+		}
+	}
+	return out, nil
+}
+
+// observation puts together what was seen of one server.
+func observation(s server, ports []port) driver.Observation[*computev1.ServerObserved] {
+	o := driver.Observation[*computev1.ServerObserved]{State: s.state(), Observed: &computev1.ServerObserved{ServerId: s.ID, PowerState: s.power()}}
+	if o.State == driver.Failed {
+		message := s.Fault.Message
+		if message == "" {
+			message = "the cloud tells no reason"
+		}
+		o.Fault = failure(s.ID, message)
+	}
+	for _, p := range inOrder(ports, s.Addresses) {
+		i := &computev1.ServerInterface{PortId: p.ID, NetworkId: p.NetworkID, MacAddress: p.MACAddress}
+		if len(p.FixedIPs) > 0 {
+			i.Address = p.FixedIPs[0].IPAddress
+		}
+		if o.Observed.Address == "" {
+			o.Observed.Address = i.GetAddress()
+		}
+		o.Observed.Interfaces = append(o.Observed.Interfaces, i)
+	}
+	for _, v := range s.Volumes {
+		o.Observed.VolumeIds = append(o.Observed.VolumeIds, v.ID)
+	}
+	return o
+}
+
+// failure gives the cloud's own words why a server failed. Too little room and a quota that was reached late are told in
+// words only.
+func failure(id, message string) error {
+	kind := fault.Unavailable
+	lower := strings.ToLower(message)
+	if strings.Contains(lower, "no valid host") || strings.Contains(lower, "quota") || strings.Contains(lower, "exceeded") {
+		kind = fault.Quota
+	}
+	return fault.New(kind, "server %s is in status ERROR at the cloud: %s", id, message)
+}
+
+// port is a server's port, as far as the driver looks at it.
+type port struct {
+	ID             string   `json:"id"`
+	NetworkID      string   `json:"network_id"`
+	MACAddress     string   `json:"mac_address"`
+	DeviceID       string   `json:"device_id"`
+	SecurityGroups []string `json:"security_groups"`
+	FixedIPs       []struct {
+		IPAddress string `json:"ip_address"`
+	} `json:"fixed_ips"`
+}
+
+// ports reads the ports of servers, by server.
+func (d *Servers) ports(ctx context.Context, serverIDs []string) (map[string][]port, error) {
+	out := map[string][]port{}
+	if len(serverIDs) == 0 {
+		return out, nil
+	}
+	c, err := d.s.Network(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := cloud.ListByValues[port](ctx, c, "ports", "ports", "device_id", serverIDs, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range all {
+		out[p.DeviceID] = append(out[p.DeviceID], p)
+	}
+	return out, nil
+}
+
+// inOrder sorts ports as the server has its interfaces. The network service does not know that order; the compute
+// service shows it by the order in which it names the networks and their MAC addresses.
+func inOrder(ports []port, addresses json.RawMessage) []port {
+	rank := map[string]int{}
+	for i, mac := range macsOf(addresses) {
+		if _, seen := rank[mac]; !seen {
+			rank[mac] = i + 1
+		}
+	}
+	place := func(p port) int {
+		if at := rank[p.MACAddress]; at > 0 {
+			return at
+		}
+		return len(rank) + len(ports) + 1
+	}
+	sorted := slices.Clone(ports)
+	slices.SortStableFunc(sorted, func(a, b port) int { return place(a) - place(b) })
+	return sorted
+}
+
+// macsOf lists the MAC addresses in a server's addresses, an object of lists, in the order of the text. Text that cannot
+// be read has no order.
+func macsOf(addresses json.RawMessage) []string {
+	d := json.NewDecoder(bytes.NewReader(addresses))
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return nil
+	}
+	var macs []string
+	for d.More() {
+		if _, err := d.Token(); err != nil {
+			return macs
+		}
+		var list []struct {
+			MAC string `json:"OS-EXT-IPS-MAC:mac_addr"`
+		}
+		if err := d.Decode(&list); err != nil {
+			return macs
+		}
+		for _, a := range list {
+			macs = append(macs, a.MAC)
+		}
+	}
+	return macs
+}
+
+// Delete implements driver.Driver.
+func (d *Servers) Delete(ctx context.Context, id string) error {
+	c, err := d.s.Compute(ctx)
+	if err != nil {
+		return err
+	}
+	err = cloud.Fault(servers.Delete(ctx, c, id).ExtractErr(), "delete server %s", id)
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	return err
+}
+
+// ListMarked implements driver.Lister.
+func (d *Servers) ListMarked(ctx context.Context) ([]driver.Marked, error) {
+	all, err := d.list(ctx, url.Values{"limit": {"1000"}})
+	if err != nil {
+		return nil, err
+	}
+	var out []driver.Marked
+	for _, s := range all {
+		if key, name, ok := cloud.ParseMetadata(s.Metadata); ok && !s.isGone() {
+			out = append(out, driver.Marked{ID: s.ID, Key: key, Name: name})
+		}
+	}
+	return out, nil
+}
+
+// wanted is what a request asks for, with every reference resolved to the cloud's ids.
+type wanted struct {
+	flavor         flavors.Flavor
+	securityGroups []string
+	// volumes are in the order of the spec; devices gives the device's name where the spec has one.
+	volumes []string
+	devices map[string]string
+	// metadata is all that the server should bear.
+	metadata map[string]string
+}
+
+// resolve resolves what can be changed in place.
+func (d *Servers) resolve(ctx context.Context, c *gophercloud.ServiceClient, r driver.Request[*computev1.ServerSpec]) (wanted, error) {
+	w := wanted{devices: map[string]string{}, metadata: cloud.Metadata(r.Key, r.Name)}
+	if err := checkMetadata(r.Spec.GetMetadata()); err != nil {
+		return w, err
+	}
+	var err error
+	if w.flavor, err = d.s.Flavor(ctx, "spec.flavor", r.Spec.GetFlavor(), false); err != nil {
+		return w, err
+	}
+	for i, name := range r.Spec.GetSecurityGroups() {
+		id, err := cloud.Ref(r.Refs, "spec.securityGroups["+strconv.Itoa(i)+"]", name, func(g *networkv1.SecurityGroup) string { return g.GetObserved().GetSecurityGroupId() })
+		if err != nil {
+			return w, err
+		}
+		w.securityGroups = append(w.securityGroups, id)
+	}
+	for i, v := range r.Spec.GetVolumes() {
+		id, err := cloud.Ref(r.Refs, "spec.volumes["+strconv.Itoa(i)+"].volume", v.GetVolume(), func(v *storagev1.Volume) string { return v.GetObserved().GetVolumeId() })
+		if err != nil {
+			return w, err
+		}
+		w.volumes = append(w.volumes, id)
+		w.devices[id] = v.GetDevice()
+		w.metadata[metadataVolume+id] = wantAttached
+	}
+	for k, v := range r.Spec.GetMetadata() {
+		w.metadata[k] = v
+	}
+	w.metadata[metadataPower] = powerWord(r.Spec.GetPowerState())
+	w.metadata[metadataFlavor] = w.flavor.Name
+	if cloud.Minor(c) < embeddedFlavorMinor {
+		w.metadata[metadataFlavor] = w.flavor.ID
+	}
+	return w, nil
+}
+
+// checkMetadata refuses keys that are Weft's own. The error is Invalid.
+func checkMetadata(metadata map[string]string) error {
+	for k := range metadata {
+		if strings.HasPrefix(k, cloud.MetadataPrefix) {
+			return fault.InField("spec.metadata."+k, "keys that begin with %q are Weft's own; choose another", cloud.MetadataPrefix)
+		}
+	}
+	return nil
+}

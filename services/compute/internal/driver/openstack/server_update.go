@@ -1,0 +1,178 @@
+package openstack
+
+import (
+	"context"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/volumeattach"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
+
+	"github.com/weftcloud/weft/pkg/driver"
+	"github.com/weftcloud/weft/pkg/fault"
+	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
+
+	cloud "github.com/weftcloud/weft/pkg/cloud/openstack"
+)
+
+// Update implements driver.Driver. What is wanted is written into the metadata first; from then on Observe tells that the
+// server is outdated until all of it is real, however often Update stops half way. Security groups and volumes follow,
+// which need no waiting. Of resizing, confirming and switching the power only one is begun per call, since the server is
+// busy with it afterwards.
+func (d *Servers) Update(ctx context.Context, id string, r driver.Request[*computev1.ServerSpec]) error {
+	s, err := d.one(ctx, id)
+	if err != nil {
+		return err
+	}
+	c, err := d.s.Compute(ctx)
+	if err != nil {
+		return err
+	}
+	w, err := d.resolve(ctx, c, r)
+	if err != nil {
+		return err
+	}
+	if s.Status == "VERIFY_RESIZE" { // until the resize is over, the service refuses every other change
+		return cloud.Fault(step(ctx, c, s, w), "update server %s", r.Name)
+	}
+	if err := updateMetadata(ctx, c, s, w.metadata); err != nil {
+		return cloud.Fault(err, "update metadata of server %s", r.Name)
+	}
+	if err := d.updateSecurityGroups(ctx, id, w.securityGroups); err != nil {
+		return cloud.Fault(err, "update security groups of server %s", r.Name)
+	}
+	if err := updateVolumes(ctx, c, s, w); err != nil {
+		return cloud.Fault(err, "update volumes of server %s", r.Name)
+	}
+	return cloud.Fault(step(ctx, c, s, w), "update server %s", r.Name)
+}
+
+// updateMetadata brings the metadata to what is wanted. A volume that is no longer wanted is noted as to be detached
+// while it is attached, and forgotten afterwards.
+func updateMetadata(ctx context.Context, c *gophercloud.ServiceClient, s server, want map[string]string) error {
+	set, remove := metadataDiff(s, want)
+	if len(set) > 0 {
+		if _, err := servers.UpdateMetadata(ctx, c, s.ID, servers.MetadataOpts(set)).Extract(); err != nil {
+			return err
+		}
+	}
+	for _, key := range remove {
+		err := cloud.Fault(servers.DeleteMetadatum(ctx, c, s.ID, key).ExtractErr(), "delete %s", key)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// metadataDiff tells which metadata to set and which to remove.
+func metadataDiff(s server, want map[string]string) (set map[string]string, remove []string) {
+	set = map[string]string{}
+	for key, value := range want {
+		if have, ok := s.Metadata[key]; !ok || have != value {
+			set[key] = value
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.Metadata)) {
+		if _, wanted := want[key]; wanted {
+			continue
+		}
+		volumeID, isVolume := strings.CutPrefix(key, metadataVolume)
+		switch {
+		case isVolume && s.attached(volumeID):
+			if s.Metadata[key] != wantDetached {
+				set[key] = wantDetached
+			}
+		case isVolume || !strings.HasPrefix(key, cloud.MetadataPrefix):
+			remove = append(remove, key)
+		}
+	}
+	return set, remove
+}
+
+// updateSecurityGroups brings the groups of all of the server's ports to what is wanted; none means the default group.
+func (d *Servers) updateSecurityGroups(ctx context.Context, id string, want []string) error {
+	c, err := d.s.Network(ctx)
+	if err != nil {
+		return err
+	}
+	byServer, err := d.ports(ctx, []string{id})
+	if err != nil {
+		return err
+	}
+	if len(want) == 0 && len(byServer[id]) > 0 {
+		defaults, err := cloud.List[struct{ ID string }](ctx, c, "security-groups", "security_groups", url.Values{"name": {"default"}, "project_id": {d.s.ProjectID}})
+		if err != nil {
+			return err
+		}
+		for _, g := range defaults {
+			want = append(want, g.ID)
+		}
+	}
+	slices.Sort(want)
+	for _, p := range byServer[id] {
+		have := slices.Sorted(slices.Values(p.SecurityGroups))
+		if slices.Equal(have, want) {
+			continue
+		}
+		if _, err := ports.Update(ctx, c, p.ID, ports.UpdateOpts{SecurityGroups: &want}).Extract(); err != nil {
+			return cloud.Fault(err, "of port %s", p.ID)
+		}
+	}
+	return nil
+}
+
+// updateVolumes detaches the volumes of ours that are no longer wanted and attaches those that are missing.
+func updateVolumes(ctx context.Context, c *gophercloud.ServiceClient, s server, w wanted) error {
+	for _, key := range slices.Sorted(maps.Keys(s.Metadata)) {
+		id, ours := strings.CutPrefix(key, metadataVolume)
+		if !ours || slices.Contains(w.volumes, id) || !s.attached(id) {
+			continue
+		}
+		err := cloud.Fault(volumeattach.Delete(ctx, c, s.ID, id).ExtractErr(), "detach volume %s", id)
+		// a volume that is being detached already is refused as a conflict: Observe tells when it is done
+		if err != nil && !fault.Is(err, fault.NotFound) && (!fault.Is(err, fault.Conflict) || s.Metadata[key] != wantDetached) {
+			return err
+		}
+	}
+	for _, id := range w.volumes {
+		if s.attached(id) {
+			continue
+		}
+		if _, err := volumeattach.Create(ctx, c, s.ID, volumeattach.CreateOpts{VolumeID: id, Device: w.devices[id]}).Extract(); err != nil {
+			return cloud.Fault(err, "attach volume %s", id)
+		}
+	}
+	return nil
+}
+
+// step begins the one change that keeps the server busy: a resize that is at its end is confirmed, or reverted if
+// another flavor is wanted by now; then the size, then the power. A server that is busy is a Conflict, if something is
+// left to do.
+func step(ctx context.Context, c *gophercloud.ServiceClient, s server, w wanted) error {
+	sized := s.flavorName() == w.metadata[metadataFlavor]
+	if s.Status == "VERIFY_RESIZE" && s.TaskState == "" {
+		if sized {
+			return cloud.Fault(servers.ConfirmResize(ctx, c, s.ID).ExtractErr(), "confirm the resize")
+		}
+		return cloud.Fault(servers.RevertResize(ctx, c, s.ID).ExtractErr(), "revert the resize")
+	}
+	powered := powerWord(s.power()) == w.metadata[metadataPower]
+	if sized && powered {
+		return nil
+	}
+	if s.TaskState != "" || s.Status != "ACTIVE" && s.Status != "SHUTOFF" {
+		return fault.New(fault.Conflict, "the server is busy: status %s, task %s", s.Status, s.TaskState)
+	}
+	if !sized {
+		return cloud.Fault(servers.Resize(ctx, c, s.ID, servers.ResizeOpts{FlavorRef: w.flavor.ID}).ExtractErr(), "resize to %s", w.flavor.Name)
+	}
+	if w.metadata[metadataPower] == "off" {
+		return cloud.Fault(servers.Stop(ctx, c, s.ID).ExtractErr(), "stop")
+	}
+	return cloud.Fault(servers.Start(ctx, c, s.ID).ExtractErr(), "start")
+}
