@@ -34,7 +34,7 @@ type Harness[S, O proto.Message] struct {
 	AbsentID string
 	// Wait passes the time between two looks at the provider; nil waits for half a second.
 	Wait func()
-	// Patience is how long an object may take to become ready or to go; 0 means two minutes.
+	// Patience is how long an object may take to become ready or to go; 0 means five minutes.
 	Patience time.Duration
 	// Identity says why the kind's objects bear no key; empty if they do. Find is then not asked for other keys, and two
 	// objects of one name are not made.
@@ -47,7 +47,7 @@ func Run[S, O proto.Message](t *testing.T, h Harness[S, O]) {
 		h.Wait = func() { time.Sleep(500 * time.Millisecond) } // the other side is a real process with a clock of its own
 	}
 	if h.Patience == 0 {
-		h.Patience = 2 * time.Minute
+		h.Patience = 5 * time.Minute
 	}
 	s := suite[S, O]{h}
 	t.Run("absent", s.absent)
