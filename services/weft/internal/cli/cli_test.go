@@ -161,3 +161,44 @@ func TestExitCodes(t *testing.T) {
 		})
 	}
 }
+
+// cancelling is a terminal at which a person presses Ctrl-C as soon as they see a word.
+type cancelling struct {
+	text   strings.Builder
+	word   string
+	cancel func()
+}
+
+// Write writes, and cancels when the word is seen.
+func (c *cancelling) Write(p []byte) (int, error) {
+	n, err := c.text.Write(p)
+	if strings.Contains(c.text.String(), c.word) {
+		c.cancel()
+	}
+	return n, err
+}
+
+func TestCancelLeavesTheOperation(t *testing.T) {
+	dir := t.TempDir()
+	stop, err := startInstallation(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	for _, terminal := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		errs := &cancelling{word: "creating", cancel: cancel}
+		var out strings.Builder
+		code := Execute(ctx, Process{
+			Args: []string{"--context", filepath.Join(dir, "context.yaml"), "apply", "-f", "-", "--wait"}, In: strings.NewReader("name: slow # hangs"),
+			Out: &out, Err: errs, ErrIsTerminal: terminal, Now: time.Now, Getenv: func(string) string { return "" }, Size: func() (int, int) { return 80, 24 },
+		})
+		if code != exitFailed || out.Len() > 0 || !strings.Contains(errs.text.String(), "weft ops cancel apply-slow") {
+			t.Errorf("terminal %v: code %d, standard output %q, standard error %q", terminal, code, out.String(), errs.text.String())
+		}
+		if got := strings.Contains(errs.text.String(), "⠋"); got != terminal {
+			t.Errorf("terminal %v: spinner drawn: %v", terminal, got)
+		}
+	}
+}

@@ -29,7 +29,7 @@ import (
 
 // installation is a fake of everything behind the front door. It keeps resources of all kinds, written by their
 // standard methods, and stacks whose documents it judges by what stands in them: a document with "debian" is refused,
-// one with "breaks" fails while it is applied.
+// one with "breaks" fails while it is applied, one with "hangs" is never done.
 type installation struct {
 	orchestratorv1.UnimplementedStackServiceServer
 	orchestratorv1.UnimplementedOperationServiceServer
@@ -250,6 +250,10 @@ func (f *installation) ApplyStack(_ context.Context, r *orchestratorv1.ApplyStac
 		f.operations[op] = brokenOperation(op, stack.Name)
 		return &longrunningpb.Operation{Name: op}, nil
 	}
+	if strings.Contains(r.GetDocument(), "hangs") {
+		f.operations[op] = sampleOperation(op, stack.Name, orchestratorv1.Action_ACTION_APPLY)[:1]
+		return &longrunningpb.Operation{Name: op}, nil
+	}
 	f.stacks[stack.Name] = stack
 	f.operations[op] = sampleOperation(op, stack.Name, orchestratorv1.Action_ACTION_APPLY)
 	return &longrunningpb.Operation{Name: op}, nil
@@ -312,6 +316,9 @@ func (f *installation) GetOperation(_ context.Context, r *longrunningpb.GetOpera
 	}
 	op := done(response)
 	op.Name = r.GetName()
+	if last.GetState() == orchestratorv1.OperationState_OPERATION_STATE_RUNNING {
+		op.Done, op.Result = false, nil
+	}
 	if last.GetFault() != nil {
 		op.Result = &longrunningpb.Operation_Error{Error: status.Convert(fault.Status(fault.FromProto(last.GetFault()))).Proto()}
 	}

@@ -41,7 +41,9 @@ Arguments are seen by everyone on this machine: give what must stay secret by --
 				if err != nil {
 					return err
 				}
-				return a.print(op, func() string { return fmt.Sprintf("%s secret %s\n", a.style(a.p.OutIsTerminal).green("ready:"), args[0]) })
+				return a.print(op, func() string {
+					return fmt.Sprintf("%s secret %s\n", a.style(a.p.OutIsTerminal).green("ready:"), args[0])
+				})
 			})
 		},
 	}
