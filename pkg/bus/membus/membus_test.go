@@ -145,8 +145,8 @@ func TestSameSeedSameFates(t *testing.T) {
 func TestFullQueueThrottles(t *testing.T) {
 	b := membus.New()
 	m := command("")
-	m.Data = make([]byte, 1<<29)
-	for range 2 {
+	m.Data = make([]byte, 1<<26)
+	for range 16 {
 		if err := b.Publish(t.Context(), m); err != nil {
 			t.Fatalf("Publish into a queue with room: %v", err)
 		}

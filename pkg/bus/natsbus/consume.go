@@ -34,7 +34,7 @@ type consumption struct {
 	batch   int
 	running sync.WaitGroup
 	held    atomic.Int64 // deliveries that are dealt with or held here
-	remake  bool         // delete the durable consumer before it is used again
+	remake  atomic.Bool  // delete the durable consumer before it is used again
 }
 
 // Consume implements bus.Bus.
@@ -66,8 +66,7 @@ func (b *Bus) Consume(ctx context.Context, queue bus.Queue, concurrency int, han
 
 // session makes sure that the durable consumer is there and deals with what it gives, until it breaks or ctx ends.
 func (c *consumption) session(ctx context.Context) error {
-	if c.remake {
-		c.remake = false
+	if c.remake.Swap(false) {
 		if err := c.js.DeleteConsumer(ctx, c.queue.Stream, c.queue.Name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return fault.Wrap(faultOf(err), "delete the silent consumer %s", c.queue.Name)
 		}
@@ -215,7 +214,7 @@ func (c *consumption) watch(ctx context.Context, consumer jetstream.Consumer, st
 			silent++
 		}
 		if silent > 2 {
-			c.remake = true
+			c.remake.Store(true)
 			stop(errSilent)
 			return
 		}
