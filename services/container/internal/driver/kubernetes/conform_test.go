@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"github.com/weftcloud/weft/pkg/driver/drivertest"
 	"github.com/weftcloud/weft/pkg/fault"
 	containerv1 "github.com/weftcloud/weft/proto/gen/weft/container/v1"
+	"github.com/weftcloud/weft/services/sandbox"
 )
 
 // peer is a cluster that tests run against, reached through a door that can be shut.
@@ -30,20 +32,51 @@ type peer struct {
 	door    *door
 	// image is one that the nodes have and that runs until it is stopped.
 	image string
+	// wait passes the time between two looks; nil means the suite's own.
+	wait func()
 }
 
-// peers runs a test against every cluster that there is: the one of KUBECONFIG, if it is set.
+// peers runs a test against every cluster that there is: the simulated one always, the one of KUBECONFIG if it is set.
 func peers(t *testing.T, test func(t *testing.T, p *peer)) {
 	t.Helper()
-	path := os.Getenv("KUBECONFIG")
-	if path == "" {
-		t.Skip("KUBECONFIG is not set: there is no real cluster to run against")
-	}
-	text, err := os.ReadFile(path)
+	t.Run("sandbox", func(t *testing.T) {
+		p := connect(t, startSandbox(t))
+		p.wait = func() { time.Sleep(20 * time.Millisecond) } // it has a clock and a scheduler of its own
+		test(t, p)
+	})
+	t.Run("real", func(t *testing.T) {
+		path := os.Getenv("KUBECONFIG")
+		if path == "" {
+			t.Skip("KUBECONFIG is not set: there is no real cluster to run against")
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test(t, connect(t, text))
+	})
+}
+
+// startSandbox starts simulated clouds for as long as the test runs, and gives the kubeconfig of their cluster.
+func startSandbox(t *testing.T) []byte {
+	t.Helper()
+	s, err := sandbox.New(sandbox.Config{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Run("real", func(t *testing.T) { test(t, connect(t, text)) })
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run sandbox: %v", err)
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("close sandbox: %v", err)
+		}
+	})
+	return s.Kubeconfig()
 }
 
 // connect opens a session through a door.
@@ -212,7 +245,7 @@ func workloadSpec(namespace, image string) *containerv1.WorkloadSpec {
 func TestWorkloadConforms(t *testing.T) {
 	peers(t, func(t *testing.T, p *peer) {
 		drivertest.Run(t, drivertest.Harness[*containerv1.WorkloadSpec, *containerv1.WorkloadObserved]{
-			Driver: p.workloads(), AbsentID: absent, Outage: p.outage,
+			Driver: p.workloads(), AbsentID: absent, Outage: p.outage, Wait: p.wait,
 			Name: func(id string) string { return "tenants/conform/workloads/shop." + id },
 			Spec: func(t *testing.T) (*containerv1.WorkloadSpec, driver.Refs) {
 				return workloadSpec(p.namespace(t), p.image), nil
@@ -332,7 +365,7 @@ func TestManifestConforms(t *testing.T) {
 	peers(t, func(t *testing.T, p *peer) {
 		suffixes := map[string]string{} // by namespace
 		drivertest.Run(t, drivertest.Harness[*containerv1.ManifestSpec, *containerv1.ManifestObserved]{
-			Driver: p.manifests(), AbsentID: absent, Outage: p.outage,
+			Driver: p.manifests(), AbsentID: absent, Outage: p.outage, Wait: p.wait,
 			Name: func(id string) string { return "tenants/conform/manifests/shop." + id },
 			Spec: func(t *testing.T) (*containerv1.ManifestSpec, driver.Refs) {
 				ns := p.namespace(t)

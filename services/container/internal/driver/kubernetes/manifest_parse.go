@@ -38,7 +38,7 @@ type chunk struct {
 	number, line int
 }
 
-// split cuts a text at the lines that separate documents. Documents without content are left out, but counted.
+// split cuts a text at the lines that separate documents. Documents without content are left out and not counted.
 func split(text string) []chunk {
 	var out []chunk
 	current, number, start := []string{}, 1, 1
@@ -54,16 +54,13 @@ func split(text string) []chunk {
 		}
 		if !blank {
 			out = append(out, chunk{text: body, number: number, line: start + first})
+			number++
 		}
 		current, start = current[:0], next
 	}
 	for i, line := range strings.Split(text, "\n") {
 		if line == "---" || strings.HasPrefix(line, "--- ") || strings.HasPrefix(line, "---\r") || strings.HasPrefix(line, "---\t") {
-			if len(current) > 0 && strings.TrimSpace(strings.Join(current, "")) != "" {
-				flush(i + 2)
-				number++
-			}
-			current, start = current[:0], i+2
+			flush(i + 2)
 			if rest := strings.TrimSpace(strings.TrimPrefix(line, "---")); rest != "" && !strings.HasPrefix(rest, "#") {
 				current, start = append(current, rest), i+1
 			}
@@ -71,7 +68,7 @@ func split(text string) []chunk {
 		}
 		current = append(current, line)
 	}
-	flush(0)
+	flush(len(text))
 	return out
 }
 
