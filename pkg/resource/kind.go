@@ -181,7 +181,8 @@ func (k *Kind) Qualify(tenant, value string) (string, error) {
 	if n.Collection != k.Collection {
 		return "", fault.New(fault.Invalid, "%s is no %s", value, k.Name)
 	}
-	if k.Tenanted && n.Tenant != tenant {
+	// What is no tenant's, e.g. a cloud, may refer to any.
+	if k.Tenanted && tenant != "" && n.Tenant != tenant {
 		return "", fault.New(fault.Invalid, "%s belongs to another tenant", value)
 	}
 	return value, nil

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 
@@ -80,7 +81,9 @@ func New(deps Deps) (*Orchestrator, error) {
 	}}
 	o.stacks = &stack.Server{
 		Engine: o.engine, Kinds: o.kinds, Peers: deps.Peers, Now: deps.Now, NewKey: func() string { return uuid.Must(uuid.NewV7()).String() },
-		Tenant: o.tenantExists, Describe: o.ops.Describe,
+		Tenant: o.tenantExists, Describe: o.ops.Describe, Own: func(ctx context.Context, name string) (proto.Message, error) {
+			return o.own.Resolve(ctx, name, "")
+		},
 	}
 	return o, nil
 }

@@ -36,6 +36,8 @@ type Server struct {
 	NewKey func() string
 	// Tenant tells whether a tenant exists.
 	Tenant func(ctx context.Context, tenant string) error
+	// Own finds a resource of the orchestrator's own kinds; NotFound if there is none.
+	Own func(ctx context.Context, name string) (proto.Message, error)
 	// Describe gives a saga as an operation.
 	Describe func(ctx context.Context, p *orchestratorv1.SagaPlan, s *orchestratorv1.SagaState) (*longrunningpb.Operation, error)
 }

@@ -114,6 +114,9 @@ func (s *Server) lookup(ctx context.Context, name string) (proto.Message, error)
 }
 
 func (s *Server) resolve(ctx context.Context, kind *resource.Kind, name, key string) (proto.Message, error) {
+	if kind.Service == "orchestrator" {
+		return s.Own(ctx, name)
+	}
 	client, err := s.participant(kind.Service)
 	if err != nil {
 		return nil, err
