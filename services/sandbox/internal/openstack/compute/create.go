@@ -204,7 +204,7 @@ func (s *Service) createServer(r *rest.Request) (*rest.Response, error) {
 	if made := slices.DeleteFunc(slices.Clone(template.Networks), func(a network.Attachment) bool { return a.Port != "" }); !s.networks.RoomForPorts(r.Token.ProjectID, len(made)*highest) {
 		return nil, rest.Errorf(http.StatusForbidden, "", "Maximum number of ports exceeded")
 	}
-	if err := s.reserveDisks(r, template); err != nil {
+	if err := s.checkDisks(r, template, highest); err != nil {
 		return nil, err
 	}
 	var first *Server
@@ -260,6 +260,7 @@ func (s *Service) launch(r *rest.Request, template *Server, i, n int) *Server {
 	v.Number = s.number
 	v.VMState, v.TaskState = "building", "scheduling"
 	s.count(&v, 1)
+	s.reserveDisks(r.Now, &v)
 	s.plan(r.Now, &v,
 		Step{At: s.at(r.Now, "server.active", 20), VM: "building", Task: "block_device_mapping", Do: "network"},
 		Step{At: s.at(r.Now, "server.active", 50), VM: "building", Task: "spawning"},
@@ -525,11 +526,14 @@ func nameDevices(v *Server) {
 	}
 }
 
-// reserveDisks takes the existing volumes of the request at once, as the API does.
-func (s *Service) reserveDisks(r *rest.Request, v *Server) error {
+// checkDisks says whether the existing volumes of the request can be taken.
+func (s *Service) checkDisks(r *rest.Request, v *Server, n int) error {
 	for _, d := range v.Disks {
 		if d.Volume == "" {
 			continue
+		}
+		if n > 1 {
+			return bad("Volume attachment is only supported for a single server: max_count must be 1.")
 		}
 		vol := s.volumes.Find(r.Token, d.Volume)
 		if vol.Status != "available" {
@@ -537,6 +541,16 @@ func (s *Service) reserveDisks(r *rest.Request, v *Server) error {
 		}
 	}
 	return nil
+}
+
+// reserveDisks takes the existing volumes at once, as the API does; the build takes the rest.
+func (s *Service) reserveDisks(now time.Time, v *Server) {
+	for i := range v.Disks {
+		d := &v.Disks[i]
+		if vol := s.volumes.Find(&v.Caller, d.Volume); vol != nil {
+			d.Attachment = s.volumes.Reserve(now, vol, v.ID, d.Device, s.at(now, "server.active", 100))
+		}
+	}
 }
 
 // Quotas.

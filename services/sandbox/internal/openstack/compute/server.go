@@ -212,17 +212,16 @@ func (s *Service) deleteServer(r *rest.Request) (*rest.Response, error) {
 
 // Lists.
 
-// listWords are what a list may be asked for; the value tells who may.
-var listWords = map[string]bool{
-	"name": true, "status": true, "flavor": true, "image": true, "changes-since": true, "changes-before": true, "ip": true, "ip6": true, "tags": true, "tags-any": true,
-	"not-tags": true, "not-tags-any": true, "limit": true, "marker": true, "sort_key": true, "sort_dir": true, "all_tenants": true, "uuid": true, "reservation_id": true, "key_name": true,
-	"availability_zone": true, "config_drive": true, "deleted": true, "project_id": true, "tenant_id": true, "user_id": true, "host": true, "hostname": true, "metadata": true,
-	"vm_state": true, "task_state": true, "power_state": true, "locked": true, "description": true, "access_ip_v4": true, "access_ip_v6": true, "launched_at": true, "terminated_at": true,
-	"created_at": true, "updated_at": true, "progress": true, "root_device_name": true, "launch_index": true, "display_name": true, "soft_deleted": true, "node": true,
-	"auto_disk_config": true, "instance_type_id": true, "kernel_id": true, "ramdisk_id": true, "image_ref": true, "block_device_mapping": true, "services": true, "system_metadata": true,
-	"security_groups": true, "pci_devices": true, "info_cache": true, "disable_terminate": true, "display_description": true, "cell_name": true, "cleaned": true, "hidden": true, "internal_id": true,
-	"locked_by": true, "shutdown_terminate": true, "vm_mode": true, "ephemeral_gb": true, "root_gb": true, "memory_mb": true, "vcpus": true, "os_type": true, "architecture": true, "user_data": true, "default_ephemeral_device": true, "default_swap_device": true,
-}
+// listWords are what a list may be asked for. Those that are no filter of the caller's are ignored, as in Nova.
+var listWords = strings.Fields(`
+	name status flavor image changes-since changes-before ip ip6 tags tags-any not-tags not-tags-any limit marker sort_key
+	sort_dir all_tenants uuid reservation_id key_name availability_zone config_drive deleted project_id tenant_id user_id
+	host hostname metadata vm_state task_state power_state locked description access_ip_v4 access_ip_v6 launched_at
+	terminated_at created_at updated_at progress root_device_name launch_index display_name soft_deleted node
+	auto_disk_config instance_type_id kernel_id ramdisk_id image_ref block_device_mapping services system_metadata
+	security_groups pci_devices info_cache disable_terminate display_description cell_name cleaned hidden internal_id
+	locked_by shutdown_terminate vm_mode ephemeral_gb root_gb memory_mb vcpus os_type architecture user_data
+	default_ephemeral_device default_swap_device`)
 
 var sortKeys = map[string]func(*Server) string{
 	"display_name": func(v *Server) string { return v.Name }, "uuid": func(v *Server) string { return v.ID },
@@ -259,7 +258,7 @@ func (s *Service) readFilter(r *rest.Request) (*filter, error) {
 	f := &filter{r: r}
 	q := r.Query
 	for name := range q {
-		if !listWords[name] && !strings.HasPrefix(name, "_") {
+		if !slices.Contains(listWords, name) && !strings.HasPrefix(name, "_") {
 			return nil, bad("'%s' does not match any of the regexes: '^_'", name)
 		}
 	}

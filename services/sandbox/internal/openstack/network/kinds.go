@@ -78,9 +78,19 @@ func lister[T any, P interface {
 	}
 }
 
+// byOwner are the filters that the index of owners answers.
+var byOwner = map[string]int{"project_id": byProject, "tenant_id": byProject}
+
 func (s *Service) allKinds() map[string]*kind {
-	projects := map[string]int{"project_id": byProject, "tenant_id": byProject}
-	network := &kind{
+	out := map[string]*kind{}
+	for _, k := range []*kind{s.networkKind(), s.subnetKind(), s.portKind(), s.routerKind(), s.groupKind(), s.ruleKind(), s.floatKind()} {
+		out[k.one] = k
+	}
+	return out
+}
+
+func (s *Service) networkKind() *kind {
+	return &kind{
 		one: "network", many: "networks", notFound: missing("NetworkNotFound", "Network %s could not be found."),
 		get: getter[Network](s.networks), list: lister[Network](s.networks, nil), put: putter[Network](s.networks),
 		view: s.viewNetwork, create: s.createNetwork, update: s.updateNetwork, remove: s.removeNetwork,
@@ -92,7 +102,10 @@ func (s *Service) allKinds() map[string]*kind {
 			"provider:network_type": admin, "provider:physical_network": admin, "provider:segmentation_id": admin,
 		}),
 	}
-	subnet := &kind{
+}
+
+func (s *Service) subnetKind() *kind {
+	return &kind{
 		one: "subnet", many: "subnets", notFound: missing("SubnetNotFound", "Subnet %s could not be found."),
 		get: getter[Subnet](s.subnets), put: putter[Subnet](s.subnets),
 		list: lister[Subnet](s.subnets, map[string]int{"network_id": byNetwork}),
@@ -108,7 +121,10 @@ func (s *Service) allKinds() map[string]*kind {
 			"service_types": anyRW, "segment_id": {form: "any", post: true}, "shared": {form: "bool"},
 		}),
 	}
-	port := &kind{
+}
+
+func (s *Service) portKind() *kind {
+	return &kind{
 		one: "port", many: "ports", notFound: missing("PortNotFound", "Port %s could not be found."),
 		get: getter[Port](s.ports), put: putter[Port](s.ports),
 		list: lister[Port](s.ports, map[string]int{"device_id": byDevice, "network_id": byNetwork}),
@@ -124,22 +140,31 @@ func (s *Service) allKinds() map[string]*kind {
 			"qos_policy_id": anyRW, "qos_network_policy_id": seen, "resource_request": seen, "propagate_uplink_status": anyRW, "ip_allocation": seen, "numa_affinity_policy": anyRW,
 		}),
 	}
-	router := &kind{
+}
+
+func (s *Service) routerKind() *kind {
+	return &kind{
 		one: "router", many: "routers", notFound: missing("RouterNotFound", "Router %s could not be found"),
-		get: getter[Router](s.routers), list: lister[Router](s.routers, projects), put: putter[Router](s.routers),
+		get: getter[Router](s.routers), list: lister[Router](s.routers, byOwner), put: putter[Router](s.routers),
 		view: s.viewRouter, create: s.createRouter, update: s.updateRouter, remove: s.removeRouter,
 		attrs: withStandard(map[string]attribute{
 			"name": text, "admin_state_up": flag, "external_gateway_info": anyRW, "routes": {form: "any", put: true, nofilter: true}, "status": seen, "flavor_id": {form: "any", post: true},
 			"distributed": admin, "ha": admin, "availability_zone_hints": {form: "list", post: true}, "availability_zones": {form: "list", nofilter: true},
 		}),
 	}
-	group := &kind{
+}
+
+func (s *Service) groupKind() *kind {
+	return &kind{
 		one: "security_group", many: "security_groups", notFound: missing("SecurityGroupNotFound", "Security group %s does not exist"),
-		get: getter[Group](s.groups), put: putter[Group](s.groups), list: lister[Group](s.groups, projects),
+		get: getter[Group](s.groups), put: putter[Group](s.groups), list: lister[Group](s.groups, byOwner),
 		view: s.viewGroup, create: s.createGroup, update: s.updateGroup, remove: s.removeGroup,
 		attrs: withStandard(map[string]attribute{"name": text, "stateful": flag, "security_group_rules": {form: "list", nofilter: true}, "shared": {form: "bool"}}),
 	}
-	rule := &kind{
+}
+
+func (s *Service) ruleKind() *kind {
+	return &kind{
 		one: "security_group_rule", many: "security_group_rules", notFound: missing("SecurityGroupRuleNotFound", "Security group rule %s does not exist"),
 		get: getter[Rule](s.rules), put: putter[Rule](s.rules), list: lister[Rule](s.rules, map[string]int{"security_group_id": byNetwork}),
 		view: s.viewRule, create: s.createRule, remove: s.removeRule,
@@ -149,7 +174,10 @@ func (s *Service) allKinds() map[string]*kind {
 			"remote_address_group_id": {form: "id", post: true}, "normalized_cidr": seen,
 		}),
 	}
-	float := &kind{
+}
+
+func (s *Service) floatKind() *kind {
+	return &kind{
 		one: "floatingip", many: "floatingips", notFound: missing("FloatingIPNotFound", "Floating IP %s could not be found"),
 		get: getter[FloatingIP](s.floats), put: putter[FloatingIP](s.floats),
 		list: lister[FloatingIP](s.floats, map[string]int{"floating_network_id": byNetwork, "project_id": byProject, "tenant_id": byProject}),
@@ -160,11 +188,6 @@ func (s *Service) allKinds() map[string]*kind {
 			"port_details": {form: "any", nofilter: true}, "port_forwardings": {form: "any", nofilter: true}, "dns_name": {form: "string", post: true}, "dns_domain": {form: "string", post: true},
 		}),
 	}
-	out := map[string]*kind{}
-	for _, k := range []*kind{network, subnet, port, router, group, rule, float} {
-		out[k.one] = k
-	}
-	return out
 }
 
 // versions answers the root of the endpoint.

@@ -448,6 +448,9 @@ func (s *Service) renewDHCP(now time.Time, network string) {
 		}
 		return
 	}
+	if port != nil && slices.EqualFunc(port.FixedIPs, want, func(ip FixedIP, subnet string) bool { return ip.Subnet == subnet }) {
+		return
+	}
 	if port == nil {
 		port = &Port{
 			Standard: Standard{ID: rest.NewID(), Project: n.Project, CreatedAt: now.Truncate(time.Second), UpdatedAt: now.Truncate(time.Second), Revision: 1, Status: "DOWN"},

@@ -227,9 +227,8 @@ func (s *Service) restore() {
 	for id, n := range s.subnets.All() {
 		s.used[id] = newPool(n)
 	}
-	for id, p := range s.ports.All() {
+	for _, p := range s.ports.All() {
 		s.occupy(p)
-		_ = id
 	}
 	for _, n := range s.networks.All() {
 		s.segment = max(s.segment, n.Segment)
