@@ -28,6 +28,7 @@ func TestFault(t *testing.T) {
 	}{
 		"nova bad request":       {status: 400, body: `{"badRequest": {"code": 400, "message": "Can not find requested image"}}`, kind: fault.Invalid, text: "Can not find requested image"},
 		"cinder volume in use":   {status: 400, body: `{"badRequest": {"code": 400, "message": "Invalid volume: Volume status must be available or error and must not be migrating, attached."}}`, kind: fault.Conflict},
+		"nova resize confirmed":  {status: 400, body: `{"badRequest": {"code": 400, "message": "Instance has not been resized."}}`, kind: fault.Conflict},
 		"token refused":          {status: 401, body: `{"error": {"code": 401, "message": "The request you have made requires authentication.", "title": "Unauthorized"}}`, kind: fault.Denied, text: "requires authentication"},
 		"nova quota":             {status: 403, body: `{"forbidden": {"code": 403, "message": "Quota exceeded for cores: Requested 4, but already used 20 of 20 cores"}}`, kind: fault.Quota, text: "20 of 20 cores"},
 		"policy":                 {status: 403, body: `{"NeutronError": {"type": "PolicyNotAuthorized", "message": "rule:get_x is disallowed by policy", "detail": ""}}`, kind: fault.Denied, text: "PolicyNotAuthorized"},

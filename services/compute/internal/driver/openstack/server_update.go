@@ -156,10 +156,7 @@ func updateVolumes(ctx context.Context, c *gophercloud.ServiceClient, s server, 
 func step(ctx context.Context, c *gophercloud.ServiceClient, s server, w wanted) error {
 	sized := s.flavorName() == w.metadata[metadataFlavor]
 	if s.Status == "VERIFY_RESIZE" && s.TaskState == "" {
-		if sized {
-			return cloud.Fault(servers.ConfirmResize(ctx, c, s.ID).ExtractErr(), "confirm the resize")
-		}
-		return cloud.Fault(servers.RevertResize(ctx, c, s.ID).ExtractErr(), "revert the resize")
+		return endResize(ctx, c, s.ID, sized)
 	}
 	powered := powerWord(s.power()) == w.metadata[metadataPower]
 	if sized && powered {
@@ -175,4 +172,18 @@ func step(ctx context.Context, c *gophercloud.ServiceClient, s server, w wanted)
 		return cloud.Fault(servers.Stop(ctx, c, s.ID).ExtractErr(), "stop")
 	}
 	return cloud.Fault(servers.Start(ctx, c, s.ID).ExtractErr(), "start")
+}
+
+// endResize confirms a resize, or reverts it. The service shows nothing of a confirmation that is going on, and refuses
+// a second one as a conflict: Observe tells when the first is done.
+func endResize(ctx context.Context, c *gophercloud.ServiceClient, id string, confirm bool) error {
+	end, what := servers.RevertResize, "revert the resize"
+	if confirm {
+		end, what = servers.ConfirmResize, "confirm the resize"
+	}
+	err := cloud.Fault(end(ctx, c, id).ExtractErr(), "%s", what)
+	if fault.Is(err, fault.Conflict) {
+		return nil
+	}
+	return err
 }
