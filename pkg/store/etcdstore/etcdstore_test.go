@@ -136,17 +136,21 @@ func BenchmarkTxn(b *testing.B) {
 					b.Error(err)
 				}
 			}()
-			epoch, err := s.Txn(b.Context(), nil, []store.Op{{Key: "owner-" + name}})
+			if _, err := s.Txn(b.Context(), nil, []store.Op{{Key: "owner"}}); err != nil {
+				b.Fatal(err)
+			}
+			owner, err := s.Get(b.Context(), "owner")
 			if err != nil {
 				b.Fatal(err)
 			}
+			fence := store.Compare{Key: owner.Key, CreateRevision: owner.CreateRevision}
 			value := make([]byte, 2048)
 			b.ReportAllocs()
 			b.SetParallelism(4)
 			b.RunParallel(func(p *testing.PB) {
 				key := fmt.Sprintf("saga/%p", p)
 				for p.Next() {
-					_, err := s.Txn(b.Context(), []store.Compare{{Key: "owner-" + name, CreateRevision: epoch}}, []store.Op{{Key: key, Value: value}})
+					_, err := s.Txn(b.Context(), []store.Compare{fence}, []store.Op{{Key: key, Value: value}})
 					if err != nil {
 						b.Error(err)
 						return
