@@ -156,7 +156,11 @@ func (e *Engine) Begin(ctx context.Context, p *orchestratorv1.SagaPlan, changing
 	tr := saga.Begin(p, e.Now())
 	t := transaction{
 		compares: []store.Compare{owner.Fence(), {Key: stackKey(p.GetStack()), ModRevision: stackRevision}, {Key: planKey(p.GetName())}},
-		ops:      []store.Op{{Key: planKey(p.GetName()), Value: encoded}, {Key: stackKey(p.GetStack()), Value: record}},
+		ops:      []store.Op{{Key: planKey(p.GetName()), Value: encoded}},
+		stack:    changing,
+	}
+	if !saga.Ended(tr.State) {
+		t.ops = append(t.ops, store.Op{Key: stackKey(p.GetStack()), Value: record})
 	}
 	if err := e.event(&t, stackEvent(changing.GetStack(), "changing")); err != nil {
 		return err
@@ -282,6 +286,9 @@ type transaction struct {
 	ops      []store.Op
 	messages []bus.Message
 	outputs  map[string]proto.Message
+	// stack is the stack as this transaction itself leaves it; nil if it does not touch it. A saga without steps ends as
+	// it begins, before there is anything to read.
+	stack *orchestratorv1.StackRecord
 }
 
 // commit keeps a transition and sends what follows from it. A command whose spec cannot be resolved is an event of its

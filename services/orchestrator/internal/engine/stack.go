@@ -22,21 +22,21 @@ import (
 
 // concludeStack writes what a saga that has ended, or is held, leaves of its stack.
 func (e *Engine) concludeStack(ctx context.Context, t *transaction, r *run, state *orchestratorv1.SagaState, outputs map[string]proto.Message) error {
-	entry, err := e.Store.Get(ctx, stackKey(r.plan.GetStack()))
-	if err != nil {
-		return fault.Wrap(err, "read %s", r.plan.GetStack())
+	key, kept := stackKey(r.plan.GetStack()), t.stack
+	if kept == nil {
+		var revision int64
+		var err error
+		if kept, revision, err = e.readStack(ctx, r.plan.GetStack()); err != nil {
+			return err
+		}
+		t.compares = append(t.compares, store.Compare{Key: key, ModRevision: revision})
 	}
-	kept := &orchestratorv1.StackRecord{}
-	if err := proto.Unmarshal(entry.Value, kept); err != nil {
-		return fault.As(fault.Internal, fault.Wrap(err, "decode %s", r.plan.GetStack()))
-	}
-	t.compares = append(t.compares, store.Compare{Key: entry.Key, ModRevision: entry.ModRevision})
 	next, err := e.conclusion(r, state, outputs, kept)
 	if err != nil {
 		return err
 	}
 	if next == nil {
-		t.ops = append(t.ops, store.Op{Key: entry.Key, Delete: true})
+		t.ops = append(t.ops, store.Op{Key: key, Delete: true})
 		gone := proto.CloneOf(kept.GetStack())
 		gone.Metadata.Sequence++
 		return e.event(t, stackEvent(gone, "deleted"))
@@ -49,7 +49,7 @@ func (e *Engine) concludeStack(ctx context.Context, t *transaction, r *run, stat
 	if err != nil {
 		return fault.As(fault.Internal, fault.Wrap(err, "encode %s", r.plan.GetStack()))
 	}
-	t.ops = append(t.ops, store.Op{Key: entry.Key, Value: value})
+	t.ops = append(t.ops, store.Op{Key: key, Value: value})
 	return e.event(t, stackEvent(next.GetStack(), strings.ToLower(strings.TrimPrefix(next.GetStack().GetState().String(), "STACK_STATE_"))))
 }
 
@@ -353,6 +353,16 @@ func Over(s *orchestratorv1.SagaState) bool {
 
 // ReadStack reads a stack and its revision; NotFound if there is none.
 func (e *Engine) ReadStack(ctx context.Context, name string) (*orchestratorv1.StackRecord, int64, error) {
+	kept, revision, err := e.readStack(ctx, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	kept.GetStack().GetMetadata().Etag = strconv.FormatInt(revision, 36)
+	return kept, revision, nil
+}
+
+// readStack reads a stack as it is kept.
+func (e *Engine) readStack(ctx context.Context, name string) (*orchestratorv1.StackRecord, int64, error) {
 	entry, err := e.Store.Get(ctx, stackKey(name))
 	if fault.Is(err, fault.NotFound) {
 		return nil, 0, fault.New(fault.NotFound, "%s does not exist", name)
@@ -364,7 +374,6 @@ func (e *Engine) ReadStack(ctx context.Context, name string) (*orchestratorv1.St
 	if err := proto.Unmarshal(entry.Value, kept); err != nil {
 		return nil, 0, fault.As(fault.Internal, fault.Wrap(err, "decode %s", name))
 	}
-	kept.GetStack().GetMetadata().Etag = strconv.FormatInt(entry.ModRevision, 36)
 	return kept, entry.ModRevision, nil
 }
 
