@@ -191,10 +191,10 @@ func TestShortOutageIsNoLoss(t *testing.T) {
 
 func TestEndedLeaseIsLossAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		now := time.Now()
-		s := memstore.NewWith(memstore.Options{Now: func() time.Time { return now }})
+		var ahead atomic.Int64
+		s := memstore.NewWith(memstore.Options{Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
 		o := acquire(t, s, "a")
-		now = now.Add(time.Hour)
+		ahead.Store(int64(time.Hour))
 		start := time.Now()
 		<-o.Lost()
 		if waited := time.Since(start); waited > lease.DefaultTTL/3 {
