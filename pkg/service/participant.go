@@ -200,6 +200,6 @@ func (s *Service) wanted(i *participantv1.Item) (wanted, error) {
 }
 
 // item gives a wanted resource as drivers want it.
-func (w wanted) item(refs driver.Refs) driver.Item[proto.Message] {
-	return driver.Item[proto.Message]{Name: w.name, Spec: w.spec, Former: w.former, Unknown: w.unknown, Change: w.change, Refs: refs}
+func (w wanted) item(refs, planned driver.Refs) driver.Item[proto.Message] {
+	return driver.Item[proto.Message]{Name: w.name, Spec: w.spec, Former: w.former, Unknown: w.unknown, Change: w.change, Refs: refs, Planned: planned}
 }

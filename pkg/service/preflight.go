@@ -19,9 +19,9 @@ import (
 // preflight looks at the clouds whether resources can be made as asked. It reports all that is wrong, and what it could
 // not look at, as findings; it changes nothing.
 func (s *Service) preflight(ctx context.Context, items []wanted) ([]*participantv1.Finding, []*participantv1.QuotaUse, error) {
-	p := &flight{s: s, ctx: ctx, groups: map[*reconcile.Account]map[string][]driver.Item[proto.Message]{}, quotas: map[quotaKey]*participantv1.QuotaUse{}}
+	p := &flight{s: s, ctx: ctx, planned: planned(items), groups: map[*reconcile.Account]map[string][]driver.Item[proto.Message]{}, quotas: map[quotaKey]*participantv1.QuotaUse{}}
 	for _, w := range items {
-		p.place(w, items)
+		p.place(w)
 	}
 	for account, kinds := range p.groups {
 		for _, typ := range slices.Sorted(maps.Keys(kinds)) {
@@ -41,6 +41,7 @@ type quotaKey struct{ cloud, service, quota string }
 type flight struct {
 	s        *Service
 	ctx      context.Context // of the one call that it serves
+	planned  driver.Refs
 	groups   map[*reconcile.Account]map[string][]driver.Item[proto.Message]
 	findings []*participantv1.Finding
 	quotas   map[quotaKey]*participantv1.QuotaUse
@@ -51,9 +52,9 @@ func (p *flight) found(name, field string, err error) {
 }
 
 // place finds the account of an item.
-func (p *flight) place(w wanted, all []wanted) {
+func (p *flight) place(w wanted) {
 	refs := p.refs(w)
-	account, err := p.account(w, all, refs)
+	account, err := p.account(w, refs)
 	if err != nil {
 		p.found(w.name, placeField(w), err)
 		return
@@ -61,7 +62,7 @@ func (p *flight) place(w wanted, all []wanted) {
 	if p.groups[account] == nil {
 		p.groups[account] = map[string][]driver.Item[proto.Message]{}
 	}
-	p.groups[account][w.kind.Type] = append(p.groups[account][w.kind.Type], w.item(refs))
+	p.groups[account][w.kind.Type] = append(p.groups[account][w.kind.Type], w.item(refs, p.planned))
 }
 
 // placeField is the field that names where a resource is placed.
@@ -92,7 +93,7 @@ func (p *flight) refs(w wanted) driver.Refs {
 }
 
 // account gives the account of an item; a cluster may be made by the same plan.
-func (p *flight) account(w wanted, all []wanted, refs driver.Refs) (*reconcile.Account, error) {
+func (p *flight) account(w wanted, refs driver.Refs) (*reconcile.Account, error) {
 	tenant := resource.TenantOf(w.name)
 	if w.kind.Options.GetPlacement() == kindv1.Placement_PLACEMENT_CLOUD {
 		return p.s.accounts.cloud(p.ctx, w.cloud, tenant)
@@ -105,19 +106,27 @@ func (p *flight) account(w wanted, all []wanted, refs driver.Refs) (*reconcile.A
 		return nil, fault.New(fault.Invalid, "%s has no spec", w.name)
 	}
 	with := maps.Clone(refs)
-	for _, other := range all {
-		if other.spec == nil {
-			continue
-		}
-		m := resource.Wrap(other.kind.New())
-		m.SetSpec(other.spec)
-		with[other.name] = m.Message()
-	}
+	maps.Copy(with, p.planned)
 	secret, err := clusterSecret(spec.ProtoReflect(), with)
 	if err != nil {
 		return nil, err
 	}
 	return p.s.accounts.cluster(p.ctx, secret, tenant)
+}
+
+// planned gives the resources that the same plan makes or changes, with the specs that they will have.
+func planned(all []wanted) driver.Refs {
+	out := driver.Refs{}
+	for _, w := range all {
+		if w.spec == nil {
+			continue
+		}
+		m := resource.Wrap(w.kind.New())
+		m.SetName(w.name)
+		m.SetSpec(w.spec)
+		out[w.name] = m.Message()
+	}
+	return out
 }
 
 // check lets one kind's driver look.

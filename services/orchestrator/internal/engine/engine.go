@@ -422,7 +422,7 @@ func (e *Engine) ensure(r *run, goal *orchestratorv1.Goal, outputs map[string]pr
 		return nil, fault.As(fault.Internal, fault.Wrap(err, "encode the spec of %s", goal.GetResource().GetName()))
 	}
 	return &busv1.Ensure{
-		Cloud: goal.GetResource().GetCloud(), Spec: packed, References: goal.GetResource().GetReferences(), Labels: plan.Labels(goal.GetResource()),
+		Cloud: goal.GetResource().GetCloud(), Spec: packed, References: goal.GetResource().GetReferences(), Labels: goal.GetResource().GetLabels(),
 		Stack: r.plan.GetStack(), Replaces: goal.GetReplaces(),
 	}, nil
 }

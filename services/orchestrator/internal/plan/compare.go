@@ -51,8 +51,8 @@ func (p *planner) differ(n *node) error {
 	if n.cloud != n.former.GetCloud() {
 		d.add("cloud", structpb.NewStringValue(n.former.GetCloud()), structpb.NewStringValue(n.cloud), meaning{change: replace})
 	}
-	d.labels(Labels(n.former), n.labels)
-	d.message("", n.kind.Spec, withoutLabels(n.former.GetSpec()), n.spec, meaning{})
+	d.labels(n.former.GetLabels(), n.labels)
+	d.message("", n.kind.Spec, n.former.GetSpec(), n.spec, meaning{})
 	if d.err != nil {
 		return d.err
 	}

@@ -72,7 +72,7 @@ func (p *planner) heldBy(f *orchestratorv1.StandingResource) []held {
 		}
 		return nil, nil
 	}
-	if _, err := document.MapTexts(withoutLabels(f.GetSpec()), k.Spec, visit); err != nil {
+	if _, err := document.MapTexts(f.GetSpec(), k.Spec, visit); err != nil {
 		return nil // visit returns none
 	}
 	return out

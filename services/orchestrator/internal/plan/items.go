@@ -50,7 +50,7 @@ func formerSpec(f *orchestratorv1.StandingResource) *structpb.Struct {
 	if f.GetResolved() != nil {
 		return f.GetResolved()
 	}
-	return withoutLabels(f.GetSpec())
+	return f.GetSpec()
 }
 
 // known gives the outputs of the nodes that keep theirs.

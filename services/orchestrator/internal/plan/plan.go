@@ -31,7 +31,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weftcloud/weft/pkg/fault"
@@ -184,14 +183,9 @@ func (p *planner) standing() []*orchestratorv1.StandingResource {
 
 // standing gives a node as it is asked for.
 func (n *node) standing() *orchestratorv1.StandingResource {
-	spec := &structpb.Struct{Fields: map[string]*structpb.Value{}}
-	for k, v := range n.spec.GetFields() {
-		spec.Fields[k] = v
-	}
-	setLabels(spec, n.labels)
 	s := &orchestratorv1.StandingResource{
-		LocalName: n.local, Name: n.name, Type: n.kind.Type, Key: n.key, Cloud: n.cloud, Spec: spec, References: map[string]string{},
-		Needs: n.needs, Parent: n.parent,
+		LocalName: n.local, Name: n.name, Type: n.kind.Type, Key: n.key, Cloud: n.cloud, Spec: n.spec, Labels: n.labels,
+		References: map[string]string{}, Needs: n.needs, Parent: n.parent,
 	}
 	for _, r := range n.refs {
 		s.References[r.name] = r.key

@@ -480,7 +480,7 @@ func TestLabelsTravelWithTheResource(t *testing.T) {
 		if s.GetId() == "db" {
 			want = map[string]string{"tier": "db"}
 		}
-		if d := cmp.Diff(want, plan.Labels(s.GetGoal().GetResource())); d != "" {
+		if d := cmp.Diff(want, s.GetGoal().GetResource().GetLabels()); d != "" {
 			t.Error(s.GetId(), d)
 		}
 	}

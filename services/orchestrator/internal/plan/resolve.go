@@ -119,7 +119,7 @@ func (r *Resolver) Resolve(res *orchestratorv1.StandingResource, outputs map[str
 		return TypedSpec(k, res.GetResolved())
 	}
 	all := r.withComposites(outputs)
-	resolved, err := document.MapTexts(withoutLabels(res.GetSpec()), k.Spec, func(t document.Text) (*structpb.Value, error) {
+	resolved, err := document.MapTexts(res.GetSpec(), k.Spec, func(t document.Text) (*structpb.Value, error) {
 		v, err := r.value(t.Value, t.Want, t.Field, all)
 		return v, fault.Wrap(err, "resolve spec.%s of %s", t.Path, res.GetLocalName())
 	})
@@ -210,7 +210,7 @@ func (r *Resolver) Inputs(res *orchestratorv1.StandingResource) ([]string, error
 		return nil, fault.New(fault.Internal, "resolve %s: there is no kind %s", res.GetName(), res.GetType())
 	}
 	needed := map[string]bool{}
-	_, err := document.MapTexts(withoutLabels(res.GetSpec()), k.Spec, func(t document.Text) (*structpb.Value, error) {
+	_, err := document.MapTexts(res.GetSpec(), k.Spec, func(t document.Text) (*structpb.Value, error) {
 		p, err := compileText(r.env, t.Value, t.Want)
 		if err != nil {
 			return nil, fault.Wrap(err, "resolve spec.%s of %s", t.Path, res.GetLocalName())
@@ -246,7 +246,7 @@ func (r *Resolver) Outputs(values *structpb.Struct, outputs map[string]proto.Mes
 // TypedSpec gives a spec without expressions as its kind's spec message. The error is Invalid.
 func TypedSpec(k *resource.Kind, spec *structpb.Struct) (proto.Message, error) {
 	m := k.NewSpec()
-	return m, fromStruct(withoutLabels(spec), m)
+	return m, fromStruct(spec, m)
 }
 
 // SpecStruct gives a message as it is kept in StandingResource.resolved.

@@ -364,7 +364,9 @@ type StandingResource struct {
 	// For a composite resource: its outputs, as expressions.
 	Outputs map[string]string `protobuf:"bytes,12,rep,name=outputs,proto3" json:"outputs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// It is a composite resource: it has no object of its own.
-	Composite     bool `protobuf:"varint,13,opt,name=composite,proto3" json:"composite,omitempty"`
+	Composite bool `protobuf:"varint,13,opt,name=composite,proto3" json:"composite,omitempty"`
+	// Its labels.
+	Labels        map[string]string `protobuf:"bytes,14,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -488,6 +490,13 @@ func (x *StandingResource) GetComposite() bool {
 		return x.Composite
 	}
 	return false
+}
+
+func (x *StandingResource) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
 }
 
 // StackRecord is what is kept of a stack.
@@ -887,7 +896,7 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\x04Goal\x12B\n" +
 	"\bresource\x18\x01 \x01(\v2&.weft.orchestrator.v1.StandingResourceR\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12\x1a\n" +
-	"\breplaces\x18\x03 \x01(\tR\breplaces\"\x83\x05\n" +
+	"\breplaces\x18\x03 \x01(\tR\breplaces\"\x8a\x06\n" +
 	"\x10StandingResource\x12\x1d\n" +
 	"\n" +
 	"local_name\x18\x01 \x01(\tR\tlocalName\x12\x12\n" +
@@ -905,11 +914,15 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	" \x01(\v2\x14.google.protobuf.AnyR\bobserved\x12\x16\n" +
 	"\x06parent\x18\v \x01(\tR\x06parent\x12M\n" +
 	"\aoutputs\x18\f \x03(\v23.weft.orchestrator.v1.StandingResource.OutputsEntryR\aoutputs\x12\x1c\n" +
-	"\tcomposite\x18\r \x01(\bR\tcomposite\x1a=\n" +
+	"\tcomposite\x18\r \x01(\bR\tcomposite\x12J\n" +
+	"\x06labels\x18\x0e \x03(\v22.weft.orchestrator.v1.StandingResource.LabelsEntryR\x06labels\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
 	"\fOutputsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x01\n" +
 	"\vStackRecord\x121\n" +
@@ -959,7 +972,7 @@ func file_weft_orchestrator_v1_saga_proto_rawDescGZIP() []byte {
 	return file_weft_orchestrator_v1_saga_proto_rawDescData
 }
 
-var file_weft_orchestrator_v1_saga_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_weft_orchestrator_v1_saga_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_weft_orchestrator_v1_saga_proto_goTypes = []any{
 	(*SagaPlan)(nil),              // 0: weft.orchestrator.v1.SagaPlan
 	(*PlannedStep)(nil),           // 1: weft.orchestrator.v1.PlannedStep
@@ -971,57 +984,59 @@ var file_weft_orchestrator_v1_saga_proto_goTypes = []any{
 	(*StepRecord)(nil),            // 7: weft.orchestrator.v1.StepRecord
 	nil,                           // 8: weft.orchestrator.v1.StandingResource.ReferencesEntry
 	nil,                           // 9: weft.orchestrator.v1.StandingResource.OutputsEntry
-	(Action)(0),                   // 10: weft.orchestrator.v1.Action
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*Stack)(nil),                 // 12: weft.orchestrator.v1.Stack
-	(*structpb.Struct)(nil),       // 13: google.protobuf.Struct
-	(v1.Change)(0),                // 14: weft.kind.v1.Change
-	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
-	(*anypb.Any)(nil),             // 16: google.protobuf.Any
-	(OperationState)(0),           // 17: weft.orchestrator.v1.OperationState
-	(*v1.Fault)(nil),              // 18: weft.kind.v1.Fault
-	(StepState)(0),                // 19: weft.orchestrator.v1.StepState
-	(*v1.Blocker)(nil),            // 20: weft.kind.v1.Blocker
+	nil,                           // 10: weft.orchestrator.v1.StandingResource.LabelsEntry
+	(Action)(0),                   // 11: weft.orchestrator.v1.Action
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*Stack)(nil),                 // 13: weft.orchestrator.v1.Stack
+	(*structpb.Struct)(nil),       // 14: google.protobuf.Struct
+	(v1.Change)(0),                // 15: weft.kind.v1.Change
+	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(*anypb.Any)(nil),             // 17: google.protobuf.Any
+	(OperationState)(0),           // 18: weft.orchestrator.v1.OperationState
+	(*v1.Fault)(nil),              // 19: weft.kind.v1.Fault
+	(StepState)(0),                // 20: weft.orchestrator.v1.StepState
+	(*v1.Blocker)(nil),            // 21: weft.kind.v1.Blocker
 }
 var file_weft_orchestrator_v1_saga_proto_depIdxs = []int32{
-	10, // 0: weft.orchestrator.v1.SagaPlan.action:type_name -> weft.orchestrator.v1.Action
+	11, // 0: weft.orchestrator.v1.SagaPlan.action:type_name -> weft.orchestrator.v1.Action
 	1,  // 1: weft.orchestrator.v1.SagaPlan.steps:type_name -> weft.orchestrator.v1.PlannedStep
-	11, // 2: weft.orchestrator.v1.SagaPlan.create_time:type_name -> google.protobuf.Timestamp
-	11, // 3: weft.orchestrator.v1.SagaPlan.deadline:type_name -> google.protobuf.Timestamp
-	12, // 4: weft.orchestrator.v1.SagaPlan.result:type_name -> weft.orchestrator.v1.Stack
-	13, // 5: weft.orchestrator.v1.SagaPlan.outputs:type_name -> google.protobuf.Struct
+	12, // 2: weft.orchestrator.v1.SagaPlan.create_time:type_name -> google.protobuf.Timestamp
+	12, // 3: weft.orchestrator.v1.SagaPlan.deadline:type_name -> google.protobuf.Timestamp
+	13, // 4: weft.orchestrator.v1.SagaPlan.result:type_name -> weft.orchestrator.v1.Stack
+	14, // 5: weft.orchestrator.v1.SagaPlan.outputs:type_name -> google.protobuf.Struct
 	3,  // 6: weft.orchestrator.v1.SagaPlan.standing:type_name -> weft.orchestrator.v1.StandingResource
-	13, // 7: weft.orchestrator.v1.SagaPlan.parameters:type_name -> google.protobuf.Struct
+	14, // 7: weft.orchestrator.v1.SagaPlan.parameters:type_name -> google.protobuf.Struct
 	4,  // 8: weft.orchestrator.v1.SagaPlan.former:type_name -> weft.orchestrator.v1.StackRecord
-	14, // 9: weft.orchestrator.v1.PlannedStep.change:type_name -> weft.kind.v1.Change
+	15, // 9: weft.orchestrator.v1.PlannedStep.change:type_name -> weft.kind.v1.Change
 	2,  // 10: weft.orchestrator.v1.PlannedStep.goal:type_name -> weft.orchestrator.v1.Goal
 	2,  // 11: weft.orchestrator.v1.PlannedStep.undo:type_name -> weft.orchestrator.v1.Goal
-	15, // 12: weft.orchestrator.v1.PlannedStep.attempt_timeout:type_name -> google.protobuf.Duration
+	16, // 12: weft.orchestrator.v1.PlannedStep.attempt_timeout:type_name -> google.protobuf.Duration
 	3,  // 13: weft.orchestrator.v1.Goal.resource:type_name -> weft.orchestrator.v1.StandingResource
-	13, // 14: weft.orchestrator.v1.StandingResource.spec:type_name -> google.protobuf.Struct
-	13, // 15: weft.orchestrator.v1.StandingResource.resolved:type_name -> google.protobuf.Struct
+	14, // 14: weft.orchestrator.v1.StandingResource.spec:type_name -> google.protobuf.Struct
+	14, // 15: weft.orchestrator.v1.StandingResource.resolved:type_name -> google.protobuf.Struct
 	8,  // 16: weft.orchestrator.v1.StandingResource.references:type_name -> weft.orchestrator.v1.StandingResource.ReferencesEntry
-	16, // 17: weft.orchestrator.v1.StandingResource.observed:type_name -> google.protobuf.Any
+	17, // 17: weft.orchestrator.v1.StandingResource.observed:type_name -> google.protobuf.Any
 	9,  // 18: weft.orchestrator.v1.StandingResource.outputs:type_name -> weft.orchestrator.v1.StandingResource.OutputsEntry
-	12, // 19: weft.orchestrator.v1.StackRecord.stack:type_name -> weft.orchestrator.v1.Stack
-	3,  // 20: weft.orchestrator.v1.StackRecord.standing:type_name -> weft.orchestrator.v1.StandingResource
-	5,  // 21: weft.orchestrator.v1.StackRecord.requests:type_name -> weft.orchestrator.v1.RequestRecord
-	17, // 22: weft.orchestrator.v1.SagaState.state:type_name -> weft.orchestrator.v1.OperationState
-	7,  // 23: weft.orchestrator.v1.SagaState.steps:type_name -> weft.orchestrator.v1.StepRecord
-	18, // 24: weft.orchestrator.v1.SagaState.fault:type_name -> weft.kind.v1.Fault
-	11, // 25: weft.orchestrator.v1.SagaState.end_time:type_name -> google.protobuf.Timestamp
-	11, // 26: weft.orchestrator.v1.SagaState.deadline:type_name -> google.protobuf.Timestamp
-	19, // 27: weft.orchestrator.v1.StepRecord.state:type_name -> weft.orchestrator.v1.StepState
-	18, // 28: weft.orchestrator.v1.StepRecord.fault:type_name -> weft.kind.v1.Fault
-	20, // 29: weft.orchestrator.v1.StepRecord.blockers:type_name -> weft.kind.v1.Blocker
-	11, // 30: weft.orchestrator.v1.StepRecord.start_time:type_name -> google.protobuf.Timestamp
-	11, // 31: weft.orchestrator.v1.StepRecord.end_time:type_name -> google.protobuf.Timestamp
-	11, // 32: weft.orchestrator.v1.StepRecord.wake_time:type_name -> google.protobuf.Timestamp
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	10, // 19: weft.orchestrator.v1.StandingResource.labels:type_name -> weft.orchestrator.v1.StandingResource.LabelsEntry
+	13, // 20: weft.orchestrator.v1.StackRecord.stack:type_name -> weft.orchestrator.v1.Stack
+	3,  // 21: weft.orchestrator.v1.StackRecord.standing:type_name -> weft.orchestrator.v1.StandingResource
+	5,  // 22: weft.orchestrator.v1.StackRecord.requests:type_name -> weft.orchestrator.v1.RequestRecord
+	18, // 23: weft.orchestrator.v1.SagaState.state:type_name -> weft.orchestrator.v1.OperationState
+	7,  // 24: weft.orchestrator.v1.SagaState.steps:type_name -> weft.orchestrator.v1.StepRecord
+	19, // 25: weft.orchestrator.v1.SagaState.fault:type_name -> weft.kind.v1.Fault
+	12, // 26: weft.orchestrator.v1.SagaState.end_time:type_name -> google.protobuf.Timestamp
+	12, // 27: weft.orchestrator.v1.SagaState.deadline:type_name -> google.protobuf.Timestamp
+	20, // 28: weft.orchestrator.v1.StepRecord.state:type_name -> weft.orchestrator.v1.StepState
+	19, // 29: weft.orchestrator.v1.StepRecord.fault:type_name -> weft.kind.v1.Fault
+	21, // 30: weft.orchestrator.v1.StepRecord.blockers:type_name -> weft.kind.v1.Blocker
+	12, // 31: weft.orchestrator.v1.StepRecord.start_time:type_name -> google.protobuf.Timestamp
+	12, // 32: weft.orchestrator.v1.StepRecord.end_time:type_name -> google.protobuf.Timestamp
+	12, // 33: weft.orchestrator.v1.StepRecord.wake_time:type_name -> google.protobuf.Timestamp
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_saga_proto_init() }
@@ -1037,7 +1052,7 @@ func file_weft_orchestrator_v1_saga_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_orchestrator_v1_saga_proto_rawDesc), len(file_weft_orchestrator_v1_saga_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
