@@ -1,0 +1,88 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/weftcloud/weft/deploy/e2e/internal/story"
+)
+
+// fabric is what most stacks of these stories need.
+const fabric = `  net: {kind: Network, spec: {}}
+  subnet: {kind: Subnet, spec: {network: net, cidr: 10.61.0.0/24}}
+`
+
+const machine = fabric + `  router: {kind: Router, spec: {externalNetwork: public, subnets: [subnet]}}
+  vm: {kind: Server, spec: {image: tiny, flavor: m1.tiny, network: net}}
+`
+
+const cluster = `  apps: {kind: Cluster, spec: {driver: ADOPT, credentials: kube}}
+`
+
+// TestDropped cuts the connection after the cloud has done what it was asked, once at the creation and once at the
+// deletion of each kind. Whether it happened is then not known; a look-up decides, and exactly one object is there.
+func TestDropped(t *testing.T) {
+	t.Parallel()
+	i := story.Start(t)
+	i.Cloud.Hurry(t)
+	nothing := i.Cloud.Inventory(t)
+	for _, c := range []struct {
+		kind, resources        string
+		service, create        string
+		delete, deleteVerb     string
+		counted                string
+		createVerb, createBody string
+		// named is the object's name, where the kind makes helpers of the same kind; empty where it does not.
+		named string
+		// rehearsed: preflight makes the same call as a dry run.
+		rehearsed bool
+	}{
+		{kind: "Network", resources: fabric, service: "network", create: "/networks", delete: "/networks/*", counted: "network.network"},
+		{kind: "Subnet", resources: fabric, service: "network", create: "/subnets", delete: "/subnets/*", counted: "network.subnet"},
+		{kind: "Router", resources: fabric + "  router: {kind: Router, spec: {externalNetwork: public, subnets: [subnet]}}\n", service: "network", create: "/routers", delete: "/routers/*", counted: "network.router"},
+		{kind: "Router interface", resources: fabric + "  router: {kind: Router, spec: {externalNetwork: public, subnets: [subnet]}}\n", service: "network", create: "/routers/*/add_router_interface", createVerb: "PUT", delete: "/routers/*/remove_router_interface", deleteVerb: "PUT", counted: "network.router"},
+		{kind: "SecurityGroup", resources: "  wall: {kind: SecurityGroup, spec: {rules: [{protocol: TCP, ports: \"80\"}]}}\n", service: "network", create: "/security-groups", delete: "/security-groups/*", counted: "network.security_group"},
+		{kind: "FloatingIP", resources: machine + "  ip: {kind: FloatingIP, spec: {externalNetwork: public, server: vm}}\n", service: "network", create: "/floatingips", delete: "/floatingips/*", counted: "network.floatingip"},
+		{kind: "KeyPair", resources: "  key: {kind: KeyPair, spec: {publicKey: \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0v1h7mXyV9G6Zp7o2Ff7gkL9cQJ4nT1uQd5y8wXb3K me\"}}\n", service: "compute", create: "/os-keypairs", delete: "/os-keypairs/*", counted: "compute.keypair"},
+		{kind: "Server", resources: machine, service: "compute", create: "/servers", delete: "/servers/*", counted: "compute.server"},
+		{kind: "Volume", resources: "  data: {kind: Volume, spec: {size: 1Gi}}\n", service: "volume", create: "/volumes", delete: "/volumes/*", counted: "volume.volume"},
+		{kind: "VolumeAttachment", resources: machine + "  data: {kind: Volume, spec: {size: 1Gi}}\n  disk: {kind: VolumeAttachment, spec: {server: vm, volume: data}}\n", service: "compute", create: "/servers/*/os-volume_attachments", delete: "/servers/*/os-volume_attachments/*", counted: "volume.volume"},
+		{kind: "Workload", resources: cluster + "  web: {kind: Workload, spec: {cluster: apps, replicas: 1, containers: [{name: web, image: pause, ports: [80]}]}}\n", service: "kubernetes", create: "/deployments", rehearsed: true, delete: "/deployments/*", counted: "kubernetes.Deployment"},
+		{kind: "Workload service", resources: cluster + "  web: {kind: Workload, spec: {cluster: apps, replicas: 1, containers: [{name: web, image: pause, ports: [80]}]}}\n", service: "kubernetes", create: "/services", rehearsed: true, delete: "/services/*", counted: "kubernetes.Service"},
+		{kind: "Manifest", resources: cluster + "  map:\n    kind: Manifest\n    spec:\n      cluster: apps\n      yaml: |\n        {apiVersion: v1, kind: ConfigMap, metadata: {name: colours}, data: {sky: blue}}\n", service: "kubernetes", create: "/configmaps", createBody: "sky", rehearsed: true, delete: "/configmaps/colours", counted: "kubernetes.ConfigMap", named: "default/colours"},
+	} {
+		t.Run(c.kind, func(t *testing.T) {
+			name := strings.ToLower(strings.ReplaceAll(c.kind, " ", "-"))
+			i.Cloud.Mend(t)
+			drop := func(verb, otherwise, path, body string, skip int) string {
+				if verb == "" {
+					verb = otherwise
+				}
+				return i.Cloud.Break(t, story.Fault{Service: c.service, Method: verb, Path: path, Body: body, Effect: "drop_response", Times: 1, Skip: skip})
+			}
+			rehearsals := map[bool]int{true: 1}[c.rehearsed]
+			fault := drop(c.createVerb, "POST", c.create, c.createBody, rehearsals)
+			i.Apply(t, fmt.Sprintf("kind: Stack\nname: %s\nplacement: {cloud: lab}\nresources:\n%s", name, c.resources), "DONE")
+			struckOnce(t, i, fault)
+			in := i.Cloud.Inventory(t)
+			_, found := in.Find(c.counted, c.named)
+			if n := in.Counts()[c.counted]; n != 1 && !found {
+				t.Errorf("there are %d of %s, want 1: %v", n, c.counted, in.Lines())
+			}
+			unique(t, in)
+			fault = drop(c.deleteVerb, "DELETE", c.delete, "", 0)
+			i.Destroy(t, name, "DONE")
+			struckOnce(t, i, fault)
+			i.NothingLeft(t, nothing)
+		})
+	}
+}
+
+// struckOnce fails the test if a fault did not break a call: then the story told nothing.
+func struckOnce(t *testing.T, i *story.Installation, fault string) {
+	t.Helper()
+	if f := i.Cloud.Fault(t, fault); f.Struck != 1 {
+		t.Errorf("the fault broke %d calls instead of one: %+v", f.Struck, f)
+	}
+}

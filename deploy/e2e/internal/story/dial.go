@@ -1,0 +1,60 @@
+package story
+
+import (
+	"crypto/tls"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/grpc"
+
+	"github.com/weftcloud/weft/pkg/app"
+	"github.com/weftcloud/weft/pkg/auth"
+)
+
+// Dial connects to the front door with a context file.
+func (i *Installation) Dial(t testing.TB, contextPath string) *grpc.ClientConn {
+	t.Helper()
+	file := i.File(t, contextPath)
+	config, _ := file.tls(t)
+	conn, err := app.Dial(file.Endpoint, app.DialConfig{TLS: config, UserAgent: "weft-e2e"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return conn
+}
+
+// NATS connects to the events with a context file, and gives the identity in it.
+func (i *Installation) NATS(t testing.TB, contextPath string) (*nats.Conn, auth.Identity) {
+	t.Helper()
+	file := i.File(t, contextPath)
+	config, id := file.tls(t)
+	conn, err := nats.Connect(file.NATS, nats.Secure(config), nats.CustomInboxPrefix(auth.NATSInbox(id)))
+	if err != nil {
+		t.Fatalf("connect to NATS as %s: %s", id, err)
+	}
+	t.Cleanup(conn.Close)
+	return conn, id
+}
+
+// tls gives the configuration of a connection, and the identity that it bears.
+func (f *File) tls(t testing.TB) (*tls.Config, auth.Identity) {
+	t.Helper()
+	cert, err := tls.X509KeyPair([]byte(f.Cert), []byte(f.Key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust, err := auth.ParsePool([]byte(f.CA))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := auth.FromCertificate(cert.Leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return auth.ClientTLS(auth.Static(cert), trust, ""), id
+}
