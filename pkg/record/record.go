@@ -2,7 +2,7 @@
 //
 // # Layout, below the service's prefix
 //
-//	r/<name>/<key>  the record
+//	r/<name>+<key>  the record
 //	n/<name>        the key that stands under the name now
 //	t/<key>         the tombstone of a released key
 //	o/…             the outbox: events and outcomes that are committed and not yet published
@@ -42,6 +42,13 @@ type Outbox interface {
 	// Committed is called with them once the transaction stands.
 	Committed(ops []store.Op)
 }
+
+// keyMark parts the name from the key. It stands in no name and sorts before whatever may follow a name in a longer one,
+// so that records are listed in the order of their names.
+const keyMark = "+"
+
+// RecordKey gives the key of the store at which a service keeps a record.
+func RecordKey(service string, id ID) string { return Prefix(service) + "r/" + id.Name + keyMark + id.Key }
 
 // Book is the records of one service. All methods are safe for concurrent use.
 type Book struct {
@@ -91,7 +98,7 @@ func New(c Config) *Book {
 	return &Book{service: c.Service, prefix: Prefix(c.Service), store: c.Store, outbox: c.Outbox, kinds: c.Kinds, now: c.Now, changed: c.Changed}
 }
 
-func (b *Book) recordKey(id ID) string      { return b.prefix + "r/" + id.Name + "/" + id.Key }
+func (b *Book) recordKey(id ID) string      { return RecordKey(b.service, id) }
 func (b *Book) indexKey(name string) string { return b.prefix + "n/" + name }
 func (b *Book) tombKey(key string) string   { return b.prefix + "t/" + key }
 
@@ -209,6 +216,7 @@ func (b *Book) Save(ctx context.Context, e *Entry, notice Notice) error {
 }
 
 func (b *Book) write(ctx context.Context, e *Entry, compares []store.Compare, ops []store.Op, notice Notice) error {
+	sequence := e.Object.Metadata().GetSequence()
 	if notice.Verb != "" {
 		e.Object.Metadata().Sequence++
 	}
@@ -220,6 +228,7 @@ func (b *Book) write(ctx context.Context, e *Entry, compares []store.Compare, op
 	ops = append(ops, store.Op{Key: b.recordKey(e.ID), Value: value})
 	revision, err := b.commit(ctx, e, compares, ops, notice)
 	if err != nil {
+		e.Object.Metadata().Sequence = sequence // the next try tells the same change: readers see no gap
 		return fault.Wrap(err, "write %s", e.Name)
 	}
 	e.revision = revision
@@ -243,7 +252,6 @@ func (b *Book) encode(e *Entry) ([]byte, error) {
 // Remove deletes a record whose object is gone and leaves a tombstone. The name falls back to another record that stands
 // under it, if there is one.
 func (b *Book) Remove(ctx context.Context, e *Entry, notice Notice) error {
-	e.Object.Metadata().Sequence++
 	stone, err := proto.Marshal(&participantv1.Tombstone{Name: e.Name, Origin: e.Record.GetOrigin(), ReleaseTime: timestamppb.New(b.now())})
 	if err != nil {
 		return fault.As(fault.Internal, fault.Wrap(err, "encode the tombstone of %s", e.Name))
@@ -254,7 +262,9 @@ func (b *Book) Remove(ctx context.Context, e *Entry, notice Notice) error {
 	}
 	compares = append(compares, store.Compare{Key: b.recordKey(e.ID), ModRevision: e.revision})
 	ops = append(ops, store.Op{Key: b.recordKey(e.ID), Delete: true}, store.Op{Key: b.tombKey(e.Key), Value: stone})
+	e.Object.Metadata().Sequence++
 	if _, err := b.commit(ctx, e, compares, ops, notice); err != nil {
+		e.Object.Metadata().Sequence-- // as with a write
 		return fault.Wrap(err, "remove %s", e.Name)
 	}
 	return nil
@@ -269,17 +279,18 @@ func (b *Book) unname(ctx context.Context, id ID) ([]store.Compare, []store.Op, 
 	if err != nil {
 		return nil, nil, fault.Wrap(err, "read %s", id.Name)
 	}
+	compares := []store.Compare{{Key: index.Key, ModRevision: index.ModRevision}} // the name may fall to this very record meanwhile
 	if string(index.Value) != id.Key {
-		return nil, nil, nil
+		return compares, nil, nil
 	}
-	compares := []store.Compare{{Key: index.Key, ModRevision: index.ModRevision}}
-	others, err := b.store.List(ctx, b.prefix+"r/"+id.Name+"/", store.ListOptions{KeysOnly: true})
+	others, err := b.store.List(ctx, b.prefix+"r/"+id.Name+keyMark, store.ListOptions{KeysOnly: true})
 	if err != nil {
 		return nil, nil, fault.Wrap(err, "list %s", id.Name)
 	}
 	for i := len(others.Entries) - 1; i >= 0; i-- {
-		key := strings.TrimPrefix(others.Entries[i].Key, b.prefix+"r/"+id.Name+"/")
+		key := strings.TrimPrefix(others.Entries[i].Key, b.prefix+"r/"+id.Name+keyMark)
 		if key != id.Key {
+			compares = append(compares, store.Compare{Key: others.Entries[i].Key, ModRevision: others.Entries[i].ModRevision})
 			return compares, []store.Op{{Key: index.Key, Value: []byte(key)}}, nil
 		}
 	}

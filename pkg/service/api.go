@@ -26,7 +26,8 @@ import (
 // backend is what stands behind the standard methods of a kind.
 type backend interface {
 	get(ctx context.Context, name string) (proto.Message, error)
-	list(ctx context.Context, tenant, after string, limit int) (resources []proto.Message, more bool, err error)
+	// list gives resources after a name, and the name after which there are more; "" if there are none.
+	list(ctx context.Context, tenant, after string, limit int) (resources []proto.Message, next string, err error)
 	create(ctx context.Context, object resource.Object, validateOnly bool) (proto.Message, error)
 	update(ctx context.Context, object resource.Object, mask *fieldmaskpb.FieldMask) (proto.Message, error)
 	remove(ctx context.Context, name, etag string) (proto.Message, error)
@@ -172,12 +173,11 @@ func (ks *kindServer) page(ctx context.Context, tenant, filter, token string, si
 	after := string(raw)
 	var out []proto.Message
 	for {
-		resources, more, err := ks.backend.list(ctx, tenant, after, size)
+		resources, next, err := ks.backend.list(ctx, tenant, after, size)
 		if err != nil {
 			return nil, "", err
 		}
-		for _, r := range resources {
-			after = resource.Wrap(r).Name()
+		for i, r := range resources {
 			ok, err := match(r)
 			if err != nil {
 				return nil, "", err
@@ -186,12 +186,13 @@ func (ks *kindServer) page(ctx context.Context, tenant, filter, token string, si
 				out = append(out, r)
 			}
 			if len(out) == size {
-				return out, nextToken(after, more || r != resources[len(resources)-1]), nil
+				return out, nextToken(resource.Wrap(r).Name(), next != "" || i+1 < len(resources)), nil
 			}
 		}
-		if !more {
+		if next == "" {
 			return out, "", nil
 		}
+		after = next
 	}
 }
 

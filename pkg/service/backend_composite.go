@@ -137,16 +137,20 @@ var phases = map[orchestratorv1.StackState]kindv1.Phase{
 
 // view gives the resource that a stack holds.
 func (b *compositeBackend) view(name string, st *orchestratorv1.Stack) (proto.Message, error) {
-	doc := &structpb.Struct{}
-	if err := protojson.Unmarshal([]byte(st.GetDocument()), doc); err != nil {
-		return nil, fault.As(fault.Internal, fault.Wrap(err, "read the stack of %s", name))
-	}
 	n, err := resource.ParseName(name)
 	if err != nil {
 		return nil, err
 	}
-	inner := doc.GetFields()["resources"].GetStructValue().GetFields()[n.ID].GetStructValue()
-	spec, err := resource.FromStruct(b.kind, inner.GetFields()["spec"].GetStructValue())
+	// A person may call a stack alike; then it does not hold just the one resource, written as JSON.
+	doc := &structpb.Struct{}
+	if err := protojson.Unmarshal([]byte(st.GetDocument()), doc); err != nil {
+		return nil, fault.New(fault.NotFound, "%s does not exist", name)
+	}
+	inner, ok := doc.GetFields()["resources"].GetStructValue().GetFields()[n.ID]
+	if !ok || inner.GetStructValue().GetFields()["kind"].GetStringValue() != b.kind.Name {
+		return nil, fault.New(fault.NotFound, "%s does not exist", name)
+	}
+	spec, err := resource.FromStruct(b.kind, inner.GetStructValue().GetFields()["spec"].GetStructValue())
 	if err != nil {
 		return nil, err
 	}
@@ -169,30 +173,36 @@ func (b *compositeBackend) view(name string, st *orchestratorv1.Stack) (proto.Me
 	return out.Message(), nil
 }
 
-func (b *compositeBackend) list(ctx context.Context, tenant, after string, limit int) ([]proto.Message, bool, error) {
-	page, err := b.stacks().ListStacks(ctx, &orchestratorv1.ListStacksRequest{
-		Parent: "tenants/" + tenant, PageSize: largestPage, Filter: `name.startsWith("tenants/` + tenant + "/stacks/" + b.prefix() + `")`,
-	})
-	if err != nil {
-		return nil, false, fault.FromStatus(err)
-	}
+func (b *compositeBackend) list(ctx context.Context, tenant, after string, limit int) ([]proto.Message, string, error) {
+	prefix := "tenants/" + tenant + "/stacks/" + b.prefix()
 	var out []proto.Message
-	for _, st := range page.GetStacks() {
-		_, id, _ := strings.Cut(st.GetName(), "/stacks/"+b.prefix())
-		name := b.kind.FullName(tenant, id)
-		if name <= after {
-			continue
-		}
-		if len(out) == limit {
-			return out, true, nil
-		}
-		m, err := b.view(name, st)
+	request := &orchestratorv1.ListStacksRequest{Parent: "tenants/" + tenant, PageSize: largestPage, Filter: `name.startsWith("` + prefix + `")`}
+	for {
+		page, err := b.stacks().ListStacks(ctx, request)
 		if err != nil {
-			continue // a stack of a person that is called alike
+			return nil, "", fault.FromStatus(err)
 		}
-		out = append(out, m)
+		for _, st := range page.GetStacks() {
+			name := b.kind.FullName(tenant, strings.TrimPrefix(st.GetName(), prefix))
+			if name <= after {
+				continue
+			}
+			m, err := b.view(name, st)
+			if fault.Is(err, fault.NotFound) {
+				continue // a stack of a person that is called alike
+			}
+			if err != nil {
+				return nil, "", err
+			}
+			if len(out) == limit {
+				return out, resource.Wrap(out[limit-1]).Name(), nil
+			}
+			out = append(out, m)
+		}
+		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+			return out, "", nil
+		}
 	}
-	return out, false, nil
 }
 
 func (b *compositeBackend) remove(ctx context.Context, name, etag string) (proto.Message, error) {

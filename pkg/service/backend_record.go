@@ -36,7 +36,7 @@ func (b *recordBackend) get(ctx context.Context, name string) (proto.Message, er
 	return public(e.Object), nil
 }
 
-func (b *recordBackend) list(ctx context.Context, tenant, after string, limit int) ([]proto.Message, bool, error) {
+func (b *recordBackend) list(ctx context.Context, tenant, after string, limit int) ([]proto.Message, string, error) {
 	prefix := resource.Name{Tenant: tenant, Collection: b.kind.Collection}.String()
 	last := record.ID{}
 	if after != "" {
@@ -44,13 +44,20 @@ func (b *recordBackend) list(ctx context.Context, tenant, after string, limit in
 	}
 	entries, more, err := b.service.book.List(ctx, prefix, last, limit)
 	if err != nil {
-		return nil, false, err
+		return nil, "", err
+	}
+	next := ""
+	if more {
+		next = entries[len(entries)-1].Name
 	}
 	var out []proto.Message
 	for _, e := range newest(entries) {
+		if e.Kind.Type != b.kind.Type {
+			continue // what is a tenant's has a name that begins with the tenant's own
+		}
 		out = append(out, public(e.Object))
 	}
-	return out, more, nil
+	return out, next, nil
 }
 
 func (b *recordBackend) create(ctx context.Context, object resource.Object, validateOnly bool) (proto.Message, error) {

@@ -207,7 +207,7 @@ func (s *Service) WatchOperation(ctx context.Context, name string, send func(*lo
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	watch := s.deps.Store.Watch(ctx, record.Prefix(s.catalog.Service)+"r/"+c.id.Name+"/"+c.id.Key, 0)
+	watch := s.deps.Store.Watch(ctx, record.RecordKey(s.catalog.Service, c.id), 0)
 	for {
 		op, err := s.GetOperation(ctx, name)
 		if err != nil {
