@@ -5,17 +5,14 @@ SHELL := /bin/bash
 MODULES := $(shell sed -n 's/^\t\.\/\(.*\)/\1/p' go.work)
 PACKAGES := $(MODULES:%=./%/...)
 BIN := bin
-GO_SOURCES := $(shell git ls-files '*.go' 'go.work' '*.mod' '*.sum' 2>/dev/null)
 
 .PHONY: help
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 .PHONY: build
-build: $(BIN)/weft ## build bin/weft and the services' programs
-
-$(BIN)/weft: $(GO_SOURCES)
-	go build -o $(BIN)/ ./services/weft/cmd/weft
+build: ## build the programs into bin/
+	go build -o $(BIN)/ ./services/weft/cmd/weft ./services/weft/cmd/demo
 
 $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc: scripts/tools/protoc-gen/go.mod
 	cd scripts/tools/protoc-gen && GOWORK=off go build -o ../../../$(BIN)/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
@@ -60,7 +57,7 @@ verify: gen ## generated code is up to date, lint, test
 
 .PHONY: demo
 demo: build ## watch a composite application come up, change and go away
-	go run ./services/weft/cmd/demo
+	$(BIN)/demo
 
 .PHONY: bench
 bench: build ## measure, as ratios

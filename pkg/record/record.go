@@ -48,7 +48,9 @@ type Outbox interface {
 const keyMark = "+"
 
 // RecordKey gives the key of the store at which a service keeps a record.
-func RecordKey(service string, id ID) string { return Prefix(service) + "r/" + id.Name + keyMark + id.Key }
+func RecordKey(service string, id ID) string {
+	return Prefix(service) + "r/" + id.Name + keyMark + id.Key
+}
 
 // Book is the records of one service. All methods are safe for concurrent use.
 type Book struct {

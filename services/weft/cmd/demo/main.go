@@ -259,7 +259,7 @@ func (s *story) inventory(ctx context.Context) (text string, err error) {
 	if err != nil {
 		return "", err
 	}
-	request.Header.Set("Authorization", "Bearer "+file.Sandbox.Token)
+	request.Header.Set("X-Sandbox-Token", file.Sandbox.Token)
 	response, err := client.Do(request)
 	if err != nil {
 		return "", err

@@ -39,7 +39,7 @@ type Sandbox struct {
 	Kubernetes string `json:"kubernetes,omitempty"`
 	// Admin is the URL below which /_sandbox/ is.
 	Admin string `json:"admin,omitempty"`
-	// Token is the bearer token of the admin API.
+	// Token opens the admin API; it goes in the header X-Sandbox-Token.
 	Token string `json:"token,omitempty"`
 	// CA is who issued its certificates, as PEM; empty means the context's CA.
 	CA string `json:"ca,omitempty"`
