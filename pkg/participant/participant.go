@@ -7,7 +7,7 @@
 //
 //	Ensure   of a key with a tombstone        refused: a released key stays released
 //	         of a key that is being released  refused: undo came before do
-//	         with an epoch older than seen    refused: its sender has lost the saga
+//	         that was overtaken, see stale    refused: e.g. its sender has lost the saga
 //	         of a new key                     a record is added
 //	         with another spec                the record gets a new generation
 //	         with the spec that stands        the outcome is told again
@@ -87,7 +87,7 @@ func (in *Inbox) Accept(ctx context.Context, cmd *busv1.Command) error {
 		e = nil
 	}
 	if e != nil && stale(e, cmd.GetOrigin()) {
-		return nil // its sender has lost the saga; the new owner sends its own
+		return nil // who overtook it is answered instead
 	}
 	if cmd.GetRelease() != nil {
 		return in.release(ctx, id, e, cmd)
@@ -98,10 +98,23 @@ func (in *Inbox) Accept(ctx context.Context, cmd *busv1.Command) error {
 	return in.ensure(ctx, kind, e, cmd)
 }
 
-// stale tells whether an older owner of the saga sent a command than the one that the record has seen.
+// stale tells whether a command was overtaken by the one that the record has seen: it comes from an older owner, from a
+// saga before it (the names of one owner's sagas sort by age, and one saga at a time works on a stack), from the way
+// forward of a saga that goes back, or from an earlier attempt.
 func stale(e *record.Entry, origin *busv1.Origin) bool {
 	seen := e.Record.GetOrigin()
-	return seen.GetSaga() == origin.GetSaga() && origin.GetEpoch() < seen.GetEpoch()
+	switch {
+	case seen == nil:
+		return false
+	case origin.GetEpoch() != seen.GetEpoch():
+		return origin.GetEpoch() < seen.GetEpoch()
+	case origin.GetSaga() != seen.GetSaga():
+		return origin.GetSaga() < seen.GetSaga()
+	case origin.GetDirection() != seen.GetDirection():
+		return origin.GetDirection() < seen.GetDirection()
+	default:
+		return origin.GetStep() == seen.GetStep() && origin.GetAttempt() < seen.GetAttempt()
+	}
 }
 
 // released answers a command on a released key.
