@@ -48,7 +48,7 @@ race: ## run the same tests under the race detector
 
 .PHONY: test-real
 test-real: ## run the suites and stories on the OpenStack of OS_CLOUD and the Kubernetes of KUBECONFIG
-	go run ./scripts/testreal
+	go run ./deploy/e2e/cmd/testreal
 
 .PHONY: verify
 verify: gen ## generated code is up to date, lint, test

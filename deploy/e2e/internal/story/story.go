@@ -57,15 +57,16 @@ type Installation struct {
 	Cloud *Cloud
 
 	listen string
+	flags  []string
 	cmd    *exec.Cmd
 	ended  chan struct{}
 	log    *os.File
 }
 
-// Start starts an installation that lasts as long as the test. Its log is shown if the test fails.
-func Start(t testing.TB) *Installation {
+// Start starts an installation that lasts as long as the test, with further flags. Its log is shown if the test fails.
+func Start(t testing.TB, flags ...string) *Installation {
 	t.Helper()
-	i := &Installation{Dir: t.TempDir(), listen: freeAddress(t)}
+	i := &Installation{Dir: t.TempDir(), listen: freeAddress(t), flags: flags}
 	log, err := os.Create(filepath.Join(i.Dir, "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +112,8 @@ func (i *Installation) Restart(t testing.TB) {
 	if err := os.Remove(i.Context()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Getenv(Binary), "dev", "--data-dir", i.Data(), "--context", i.Context(), "--listen", i.listen)
+	args := append([]string{"dev", "--data-dir", i.Data(), "--context", i.Context(), "--listen", i.listen}, i.flags...)
+	cmd := exec.Command(os.Getenv(Binary), args...)
 	cmd.Stdout, cmd.Stderr = i.log, i.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
