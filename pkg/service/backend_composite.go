@@ -26,7 +26,30 @@ func (b *compositeBackend) stacks() orchestratorv1.StackServiceClient {
 	return orchestratorv1.NewStackServiceClient(b.service.deps.Peers["orchestrator"])
 }
 
-func (b *compositeBackend) prefix() string { return strings.ToLower(b.kind.Singular) + "-" }
+func (b *compositeBackend) prefix() string { return stackPrefix(b.kind) }
+
+func stackPrefix(kind *resource.Kind) string { return strings.ToLower(kind.Singular) + "-" }
+
+// Alone gives the composite resource that a stack was made for by the resource's own API; nil if the stack is a
+// person's.
+func Alone(kinds *resource.Registry, st *orchestratorv1.Stack) (proto.Message, error) {
+	n, err := resource.ParseName(st.GetName())
+	if err != nil {
+		return nil, err
+	}
+	for _, kind := range kinds.Kinds() {
+		id, alike := strings.CutPrefix(n.ID, stackPrefix(kind))
+		if !kind.Options.GetComposite() || !alike {
+			continue
+		}
+		m, err := aloneIn(kind, kind.FullName(n.Tenant, id), st)
+		if fault.Is(err, fault.NotFound) {
+			continue // a stack of a person that is called alike
+		}
+		return m, err
+	}
+	return nil, nil
+}
 
 func (b *compositeBackend) stackName(name string) (string, error) {
 	n, err := resource.ParseName(name)
@@ -124,7 +147,7 @@ func (b *compositeBackend) get(ctx context.Context, name string) (proto.Message,
 		}
 		return nil, fault.FromStatus(err)
 	}
-	return b.view(name, st)
+	return aloneIn(b.kind, name, st)
 }
 
 // phases gives a composite resource's phase by the state of its stack.
@@ -135,8 +158,8 @@ var phases = map[orchestratorv1.StackState]kindv1.Phase{
 	orchestratorv1.StackState_STACK_STATE_DELETING: kindv1.Phase_PHASE_RELEASING,
 }
 
-// view gives the resource that a stack holds.
-func (b *compositeBackend) view(name string, st *orchestratorv1.Stack) (proto.Message, error) {
+// aloneIn gives the resource that a stack holds; NotFound if the stack is a person's.
+func aloneIn(kind *resource.Kind, name string, st *orchestratorv1.Stack) (proto.Message, error) {
 	n, err := resource.ParseName(name)
 	if err != nil {
 		return nil, err
@@ -147,14 +170,14 @@ func (b *compositeBackend) view(name string, st *orchestratorv1.Stack) (proto.Me
 		return nil, fault.New(fault.NotFound, "%s does not exist", name)
 	}
 	inner, ok := doc.GetFields()["resources"].GetStructValue().GetFields()[n.ID]
-	if !ok || inner.GetStructValue().GetFields()["kind"].GetStringValue() != b.kind.Name {
+	if !ok || inner.GetStructValue().GetFields()["kind"].GetStringValue() != kind.Name {
 		return nil, fault.New(fault.NotFound, "%s does not exist", name)
 	}
-	spec, err := resource.FromStruct(b.kind, inner.GetStructValue().GetFields()["spec"].GetStructValue())
+	spec, err := resource.FromStruct(kind, inner.GetStructValue().GetFields()["spec"].GetStructValue())
 	if err != nil {
 		return nil, err
 	}
-	observed := b.kind.NewObserved()
+	observed := kind.NewObserved()
 	outputs, err := protojson.Marshal(st.GetOutputs())
 	if err == nil && len(st.GetOutputs().GetFields()) > 0 {
 		err = protojson.Unmarshal(outputs, observed)
@@ -162,7 +185,7 @@ func (b *compositeBackend) view(name string, st *orchestratorv1.Stack) (proto.Me
 	if err != nil {
 		return nil, fault.As(fault.Internal, fault.Wrap(err, "read the outputs of %s", name))
 	}
-	out := resource.Wrap(b.kind.New())
+	out := resource.Wrap(kind.New())
 	out.SetName(name)
 	out.SetCloud("clouds/" + doc.GetFields()["placement"].GetStructValue().GetFields()["cloud"].GetStringValue())
 	out.SetSpec(spec)
@@ -187,7 +210,7 @@ func (b *compositeBackend) list(ctx context.Context, tenant, after string, limit
 			if name <= after {
 				continue
 			}
-			m, err := b.view(name, st)
+			m, err := aloneIn(b.kind, name, st)
 			if fault.Is(err, fault.NotFound) {
 				continue // a stack of a person that is called alike
 			}

@@ -76,7 +76,7 @@ func New(deps Deps) (*Orchestrator, error) {
 	}
 	o.outbox = outbox.New(deps.Store, deps.Bus, record.Prefix("orchestrator")+"so/", deps.Logger)
 	o.engine = engine.New(engine.Config{Store: deps.Store, Outbox: o.outbox, Kinds: o.kinds, Querier: o, Logger: deps.Logger, Now: deps.Now})
-	o.ops = &operation.Server{Engine: o.engine, Own: o.own, Peers: deps.Peers, Stack: func(ctx context.Context, name string) (*orchestratorv1.Stack, error) {
+	o.ops = &operation.Server{Engine: o.engine, Kinds: o.kinds, Own: o.own, Peers: deps.Peers, Stack: func(ctx context.Context, name string) (*orchestratorv1.Stack, error) {
 		return o.stacks.View(ctx, name)
 	}}
 	o.stacks = &stack.Server{

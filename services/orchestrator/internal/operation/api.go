@@ -32,6 +32,7 @@ type Server struct {
 	orchestratorv1.UnimplementedOperationServiceServer
 
 	Engine *engine.Engine
+	Kinds  *resource.Registry
 	// Own serves the single changes of the orchestrator's own kinds.
 	Own *service.Service
 	// Peers serve those of the others.
@@ -61,7 +62,9 @@ func (s *Server) Describe(ctx context.Context, p *orchestratorv1.SagaPlan, state
 			return nil, err
 		}
 		if err == nil {
-			response = stack
+			if response, err = s.answer(stack); err != nil {
+				return nil, err
+			}
 		}
 	}
 	packed, err := anypb.New(response)
@@ -70,6 +73,15 @@ func (s *Server) Describe(ctx context.Context, p *orchestratorv1.SagaPlan, state
 	}
 	op.Result = &longrunningpb.Operation_Response{Response: packed}
 	return op, nil
+}
+
+// answer gives what an operation on a stack answers: the stack, or the resource whose own API it was made by.
+func (s *Server) answer(stack *orchestratorv1.Stack) (proto.Message, error) {
+	alone, err := service.Alone(s.Kinds, stack)
+	if alone == nil || err != nil {
+		return stack, err
+	}
+	return alone, nil
 }
 
 // failure says how an operation ended that did not end well.
