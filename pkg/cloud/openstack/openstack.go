@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -96,7 +97,7 @@ func Open(ctx context.Context, c driver.Credentials, opts ...Option) (*Session, 
 	provider.HTTPClient = http.Client{Transport: o.wrap(transport), Timeout: requestTimeout}
 	provider.UserAgent.Prepend("weft")
 	if err := openstack.Authenticate(ctx, provider, auth); err != nil {
-		return nil, Fault(err, "authenticate %s at %s", c.Account, auth.IdentityEndpoint)
+		return nil, Fault(err, "authenticate %s at %s (weft cloud add %s changes its credentials)", c.Account, auth.IdentityEndpoint, strings.TrimPrefix(c.Account, "clouds/"))
 	}
 	s := &Session{Account: c.Account, Region: c.Region, provider: provider, clients: map[string]*gophercloud.ServiceClient{}}
 	s.lookups.now = o.now
