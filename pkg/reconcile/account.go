@@ -144,7 +144,9 @@ func (p *pace) run(ctx context.Context, a *Account, d driver.Any, b *batch) {
 	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
-	b.seen, b.err = call(ctx, a, func(ctx context.Context) (map[string]driver.Observation[proto.Message], error) { return d.Observe(ctx, ids) })
+	b.seen, b.err = call(ctx, a, func(ctx context.Context) (map[string]driver.Observation[proto.Message], error) {
+		return d.Observe(ctx, ids)
+	})
 	close(b.done)
 }
 

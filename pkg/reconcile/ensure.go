@@ -68,7 +68,7 @@ func (l *Loop) make(ctx context.Context, e *record.Entry, account *Account, d dr
 		}
 	}
 	participant.SetPhase(e, kindv1.Phase_PHASE_CREATING, l.Now())
-	status.Fault = nil
+	status.Fault, e.Record.Failures = nil, 0
 	return l.save(ctx, e)
 }
 
@@ -141,8 +141,11 @@ func (l *Loop) observe(ctx context.Context, e *record.Entry, account *Account, d
 		}
 	default:
 	}
-	if err := l.note(ctx, e, seen.Fault); err != nil {
-		return 0, err
+	e.Record.Failures = 0
+	if l.news(e, seen.Fault) {
+		if err := l.save(ctx, e); err != nil {
+			return 0, err
+		}
 	}
 	return pace.next(e.ID, l.Now()), nil
 }
@@ -189,10 +192,17 @@ func (l *Loop) failed(ctx context.Context, e *record.Entry, err error) (time.Dur
 	}
 	e.Record.Failures++
 	wait := max(min(250*time.Millisecond<<min(e.Record.GetFailures()-1, 10), maxBackoff), fault.RetryAfter(err))
-	if err := l.note(ctx, e, err); err != nil {
-		return 0, err
+	return wait, l.pause(ctx, e, wait, l.news(e, err))
+}
+
+// pause keeps how often a resource failed and until when it is left alone, so that neither a restart nor the loop's own
+// writes cut a back-off short. told says whether the world is told, too.
+func (l *Loop) pause(ctx context.Context, e *record.Entry, wait time.Duration, told bool) error {
+	e.Record.WakeTime = timestamppb.New(l.Now().Add(wait))
+	if told {
+		return l.save(ctx, e)
 	}
-	return wait, nil
+	return l.Book.Save(ctx, e, record.Notice{})
 }
 
 // give writes that the resource will not become what is wanted.
@@ -203,13 +213,13 @@ func (l *Loop) give(ctx context.Context, e *record.Entry, err error) error {
 	return l.save(ctx, e)
 }
 
-// note writes what is being waited for, if it is news.
-func (l *Loop) note(ctx context.Context, e *record.Entry, err error) error {
+// news notes what is being waited for, and tells whether it is news.
+func (l *Loop) news(e *record.Entry, err error) bool {
 	status := e.Object.Status()
 	next := fault.Proto(err, l.Now())
 	if next.GetKind() == status.GetFault().GetKind() && next.GetMessage() == status.GetFault().GetMessage() {
-		return nil
+		return false
 	}
 	status.Fault = next
-	return l.save(ctx, e)
+	return true
 }

@@ -119,11 +119,11 @@ func (l *Loop) blocked(ctx context.Context, e *record.Entry, account *Account, d
 	wait := min(500*time.Millisecond<<min(e.Record.GetFailures()-1, 10), 15*time.Second)
 	next := fault.Proto(fault.Wrap(cause, "delete %s", e.Name), l.Now())
 	same := slices.EqualFunc(blockers, status.GetBlockers(), func(a, b *kindv1.Blocker) bool { return proto.Equal(a, b) })
-	if same && next.GetKind() == status.GetFault().GetKind() {
-		return wait, nil
+	told := !same || next.GetKind() != status.GetFault().GetKind()
+	if told {
+		status.Blockers, status.Fault = blockers, next
 	}
-	status.Blockers, status.Fault = blockers, next
-	return wait, l.save(ctx, e)
+	return wait, l.pause(ctx, e, wait, told)
 }
 
 // gone ends a record whose object is gone.
