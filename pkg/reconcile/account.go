@@ -86,7 +86,7 @@ const (
 	// batchWindow is how long the first to ask waits for others, so that one list call serves all.
 	batchWindow = 15 * time.Millisecond
 	// tick is the grid that polls are laid on, so that those of many objects fall together.
-	tick = 100 * time.Millisecond
+	tick = 50 * time.Millisecond
 	// slowest bounds the time between two polls.
 	slowest = 5 * time.Second
 )
@@ -181,8 +181,8 @@ func (p *pace) forget(id record.ID) {
 	delete(p.began, id)
 }
 
-// next gives the time until an object is to be looked at again: an eighth of the time that it has taken so far, but not
-// before four fifths of what its kind usually takes, laid on the grid.
+// next gives the time until an object is to be looked at again: a sixteenth of the time that it has taken so far, but not
+// much before its kind is usually ready, laid on the grid.
 func (p *pace) next(id record.ID, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -192,8 +192,8 @@ func (p *pace) next(id record.ID, now time.Time) time.Duration {
 		p.began[id] = now
 	}
 	elapsed := now.Sub(began)
-	wait := min(max(elapsed/8, tick), slowest)
-	if early := p.expected*4/5 - elapsed; early > wait {
+	wait := min(max(elapsed/16, tick), slowest)
+	if early := p.expected*19/20 - elapsed; early > wait {
 		wait = min(early, slowest)
 	}
 	return now.Add(wait).Truncate(tick).Add(tick).Sub(now)

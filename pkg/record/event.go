@@ -46,11 +46,13 @@ func (b *Book) messages(e *Entry, notice Notice) ([]bus.Message, error) {
 }
 
 // Event gives the CloudEvent (CloudEvents 1.0, NATS protocol binding, binary mode) of a change of a resource. Its id is
-// the key and the sequence, so that it is the same when it is published again. Fields that can only be written are left
-// out.
+// the key and the sequence, so that it is the same when it is published again. Fields that can only be written, and
+// those that may hold what only their author should see, are left out.
 func Event(service string, kind *resource.Kind, object resource.Object, verb, at string) (bus.Message, error) {
 	public := proto.Clone(object.Message())
-	Redact(public)
+	clearFields(public.ProtoReflect(), func(f protoreflect.FieldDescriptor) bool {
+		return inputOnly(f) || resource.FieldOptionsOf(f).GetOpaque()
+	})
 	data, err := protojson.Marshal(public)
 	if err != nil {
 		return bus.Message{}, fault.As(fault.Internal, fault.Wrap(err, "encode the event of %s", object.Name()))
@@ -75,20 +77,21 @@ func Event(service string, kind *resource.Kind, object resource.Object, verb, at
 }
 
 // Redact clears the fields of a message, at any depth, that can be written and never read.
-func Redact(m proto.Message) { redact(m.ProtoReflect()) }
+func Redact(m proto.Message) { clearFields(m.ProtoReflect(), inputOnly) }
 
-func redact(m protoreflect.Message) {
+// clearFields clears the fields that which tells, at any depth.
+func clearFields(m protoreflect.Message, which func(protoreflect.FieldDescriptor) bool) {
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
-		case inputOnly(f):
+		case which(f):
 			m.Clear(f)
 		case f.Message() == nil || f.IsMap():
 		case f.IsList():
 			for i := range v.List().Len() {
-				redact(v.List().Get(i).Message())
+				clearFields(v.List().Get(i).Message(), which)
 			}
 		default:
-			redact(v.Message())
+			clearFields(v.Message(), which)
 		}
 		return true
 	})

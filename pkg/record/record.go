@@ -254,7 +254,9 @@ func (b *Book) encode(e *Entry) ([]byte, error) {
 // Remove deletes a record whose object is gone and leaves a tombstone. The name falls back to another record that stands
 // under it, if there is one.
 func (b *Book) Remove(ctx context.Context, e *Entry, notice Notice) error {
-	stone, err := proto.Marshal(&participantv1.Tombstone{Name: e.Name, Origin: e.Record.GetOrigin(), ReleaseTime: timestamppb.New(b.now())})
+	stone, err := proto.Marshal(&participantv1.Tombstone{
+		Name: e.Name, Origin: e.Record.GetOrigin(), ReleaseTime: timestamppb.New(b.now()), RequestTime: e.Object.Metadata().GetDeleteTime(),
+	})
 	if err != nil {
 		return fault.As(fault.Internal, fault.Wrap(err, "encode the tombstone of %s", e.Name))
 	}

@@ -229,6 +229,9 @@ func (b *compositeBackend) list(ctx context.Context, tenant, after string, limit
 }
 
 func (b *compositeBackend) remove(ctx context.Context, name, etag string) (proto.Message, error) {
+	if _, err := b.get(ctx, name); err != nil {
+		return nil, err // a stack that a person called alike is not taken away
+	}
 	stack, err := b.stackName(name)
 	if err != nil {
 		return nil, err

@@ -160,6 +160,9 @@ func (b *recordBackend) update(ctx context.Context, object resource.Object, mask
 	if err != nil {
 		return nil, err
 	}
+	if e.Record.GetRelease() {
+		return nil, fault.New(fault.Precondition, "the deletion of %s has failed; delete it again", object.Name())
+	}
 	next, err := merge(e.Object, object, mask)
 	if err != nil {
 		return nil, err
@@ -203,7 +206,7 @@ func (b *recordBackend) open(ctx context.Context, name, etag string) (*record.En
 	if stack := e.Object.Metadata().GetStack(); stack != "" {
 		return nil, fault.New(fault.Precondition, "%s belongs to %s; change the stack's document and apply it", name, stack)
 	}
-	if e.Record.GetRelease() {
+	if e.Record.GetRelease() && e.Object.Status().GetPhase() != kindv1.Phase_PHASE_FAILED {
 		return nil, fault.New(fault.Precondition, "%s is being deleted", name)
 	}
 	e.Record.Origin = nil
@@ -217,6 +220,9 @@ func (b *recordBackend) remove(ctx context.Context, name, etag string) (proto.Me
 	}
 	if b.local != nil {
 		return b.removeLocal(ctx, e)
+	}
+	if err := b.service.unused(ctx, e); err != nil {
+		return nil, err
 	}
 	participant.MarkReleased(e, b.service.deps.Now())
 	if err := b.service.book.Save(ctx, e, participant.NoticeOf(e)); err != nil {
@@ -236,4 +242,19 @@ func (b *recordBackend) removeLocal(ctx context.Context, e *record.Entry) (proto
 		return nil, err
 	}
 	return b.service.operation(e, true)
+}
+
+// unused refuses to delete what another resource of the service still refers to: some clouds would take that one away
+// with it. What other services' resources use, their clouds refuse to delete.
+func (s *Service) unused(ctx context.Context, e *record.Entry) error {
+	entries, _, err := s.book.List(ctx, "tenants/"+resource.TenantOf(e.Name)+"/", record.ID{}, 0)
+	if err != nil {
+		return err
+	}
+	for _, other := range entries {
+		if other.Record.GetReferences()[e.Name] == e.Key {
+			return fault.New(fault.Precondition, "%s is used by %s; delete that first", e.Name, other.Name)
+		}
+	}
+	return nil
 }

@@ -99,7 +99,7 @@ func (s *Service) describe(name string, e *record.Entry, generation int64, gone 
 	switch {
 	case gone:
 		return finish(op, &emptypb.Empty{})
-	case st.GetPhase() == kindv1.Phase_PHASE_FAILED && e.Object.Metadata().GetGeneration() == generation:
+	case st.GetPhase() == kindv1.Phase_PHASE_FAILED && (e.Record.GetRelease() || e.Object.Metadata().GetGeneration() == generation):
 		op.Done = true
 		op.Result = &longrunningpb.Operation_Error{Error: rpcStatus(fault.FromProto(st.GetFault()))}
 		return op, nil
@@ -165,10 +165,14 @@ func (s *Service) GetOperation(ctx context.Context, name string) (*longrunningpb
 	if !fault.Is(err, fault.NotFound) {
 		return nil, err
 	}
-	if _, err := s.book.Tombstone(ctx, c.id.Key); err != nil {
+	stone, err := s.book.Tombstone(ctx, c.id.Key)
+	if err != nil {
 		return nil, fault.Wrap(err, "%s", name)
 	}
-	metadata, err := anypb.New(&orchestratorv1.OperationMetadata{Name: name, Target: c.id.Name, State: orchestratorv1.OperationState_OPERATION_STATE_DONE})
+	metadata, err := anypb.New(&orchestratorv1.OperationMetadata{
+		Name: name, Target: c.id.Name, Action: orchestratorv1.Action_ACTION_DELETE, State: orchestratorv1.OperationState_OPERATION_STATE_DONE,
+		CreateTime: stone.GetRequestTime(), EndTime: stone.GetReleaseTime(),
+	})
 	if err != nil {
 		return nil, fault.As(fault.Internal, fault.Wrap(err, "describe %s", name))
 	}

@@ -84,8 +84,15 @@ func (p *flight) refs(w wanted) driver.Refs {
 			continue
 		}
 		for _, r := range resource.References(proto.Clone(spec)) {
-			if m, err := p.s.Resolve(p.ctx, r.Value, ""); err == nil {
+			if target, ok := p.s.linked.ByType(r.Type); !ok || target.Service == "orchestrator" {
+				continue // a secret, looked up when the account is opened
+			}
+			m, err := p.s.Resolve(p.ctx, r.Value, "")
+			switch {
+			case err == nil:
 				refs[r.Value] = m
+			case !fault.Is(err, fault.NotFound): // what does not exist yet is made by the plan
+				p.found(w.name, "spec."+r.Path, fault.Wrap(err, "look up %s", r.Value))
 			}
 		}
 	}
@@ -167,9 +174,14 @@ func (p *flight) total() []*participantv1.QuotaUse {
 	})
 	for _, q := range out {
 		if q.GetLimit() >= 0 && q.GetNeed() > 0 && q.GetUsed()+q.GetNeed() > q.GetLimit() {
-			p.found("", "", fault.New(fault.Quota, "%s: the %s quota of %s does not suffice: need %d, used %d, limit %d; free some or have the quota raised",
-				q.GetCloud(), q.GetService(), q.GetQuota(), q.GetNeed(), q.GetUsed(), q.GetLimit()))
+			p.found("", "", QuotaFault(q))
 		}
 	}
 	return out
+}
+
+// QuotaFault says that a quota does not suffice.
+func QuotaFault(q *participantv1.QuotaUse) error {
+	return fault.New(fault.Quota, "%s: the %s quota of %s does not suffice: need %d, used %d, limit %d; free some or have the quota raised",
+		q.GetCloud(), q.GetService(), q.GetQuota(), q.GetNeed(), q.GetUsed(), q.GetLimit())
 }

@@ -263,3 +263,6 @@ func (i *Installation) Identity(t testing.TB, tenant, name, role string) string 
 	i.Must(t, "identity", "issue", name, "--role", role, "--tenant", tenant, "--ca-dir", filepath.Join(i.Data(), "ca"), "--out", path)
 	return path
 }
+
+// Pid is the id of the process that runs the installation.
+func (i *Installation) Pid() int { return i.cmd.Process.Pid }

@@ -7,7 +7,7 @@
 //	s/<operation>/state      the state, written whole by each transition
 //	s/<operation>/out/<n>    what step n observed when it was done
 //	k/<stack>                the stack
-//	o/…                      the outbox: commands and events that are committed and not yet published
+//	so/…                     the outbox: commands and events that are committed and not yet published
 //
 // # Who may write
 //

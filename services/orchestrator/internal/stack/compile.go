@@ -13,6 +13,7 @@ import (
 
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/service"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 	"github.com/weftcloud/weft/services/orchestrator/internal/document"
@@ -160,12 +161,33 @@ func (s *Server) preflight(ctx context.Context, c *compiled) error {
 		return err
 	}
 	for _, a := range answers {
-		c.quotas = append(c.quotas, a.GetQuotas()...)
+		for _, q := range a.GetQuotas() {
+			c.draw(q, s.Now())
+		}
 		for _, f := range a.GetFindings() {
 			c.problems = append(c.problems, c.result.Problem(f))
 		}
 	}
 	return nil
+}
+
+// draw adds what one service needs of a quota. Several services may draw on one, each little enough by itself; together
+// they must not want more than there is.
+func (c *compiled) draw(q *participantv1.QuotaUse, now time.Time) {
+	i := slices.IndexFunc(c.quotas, func(o *participantv1.QuotaUse) bool {
+		return o.GetCloud() == q.GetCloud() && o.GetService() == q.GetService() && o.GetQuota() == q.GetQuota()
+	})
+	if i < 0 {
+		c.quotas = append(c.quotas, q)
+		return
+	}
+	sum := c.quotas[i]
+	fits := func(need int64) bool { return sum.GetLimit() < 0 || sum.GetUsed()+need <= sum.GetLimit() }
+	alone := fits(sum.GetNeed()) && fits(q.GetNeed())
+	sum.Need += q.GetNeed()
+	if alone && !fits(sum.GetNeed()) {
+		c.problems = append(c.problems, c.result.Problem(&participantv1.Finding{Fault: fault.Proto(service.QuotaFault(sum), now)}))
+	}
 }
 
 func plural(n int, what string) string {

@@ -135,6 +135,9 @@ func planSummary(plan *orchestratorv1.Plan) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, s.total))
 		}
 	}
+	if len(parts) == 0 && len(plan.GetProblems()) > 0 {
+		return "it cannot be made as it is"
+	}
 	if len(parts) == 0 {
 		parts = append(parts, "nothing changes")
 	}

@@ -56,7 +56,9 @@ func TestFilesExist(t *testing.T) {
 		}
 	}
 	each(t, "`((?:proto|pkg|services|deploy|scripts)/[^` ]*)`", must)
-	each(t, `\]\(([^):#]+)\)`, func(t *testing.T, document, path string) { must(t, document, filepath.Join(filepath.Dir(document), path)) })
+	each(t, `\]\(([^):#]+)\)`, func(t *testing.T, document, path string) {
+		must(t, document, filepath.Join(filepath.Dir(document), path))
+	})
 }
 
 func TestTestsExist(t *testing.T) {

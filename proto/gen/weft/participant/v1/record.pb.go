@@ -169,7 +169,9 @@ type Tombstone struct {
 	// The command that released it.
 	Origin *v1.Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
 	// When it was gone.
-	ReleaseTime   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=release_time,json=releaseTime,proto3" json:"release_time,omitempty"`
+	ReleaseTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=release_time,json=releaseTime,proto3" json:"release_time,omitempty"`
+	// When its release was asked for.
+	RequestTime   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=request_time,json=requestTime,proto3" json:"request_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -225,6 +227,13 @@ func (x *Tombstone) GetReleaseTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Tombstone) GetRequestTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RequestTime
+	}
+	return nil
+}
+
 var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
@@ -247,11 +256,12 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\arefused\x18\v \x01(\bR\arefused\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xca\x01\n" +
 	"\tTombstone\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
 	"\x06origin\x18\x02 \x01(\v2\x13.weft.bus.v1.OriginR\x06origin\x12=\n" +
-	"\frelease_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vreleaseTimeBGZEgithub.com/weftcloud/weft/proto/gen/weft/participant/v1;participantv1b\x06proto3"
+	"\frelease_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vreleaseTime\x12=\n" +
+	"\frequest_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vrequestTimeBGZEgithub.com/weftcloud/weft/proto/gen/weft/participant/v1;participantv1b\x06proto3"
 
 var (
 	file_weft_participant_v1_record_proto_rawDescOnce sync.Once
@@ -282,11 +292,12 @@ var file_weft_participant_v1_record_proto_depIdxs = []int32{
 	5, // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
 	4, // 5: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
 	5, // 6: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	5, // 7: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_record_proto_init() }
