@@ -181,8 +181,9 @@ func (p *pace) forget(id record.ID) {
 	delete(p.began, id)
 }
 
-// next gives the time until an object is to be looked at again: a sixteenth of the time that it has taken so far, but not
-// much before its kind is usually ready, laid on the grid.
+// next gives the time until an object is to be looked at again: an eighth of the time that it has taken so far, but not
+// much before its kind is usually ready, and more often about then. Looks are laid on a grid, coarser the longer it takes,
+// so that those of many objects fall together.
 func (p *pace) next(id record.ID, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -192,9 +193,16 @@ func (p *pace) next(id record.ID, now time.Time) time.Duration {
 		p.began[id] = now
 	}
 	elapsed := now.Sub(began)
-	wait := min(max(elapsed/16, tick), slowest)
+	share, grid := time.Duration(8), 2*tick
+	if p.expected > 0 && elapsed < 2*p.expected {
+		share, grid = 24, tick
+	}
+	wait := min(max(elapsed/share, grid), slowest)
 	if early := p.expected*19/20 - elapsed; early > wait {
 		wait = min(early, slowest)
 	}
-	return now.Add(wait).Truncate(tick).Add(tick).Sub(now)
+	for 2*grid <= elapsed/share {
+		grid *= 2
+	}
+	return now.Add(wait).Truncate(grid).Add(grid).Sub(now)
 }

@@ -25,8 +25,12 @@ func (l *Loop) ensure(ctx context.Context, e *record.Entry) (time.Duration, erro
 		return l.failed(ctx, e, err)
 	}
 	if e.Object.Status().GetProviderId() == "" {
-		if err := l.make(ctx, e, account, d, refs); err != nil {
+		wait, err := l.make(ctx, e, account, d, refs)
+		if err != nil {
 			return l.failed(ctx, e, err)
+		}
+		if wait > 0 {
+			return wait, nil
 		}
 	}
 	if e.Record.GetAppliedGeneration() != e.Object.Metadata().GetGeneration() {
@@ -50,31 +54,56 @@ func (l *Loop) driver(ctx context.Context, e *record.Entry, refs driver.Refs) (*
 	return account, d, nil
 }
 
-// make finds the object by its key, or creates it. That a create is about to be sent is written before it is sent.
-func (l *Loop) make(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) error {
+// make finds the object by its key, or creates it. That a create is about to be sent is written before it is sent. A wait
+// says that it is not known yet whether there is one.
+func (l *Loop) make(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) (time.Duration, error) {
 	status := e.Object.Status()
-	if e.Record.GetAttempted() && !e.Record.GetRefused() {
-		ids, err := call(ctx, account, func(ctx context.Context) ([]string, error) { return d.Find(ctx, request(e, refs)) })
-		if err != nil {
-			return fault.Wrap(err, "look up %s by its key", e.Name)
-		}
-		if len(ids) > 0 {
-			status.ProviderId = ids[0] // adopted: a create whose answer was lost
+	if e.Record.GetAttempted() {
+		if wait, err := l.adopt(ctx, e, account, d, refs); wait > 0 || err != nil {
+			return wait, err
 		}
 	}
 	if status.GetProviderId() == "" {
 		if err := l.create(ctx, e, account, d, refs); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	participant.SetPhase(e, kindv1.Phase_PHASE_CREATING, l.Now())
 	status.Fault, e.Record.Failures = nil, 0
-	return l.save(ctx, e)
+	return 0, l.save(ctx, e)
+}
+
+// adopt settles a create that may have had an effect: an object that bears the key is ours. None must be found twice,
+// some time apart, before it is believed that there is none: a create may still be under way, and clouds list with a
+// delay. Until then it gives the time to wait. If several are found, creates had more than one effect: one is kept.
+func (l *Loop) adopt(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) (time.Duration, error) {
+	if e.Record.GetRefused() {
+		return 0, nil // the provider itself said that it made nothing
+	}
+	ids, err := call(ctx, account, func(ctx context.Context) ([]string, error) { return d.Find(ctx, request(e, refs)) })
+	if err != nil {
+		return 0, fault.Wrap(err, "look up %s by its key", e.Name)
+	}
+	if len(ids) > 0 {
+		e.Object.Status().ProviderId, e.Record.MissingTime = ids[0], nil
+		for _, extra := range ids[1:] {
+			if _, err := call(ctx, account, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, extra) }); err != nil {
+				return 0, fault.Wrap(err, "delete %s, a second object for %s", extra, e.Name)
+			}
+		}
+		return 0, l.Book.Save(ctx, e, record.Notice{})
+	}
+	if e.Record.GetMissingTime() == nil {
+		e.Record.MissingTime = timestamppb.New(l.Now())
+		return missingGrace, l.Book.Save(ctx, e, record.Notice{})
+	}
+	rest := missingGrace - l.Now().Sub(e.Record.GetMissingTime().AsTime())
+	return max(rest, 0), nil
 }
 
 func (l *Loop) create(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) error {
-	if !e.Record.GetAttempted() || e.Record.GetRefused() {
-		e.Record.Attempted, e.Record.Refused = true, false
+	if !e.Record.GetAttempted() || e.Record.GetRefused() || e.Record.GetMissingTime() != nil {
+		e.Record.Attempted, e.Record.Refused, e.Record.MissingTime = true, false, nil
 		if err := l.Book.Save(ctx, e, record.Notice{}); err != nil {
 			return err
 		}

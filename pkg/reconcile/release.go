@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
@@ -29,8 +28,15 @@ func (l *Loop) release(ctx context.Context, e *record.Entry) (time.Duration, err
 		return 0, l.gone(ctx, e)
 	}
 	if e.Object.Status().GetProviderId() == "" {
-		if wait, found, err := l.find(ctx, e, account, d, refs); !found || err != nil {
-			return wait, err
+		wait, err := l.adopt(ctx, e, account, d, refs)
+		if err != nil {
+			return l.failed(ctx, e, err)
+		}
+		if wait > 0 {
+			return wait, nil
+		}
+		if e.Object.Status().GetProviderId() == "" {
+			return 0, l.gone(ctx, e)
 		}
 	}
 	return l.remove(ctx, e, account, d)
@@ -49,31 +55,6 @@ func (l *Loop) standing(ctx context.Context, e *record.Entry) driver.Refs {
 		}
 	}
 	return refs
-}
-
-// find looks up an object whose create may have had an effect. It must be missing twice before it is believed that it
-// had none.
-func (l *Loop) find(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) (time.Duration, bool, error) {
-	ids, err := call(ctx, account, func(ctx context.Context) ([]string, error) { return d.Find(ctx, request(e, refs)) })
-	if err != nil {
-		wait, err := l.failed(ctx, e, fault.Wrap(err, "look up %s by its key", e.Name))
-		return wait, false, err
-	}
-	if len(ids) > 0 {
-		e.Object.Status().ProviderId, e.Record.MissingTime = ids[0], nil
-		return 0, true, l.Book.Save(ctx, e, record.Notice{})
-	}
-	if e.Record.GetRefused() {
-		return 0, false, l.gone(ctx, e)
-	}
-	if e.Record.GetMissingTime() == nil {
-		e.Record.MissingTime = timestamppb.New(l.Now())
-		return missingGrace, false, l.Book.Save(ctx, e, record.Notice{})
-	}
-	if rest := missingGrace - l.Now().Sub(e.Record.GetMissingTime().AsTime()); rest > 0 {
-		return rest, false, nil
-	}
-	return 0, false, l.gone(ctx, e)
 }
 
 // remove deletes the object and waits until it is gone.
