@@ -72,6 +72,8 @@ type Engine struct {
 	owner Owner
 	ctx   context.Context // of Run: timers act within it
 	runs  map[string]*run
+	// loading says that the unfinished sagas are still being read: one that is not among runs may yet come.
+	loading bool
 }
 
 // run is one unfinished saga.
@@ -85,6 +87,10 @@ type run struct {
 	resolver *plan.Resolver
 	timer    *time.Timer
 	over     bool
+	// unsure says that it is not known whether the last transition was kept: the saga must be read again. unsent are the
+	// messages that are to be sent if it was.
+	unsure bool
+	unsent []store.Op
 }
 
 // New makes an engine; it runs nothing until Own.
@@ -100,9 +106,12 @@ func stackKey(name string) string      { return prefix + "k/" + name }
 // Run runs sagas as owner until ctx ends: those that are unfinished, and those that begin.
 func (e *Engine) Run(ctx context.Context, owner Owner) error {
 	e.mu.Lock()
-	e.owner, e.ctx = owner, ctx
+	e.owner, e.ctx, e.loading = owner, ctx, true
 	e.mu.Unlock()
 	err := e.takeOver(ctx)
+	e.mu.Lock()
+	e.loading = false
+	e.mu.Unlock()
 	if err == nil {
 		<-ctx.Done()
 	}
@@ -139,6 +148,9 @@ func (e *Engine) Begin(ctx context.Context, p *orchestratorv1.SagaPlan, changing
 	if err != nil {
 		return err
 	}
+	if _, err := e.find(p.GetName()); !fault.Is(err, fault.NotFound) {
+		return fault.New(fault.Unavailable, "begin %s: the sagas are being taken over; try again", p.GetName())
+	}
 	r := &run{plan: p, outputs: map[string]proto.Message{}}
 	if err := r.prepare(e.Kinds); err != nil {
 		return err
@@ -168,11 +180,25 @@ func (e *Engine) Begin(ctx context.Context, p *orchestratorv1.SagaPlan, changing
 	e.mu.Lock()
 	e.runs[p.GetName()] = r
 	e.mu.Unlock()
-	if err := e.commit(ctx, owner, r, tr, t); err != nil {
+	err = e.commit(ctx, owner, r, tr, t)
+	if err != nil && !r.unsure {
 		e.drop(p.GetName())
-		return fault.Wrap(err, "begin %s", p.GetName())
 	}
-	return nil
+	return fault.Wrap(err, "begin %s", p.GetName())
+}
+
+// find gives an unfinished saga; Unavailable while it may yet be read, else NotFound.
+func (e *Engine) find(name string) (*run, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch r := e.runs[name]; {
+	case r != nil:
+		return r, nil
+	case e.loading:
+		return nil, fault.New(fault.Unavailable, "operation %s: the sagas are being taken over; try again", name)
+	default:
+		return nil, fault.New(fault.NotFound, "operation %s does not exist or has ended", name)
+	}
 }
 
 // prepare makes what is derived from the plan.
@@ -229,14 +255,15 @@ func (e *Engine) Apply(ctx context.Context, name string, event saga.Event) error
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	r := e.runs[name]
-	e.mu.Unlock()
-	if r == nil {
-		return fault.New(fault.NotFound, "operation %s does not exist or has ended", name)
+	r, err := e.find(name)
+	if err != nil {
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := e.reread(ctx, owner, r); err != nil {
+		return err
+	}
 	if r.over || r.state == nil {
 		return fault.New(fault.NotFound, "operation %s does not exist or has ended", name)
 	}
@@ -321,6 +348,10 @@ func (e *Engine) commit(ctx context.Context, owner Owner, r *run, tr saga.Transi
 	t.compares = append(t.compares, store.Compare{Key: stateKey(r.plan.GetName()), ModRevision: r.revision})
 	t.ops = append(append(t.ops, store.Op{Key: stateKey(r.plan.GetName()), Value: value}), messages...)
 	revision, err := e.Store.Txn(ctx, t.compares, t.ops)
+	if fault.Is(err, fault.Unavailable) {
+		r.unsure, r.unsent = true, messages
+		e.again(r)
+	}
 	if err != nil {
 		return fault.Wrap(err, "keep %s", r.plan.GetName())
 	}
@@ -328,6 +359,46 @@ func (e *Engine) commit(ctx context.Context, owner Owner, r *run, tr saga.Transi
 	r.state, r.revision, r.outputs = state, revision, outputs
 	e.arm(r)
 	return nil
+}
+
+// reread reads a saga again of which it is not known whether its last transition was kept. The caller holds the run.
+func (e *Engine) reread(ctx context.Context, owner Owner, r *run) error {
+	if !r.unsure {
+		return nil
+	}
+	name := r.plan.GetName()
+	page, err := e.Store.List(ctx, prefix+"s/"+name+"/", store.ListOptions{})
+	if err != nil {
+		return fault.Wrap(err, "read %s again", name)
+	}
+	loaded, err := e.load(page.Entries)
+	if err != nil {
+		return err
+	}
+	kept := loaded[name]
+	if kept == nil || kept.state == nil { // it never began
+		r.over, r.unsure = true, false
+		e.drop(name)
+		return nil
+	}
+	if err := kept.prepare(e.Kinds); err != nil {
+		return err
+	}
+	kept.outputsFrom(kept.plan)
+	if kept.revision != r.revision && kept.state.GetEpoch() == owner.Epoch() {
+		e.Outbox.Committed(r.unsent)
+	}
+	r.state, r.revision, r.outputs, r.unsure, r.unsent = kept.state, kept.revision, kept.outputs, false, nil
+	e.arm(r)
+	return nil
+}
+
+// again has a saga look at the clock in a while. The caller holds the run.
+func (e *Engine) again(r *run) {
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+	r.timer = time.AfterFunc(time.Second, func() { e.tick(r.plan.GetName()) })
 }
 
 func merged(a, b map[string]proto.Message) map[string]proto.Message {
@@ -460,7 +531,11 @@ func (e *Engine) tick(name string) {
 		return
 	}
 	e.Logger.Warn("tick", "operation", name, "error", err)
-	time.AfterFunc(time.Second, func() { e.tick(name) })
+	if r, err := e.find(name); err == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		e.again(r)
+	}
 }
 
 // rearm sets the timer of a saga whose tick changed nothing, e.g. because it came a moment early.
@@ -477,6 +552,9 @@ func (e *Engine) rearm(name string) {
 		return
 	}
 	if wake, ok := saga.Wake(r.state); ok && wake.Sub(e.Now()) <= 0 {
+		if r.timer != nil {
+			r.timer.Stop()
+		}
 		r.timer = time.AfterFunc(10*time.Millisecond, func() { e.tick(name) })
 		return
 	}

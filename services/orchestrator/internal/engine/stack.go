@@ -60,7 +60,7 @@ func (e *Engine) conclusion(r *run, state *orchestratorv1.SagaState, outputs map
 		if r.plan.GetAction() == orchestratorv1.Action_ACTION_DESTROY {
 			return nil, nil
 		}
-		return e.achieved(r, outputs, kept)
+		return e.achieved(r, state, outputs, kept)
 	case orchestratorv1.OperationState_OPERATION_STATE_UNDONE, orchestratorv1.OperationState_OPERATION_STATE_CANCELLED:
 		return restored(r, state, outputs, kept)
 	default:
@@ -75,8 +75,9 @@ func untouched(state *orchestratorv1.SagaState) bool {
 	return !slices.ContainsFunc(state.GetSteps(), func(s *orchestratorv1.StepRecord) bool { return s.GetAttempt() > 0 })
 }
 
-// achieved is the stack as the plan wanted it.
-func (e *Engine) achieved(r *run, outputs map[string]proto.Message, kept *orchestratorv1.StackRecord) (*orchestratorv1.StackRecord, error) {
+// achieved is the stack as the plan wanted it. Outputs that have no value are told as the operation's fault and left out:
+// all that was to be made stands.
+func (e *Engine) achieved(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.Message, kept *orchestratorv1.StackRecord) (*orchestratorv1.StackRecord, error) {
 	next := &orchestratorv1.StackRecord{Stack: proto.CloneOf(r.plan.GetResult())}
 	for _, s := range r.plan.GetStanding() {
 		stands, err := e.standing(r, s, outputs)
@@ -87,7 +88,7 @@ func (e *Engine) achieved(r *run, outputs map[string]proto.Message, kept *orches
 	}
 	values, err := r.resolver.Outputs(r.plan.GetOutputs(), outputs)
 	if err != nil {
-		return nil, fault.Wrap(err, "outputs of %s", r.plan.GetStack())
+		state.Fault = fault.Proto(fault.Wrap(err, "outputs of %s", r.plan.GetStack()), e.Now())
 	}
 	next.Stack.Outputs = values
 	next.Stack.State = orchestratorv1.StackState_STACK_STATE_READY
