@@ -181,7 +181,7 @@ func (b *recordBackend) update(ctx context.Context, object resource.Object, mask
 		}
 	}
 	if participant.Same(e, next.Spec(), next.Metadata().GetLabels(), references) {
-		return b.service.operation(e, false)
+		return b.again(ctx, e)
 	}
 	participant.Change(e, next.Spec(), next.Metadata().GetLabels(), references, b.service.deps.Now())
 	if b.local != nil {
@@ -190,6 +190,17 @@ func (b *recordBackend) update(ctx context.Context, object resource.Object, mask
 	}
 	if err := b.service.book.Save(ctx, e, participant.NoticeOf(e)); err != nil {
 		return nil, err
+	}
+	return b.service.operation(e, false)
+}
+
+// again answers a change to what is wanted already. What has failed is tried again.
+func (b *recordBackend) again(ctx context.Context, e *record.Entry) (proto.Message, error) {
+	if e.Object.Status().GetPhase() == kindv1.Phase_PHASE_FAILED {
+		participant.Reopen(e, b.service.deps.Now())
+		if err := b.service.book.Save(ctx, e, participant.NoticeOf(e)); err != nil {
+			return nil, err
+		}
 	}
 	return b.service.operation(e, false)
 }

@@ -99,12 +99,12 @@ func (s *Service) describe(name string, e *record.Entry, generation int64, gone 
 	switch {
 	case gone:
 		return finish(op, &emptypb.Empty{})
-	case st.GetPhase() == kindv1.Phase_PHASE_FAILED && (e.Record.GetRelease() || e.Object.Metadata().GetGeneration() == generation):
+	case !e.Record.GetRelease() && st.GetObservedGeneration() >= generation:
+		return finish(op, public(e.Object))
+	case st.GetPhase() == kindv1.Phase_PHASE_FAILED: // also of a later generation: nobody tries the one before any more
 		op.Done = true
 		op.Result = &longrunningpb.Operation_Error{Error: rpcStatus(fault.FromProto(st.GetFault()))}
 		return op, nil
-	case !e.Record.GetRelease() && st.GetObservedGeneration() >= generation:
-		return finish(op, public(e.Object))
 	default:
 		return op, nil
 	}
