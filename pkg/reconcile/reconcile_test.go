@@ -56,14 +56,38 @@ type rig struct {
 // tap stands between the loop and a driver, and can break any call, before or after it had its effect.
 type tap struct {
 	driver.Any
+
+	mu     sync.Mutex
 	adopts bool
-	// point is asked before and after each call.
-	point func() error
-	// hide has Observe leave out what it saw.
-	hide func() bool
+	broken func() error // asked before and after each call
+	hidden func() bool  // has Observe leave out what it saw
 }
 
-func (d *tap) Adopts() bool { return d.adopts }
+// set changes what the tap does.
+func (d *tap) set(change func(d *tap)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(d)
+}
+
+func (d *tap) point() error {
+	d.mu.Lock()
+	broken := d.broken
+	d.mu.Unlock()
+	return broken()
+}
+
+func (d *tap) hide() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hidden()
+}
+
+func (d *tap) Adopts() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.adopts
+}
 
 func tapped[T any](d *tap, do func() (T, error)) (T, error) {
 	var zero T
@@ -143,7 +167,7 @@ func newRig(t *testing.T, c config) *rig {
 			return &networkv1.SubnetObserved{SubnetId: id, Cidr: spec.GetCidr()}
 		},
 	})
-	r.tap = &tap{Any: driver.Erase(r.cloud), point: func() error { return nil }, hide: func() bool { return false }}
+	r.tap = &tap{Any: driver.Erase(r.cloud), broken: func() error { return nil }, hidden: func() bool { return false }}
 	r.account = reconcile.NewAccount("clouds/lab", driver.Session{Drivers: map[string]driver.Any{networkType: r.tap, subnetType: driver.Erase(r.subnets)}}, 1000, time.Now)
 	r.box = recordtest.NewBox(r.store, record.Prefix("network")+"o/")
 	r.book = record.New(record.Config{Service: "network", Store: r.store, Outbox: r.box, Kinds: kinds, Now: time.Now, Changed: func(id record.ID) {
@@ -496,10 +520,10 @@ func TestMissingTwice(t *testing.T) {
 		r.ensure("a", 1400)
 		r.await(time.Second, "it exists", func() bool { return len(r.cloud.Objects()) == 1 })
 		until := time.Now().Add(1500 * time.Millisecond)
-		r.tap.hide = func() bool { return time.Now().Before(until) }
+		r.tap.set(func(d *tap) { d.hidden = func() bool { return time.Now().Before(until) } })
 		r.awaitReady("a") // the cloud's list was late
 
-		r.tap.hide = func() bool { return false }
+		r.tap.set(func(d *tap) { d.hidden = func() bool { return false } })
 		r.ensure("b", 1400)
 		r.await(time.Second, "it exists", func() bool { return len(r.cloud.Objects()) == 2 })
 		r.cloud.Remove("mem-2")
@@ -621,7 +645,7 @@ func (r *rig) ready(n int) []string {
 
 func TestAdoptedIsForgotten(t *testing.T) {
 	run(t, config{}, func(t *testing.T, r *rig) {
-		r.tap.adopts = true
+		r.tap.set(func(d *tap) { d.adopts = true })
 		r.ensure("a", 1400)
 		r.awaitReady("a")
 		r.release("a")
@@ -729,7 +753,7 @@ func brokenAt(t *testing.T, s story, crash bool, at int) (reached bool) {
 			return point()
 		}
 		s.begin(r)
-		r.tap.point = point
+		r.tap.set(func(d *tap) { d.broken = point })
 		r.store.SetFaults(memstore.Faults{Before: onWrite, After: onWrite})
 		time.Sleep(10 * time.Second)
 		s.end(r)
