@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -139,7 +140,7 @@ func (e *Env) compilePart(p *Program, part Part, want Type) (string, error) {
 		return "", &Error{Offset: part.Offset, Message: fmt.Sprintf("the expression is longer than %d bytes", sourceLimit)}
 	}
 	src, err := putIn(part.Text, e.params)
-	if bad, ok := err.(*Error); ok {
+	if bad, ok := errors.AsType[*Error](err); ok {
 		return "", &Error{Offset: part.Offset + bad.Offset, Message: bad.Message}
 	}
 	parsed, issues := e.base.Parse(src.text)

@@ -4,6 +4,7 @@
 package document
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -634,7 +635,7 @@ func (p *documentReader) outputText(n *node, path string) *structpb.Value {
 		}
 	}
 	at := place{n.line, n.col}
-	if bad, ok := err.(*expr.Error); ok {
+	if bad, ok := errors.AsType[*expr.Error](err); ok {
 		at = p.within(n, n.text, bad.Offset)
 	}
 	p.fail(path, at, "%s", err)

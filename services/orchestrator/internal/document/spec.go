@@ -1,6 +1,7 @@
 package document
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -303,7 +304,7 @@ func (c *specChecker) text(n *node, fd protoreflect.FieldDescriptor, path string
 // failIn says what is wrong with a string, at the character that is wrong.
 func (c *specChecker) failIn(path string, n *node, err error) {
 	at := place{n.line, n.col}
-	bad, ok := err.(*expr.Error)
+	bad, ok := errors.AsType[*expr.Error](err)
 	if ok && c.within != nil {
 		at = c.within(n, n.text, bad.Offset)
 	}

@@ -70,7 +70,7 @@ func (s *Server) validateDefinition(d *apiextensionsv1.CustomResourceDefinition)
 	var errs field.ErrorList
 	spec := field.NewPath("spec")
 	if want := d.Spec.Names.Plural + "." + d.Spec.Group; d.Name != want {
-		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), d.Name, fmt.Sprintf("must be spec.names.plural+\".\"+spec.group")))
+		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), d.Name, "must be spec.names.plural+\".\"+spec.group"))
 	}
 	if d.Spec.Scope != apiextensionsv1.NamespaceScoped && d.Spec.Scope != apiextensionsv1.ClusterScoped {
 		errs = append(errs, field.NotSupported(spec.Child("scope"), d.Spec.Scope, []apiextensionsv1.ResourceScope{apiextensionsv1.ClusterScoped, apiextensionsv1.NamespaceScoped}))

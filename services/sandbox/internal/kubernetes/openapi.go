@@ -96,8 +96,6 @@ func (d *schemas) third(q *request, path string) error {
 	return nil
 }
 
-const protoV2 = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-
 // second answers the OpenAPI 2 document of everything, as JSON or in the protobuf that clients ask for.
 func (d *schemas) second(q *request) error {
 	raw, known := d.cached["v2"]

@@ -222,15 +222,6 @@ func (c *catalog) lookup(group, version, plural string) *resource {
 	return c.byGVR[schema.GroupVersionResource{Group: group, Version: version, Resource: plural}]
 }
 
-func (c *catalog) byKind(gvk schema.GroupVersionKind) *resource {
-	for _, r := range c.byGVR {
-		if r.gvk == gvk {
-			return r
-		}
-	}
-	return nil
-}
-
 // sorted yields the resources in the order of group, version and plural.
 func (c *catalog) sorted() []*resource {
 	out := make([]*resource, 0, len(c.byGVR))

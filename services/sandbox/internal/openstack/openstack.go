@@ -3,6 +3,7 @@
 package openstack
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -150,7 +151,7 @@ func (c *Cloud) SetQuotas(project, service string, limits map[string]int) error 
 	}
 	var err error
 	c.world.Do(func(time.Time) { err = set(p.ID, limits) })
-	if e, ok := err.(*rest.Error); ok {
+	if e, ok := errors.AsType[*rest.Error](err); ok {
 		return fmt.Errorf("%s", e.Message)
 	}
 	return err

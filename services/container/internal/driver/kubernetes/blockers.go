@@ -46,7 +46,7 @@ func blockersAmong(objects []*unstructured.Unstructured, now time.Time) []*kindv
 				})
 			}
 		}
-		if node, _, _ := unstructured.NestedString(o.Object, "spec", "nodeName"); o.GetKind() == "Pod" && waited > overdue && len(o.GetFinalizers()) == 0 {
+		if node := textAt(o.Object, "spec", "nodeName"); o.GetKind() == "Pod" && waited > overdue && len(o.GetFinalizers()) == 0 {
 			out = append(out, &kindv1.Blocker{
 				Kind: "Pod", Id: id, Owner: "node " + node,
 				Action: "bring the node back, or delete the node from the cluster if it is gone for good",

@@ -213,9 +213,9 @@ func definitions(docs []document) map[schema.GroupKind]definition {
 		if !isDefinition(d.object.GroupVersionKind().GroupKind()) {
 			continue
 		}
-		group, _, _ := unstructured.NestedString(d.object.Object, "spec", "group")
-		kind, _, _ := unstructured.NestedString(d.object.Object, "spec", "names", "kind")
-		scope, _, _ := unstructured.NestedString(d.object.Object, "spec", "scope")
+		group := textAt(d.object.Object, "spec", "group")
+		kind := textAt(d.object.Object, "spec", "names", "kind")
+		scope := textAt(d.object.Object, "spec", "scope")
 		out[schema.GroupKind{Group: group, Kind: kind}] = definition{namespaced: scope == "Namespaced"}
 	}
 	return out
@@ -236,4 +236,13 @@ func isNamespace(k schema.GroupKind) bool { return k == schema.GroupKind{Kind: "
 
 func isDefinition(k schema.GroupKind) bool {
 	return k == schema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}
+}
+
+// textAt gives the text at a path of an object; "" if there is none, or something else than text.
+func textAt(object map[string]any, path ...string) string {
+	text, found, err := unstructured.NestedString(object, path...)
+	if err != nil || !found {
+		return ""
+	}
+	return text
 }

@@ -161,6 +161,9 @@ func (s *Service) confirmResize(r *rest.Request, v *Server, _ json.RawMessage) (
 	if err := changeable(v, "confirmResize", "resized"); err != nil {
 		return nil, err
 	}
+	if len(v.Next) > 0 { // the server shows nothing of a confirmation that is going on, but there is no resize left to confirm
+		return nil, bad("Instance has not been resized.")
+	}
 	s.plan(r.Now, v, Step{At: s.at(r.Now, "server.resize_confirmed", 100), VM: restState(v.Power), Power: v.Power, Do: "confirmed"})
 	return rest.Status(http.StatusNoContent, nil)
 }

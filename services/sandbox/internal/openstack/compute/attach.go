@@ -1,6 +1,7 @@
 package compute
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -254,7 +255,7 @@ func (s *Service) attachPort(r *rest.Request) (*rest.Response, error) {
 			// The conductor fails on it, and the API has no better answer.
 			return nil, rest.Errorf(http.StatusInternalServerError, "", "Unexpected API Error. Please report this at http://bugs.launchpad.net/nova/ and attach the Nova API log if possible.\n<class 'oslo_messaging.rpc.client.RemoteError'>")
 		}
-		if e, ok := err.(*rest.Error); ok && e.Status == http.StatusBadRequest && a.Port != "" && s.networks.Port(a.Port) == nil {
+		if e, ok := errors.AsType[*rest.Error](err); ok && e.Status == http.StatusBadRequest && a.Port != "" && s.networks.Port(a.Port) == nil {
 			return nil, notFound("%s", e.Message)
 		}
 		return nil, err

@@ -14,6 +14,7 @@ package compute
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -334,7 +335,7 @@ func (s *Service) build(now time.Time, v *Server) {
 }
 
 func reason(err error) string {
-	if e, ok := err.(*rest.Error); ok {
+	if e, ok := errors.AsType[*rest.Error](err); ok {
 		return e.Message
 	}
 	return err.Error()

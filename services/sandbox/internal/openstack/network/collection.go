@@ -239,12 +239,10 @@ func (k *kind) input(r *rest.Request, raw json.RawMessage, create bool) (rest.M,
 			continue
 		}
 		if create && !a.post || !create && !a.put {
-			verb := "update"
 			if create {
-				verb = "create"
 				return nil, badRequest("Attribute '%s' not allowed in POST", name)
 			}
-			return nil, badRequest("Cannot %s read-only attribute %s", verb, name)
+			return nil, badRequest("Cannot update read-only attribute %s", name)
 		}
 		if err := a.check(name, in[name]); err != nil {
 			return nil, err

@@ -172,7 +172,6 @@ type Service struct {
 	used     map[string]*pool             // by subnet
 	macs     map[string]map[string]string // network: mac: port
 	segment  int
-	external bool
 	admin    string
 }
 
