@@ -30,7 +30,8 @@ type Sources struct {
 	Flags map[string]any
 }
 
-// LoadConfig fills the struct that into points to, whose fields are tagged `koanf`. Values that it holds already are
+// LoadConfig fills the struct that into points to, whose fields are tagged `koanf`; an embedded struct tagged
+// `koanf:",squash"` brings its fields along. Values that it holds already are
 // the defaults. The error is Invalid and names the source and the key.
 func LoadConfig(into any, s Sources) error {
 	k := koanf.New(".")
@@ -117,11 +118,18 @@ func fromEnviron(t reflect.Type, s Sources) (map[string]any, error) {
 	return out, nil
 }
 
+// squash is the tag of an embedded struct whose fields count as those of the struct around it.
+const squash = ",squash"
+
 // variables maps the names of variables, without the prefix, to the paths of the fields of t.
 func variables(t reflect.Type, path string, out map[string]string) {
 	for i := range t.NumField() {
 		tag := t.Field(i).Tag.Get("koanf")
 		if tag == "" {
+			continue
+		}
+		if tag == squash {
+			variables(t.Field(i).Type, path, out)
 			continue
 		}
 		at := path + tag

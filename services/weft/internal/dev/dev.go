@@ -3,7 +3,6 @@ package dev
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,13 +13,12 @@ import (
 	"strconv"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/weftcloud/weft/pkg/app"
 	"github.com/weftcloud/weft/pkg/auth"
 	"github.com/weftcloud/weft/pkg/bus/natsbus"
 	"github.com/weftcloud/weft/pkg/cloud/kubernetes"
 	"github.com/weftcloud/weft/pkg/cloud/openstack"
+	"github.com/weftcloud/weft/pkg/daemon"
 	"github.com/weftcloud/weft/pkg/embed"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/service"
@@ -119,7 +117,7 @@ func (in *installation) openBackbone(ctx context.Context) error {
 	natsServer, err := embed.NATS(embed.NATSConfig{
 		Dir: filepath.Join(in.cfg.DataDir, "nats"), Listen: in.ports.free(in.ports.NATS), Logger: in.logger,
 		TLS:          auth.ServerTLS(in.ca.Source(service0("nats"), auth.IssueOptions{}), in.ca.Pool()),
-		Authenticate: natsUser,
+		Authenticate: embed.ByIdentity,
 	})
 	if err != nil {
 		return err
@@ -139,19 +137,6 @@ func (in *installation) openBackbone(ctx context.Context) error {
 }
 
 func service0(name string) auth.Identity { return auth.Identity{Class: auth.Service, Name: name} }
-
-// natsUser gives the rights of a client of NATS by its certificate.
-func natsUser(cert *x509.Certificate) (embed.NATSUser, error) {
-	id, err := auth.FromCertificate(cert)
-	if err != nil {
-		return embed.NATSUser{}, err
-	}
-	publish, subscribe, ok := auth.NATSPermissions(id)
-	if !ok {
-		return embed.NATSUser{}, fault.New(fault.Denied, "%s may not use NATS", id)
-	}
-	return embed.NATSUser{Name: id.String(), Publish: publish, Subscribe: subscribe}, nil
-}
 
 // openSandbox starts the simulated clouds.
 func (in *installation) openSandbox(context.Context) error {
@@ -201,22 +186,16 @@ func (in *installation) connect(context.Context) error {
 	return nil
 }
 
-// composed is what every service is once it is composed.
-type composed interface {
-	Register(server grpc.ServiceRegistrar) error
-	Run(ctx context.Context) error
-}
-
 // compose makes the services. The orchestrator's server also listens outside.
 func (in *installation) compose(ctx context.Context) error {
 	deps := service.Deps{Store: in.etcd.Store(), Bus: in.bus, Peers: in.peers, Logger: in.logger}
 	clouds, clusters := openstack.NewSessions(), &kubernetes.Sessions{}
-	makers := map[string]func() (composed, error){
-		"network":   func() (composed, error) { return network.New(deps, clouds) },
-		"storage":   func() (composed, error) { return storage.New(deps, clouds) },
-		"compute":   func() (composed, error) { return compute.New(deps, clouds) },
-		"container": func() (composed, error) { return container.New(deps, clusters) },
-		"orchestrator": func() (composed, error) {
+	makers := map[string]func() (daemon.Composed, error){
+		"network":   func() (daemon.Composed, error) { return network.New(deps, clouds) },
+		"storage":   func() (daemon.Composed, error) { return storage.New(deps, clouds) },
+		"compute":   func() (daemon.Composed, error) { return compute.New(deps, clouds) },
+		"container": func() (daemon.Composed, error) { return container.New(deps, clusters) },
+		"orchestrator": func() (daemon.Composed, error) {
 			key, err := secretFile(filepath.Join(in.cfg.DataDir, "seal.key"), orchestrator.SealKeySize)
 			if err != nil {
 				return nil, err
@@ -243,16 +222,13 @@ func (in *installation) compose(ctx context.Context) error {
 	return nil
 }
 
-func (in *installation) serve(ctx context.Context, name string, s composed) error {
+func (in *installation) serve(ctx context.Context, name string, s daemon.Composed) error {
 	server, err := app.NewGRPCServer(app.ServerConfig{TLS: auth.ServerTLS(in.ca.Source(service0(name), auth.IssueOptions{}), in.ca.Pool()), Logger: in.logger})
 	if err != nil {
 		return err
 	}
-	if err := s.Register(server.Server); err != nil {
+	if err := daemon.Register(server, s); err != nil {
 		return err
-	}
-	if own, ok := s.(*service.Service); ok {
-		own.RegisterOperations(server.Server)
 	}
 	in.tasks = append(in.tasks,
 		app.Task{Name: name, Run: s.Run},
