@@ -70,6 +70,7 @@ type Engine struct {
 
 	mu    sync.Mutex
 	owner Owner
+	ready chan struct{}   // closed while there is an owner that has taken over
 	ctx   context.Context // of Run: timers act within it
 	runs  map[string]*run
 	// loading says that the unfinished sagas are still being read: one that is not among runs may yet come.
@@ -94,7 +95,9 @@ type run struct {
 }
 
 // New makes an engine; it runs nothing until Own.
-func New(c Config) *Engine { return &Engine{Config: c, runs: map[string]*run{}} }
+func New(c Config) *Engine {
+	return &Engine{Config: c, ready: make(chan struct{}), runs: map[string]*run{}}
+}
 
 var prefix = record.Prefix("orchestrator")
 
@@ -113,6 +116,9 @@ func (e *Engine) Run(ctx context.Context, owner Owner) error {
 	e.loading = false
 	e.mu.Unlock()
 	if err == nil {
+		e.mu.Lock()
+		close(e.ready)
+		e.mu.Unlock()
 		<-ctx.Done()
 	}
 	e.mu.Lock()
@@ -124,7 +130,7 @@ func (e *Engine) Run(ctx context.Context, owner Owner) error {
 		}
 		r.mu.Unlock()
 	}
-	e.owner, e.runs = nil, map[string]*run{}
+	e.owner, e.ready, e.runs = nil, make(chan struct{}), map[string]*run{}
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -136,15 +142,39 @@ func (e *Engine) owned() (Owner, context.Context, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.owner == nil {
-		return nil, nil, fault.New(fault.Unavailable, "another orchestrator owns the sagas, or none does yet; try again")
+		return nil, nil, errNotOwned()
 	}
 	return e.owner, e.ctx, nil
+}
+
+// patience is how long a new saga waits for this process to become the owner and to have taken over: longer than a lease
+// outlives a killed owner, so that what is asked right after a restart is not refused.
+const patience = 8 * time.Second
+
+// await gives the owner once it has taken over, after a while if it has not yet.
+func (e *Engine) await(ctx context.Context) (Owner, error) {
+	e.mu.Lock()
+	ready := e.ready
+	e.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	select {
+	case <-ready:
+		owner, _, err := e.owned()
+		return owner, err
+	case <-ctx.Done():
+		return nil, errNotOwned()
+	}
+}
+
+func errNotOwned() error {
+	return fault.New(fault.Unavailable, "another orchestrator owns the sagas, or none does yet; try again")
 }
 
 // Begin begins a saga. The stack must be as the caller read it: at stackRevision, 0 if it did not exist. Conflict means
 // that it is not.
 func (e *Engine) Begin(ctx context.Context, p *orchestratorv1.SagaPlan, changing *orchestratorv1.StackRecord, stackRevision int64) error {
-	owner, _, err := e.owned()
+	owner, err := e.await(ctx)
 	if err != nil {
 		return err
 	}
