@@ -13,7 +13,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build the programs into bin/
-	go build -o $(BIN)/ ./services/weft/cmd/weft ./services/weft/cmd/demo $(DAEMONS)
+	go build -ldflags="-s -w" -o $(BIN)/ ./services/weft/cmd/weft ./services/weft/cmd/demo $(DAEMONS)
 
 $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc: scripts/tools/protoc-gen/go.mod
 	cd scripts/tools/protoc-gen && GOWORK=off go build -o ../../../$(BIN)/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
