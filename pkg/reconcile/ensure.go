@@ -37,6 +37,7 @@ func (l *Loop) ensure(ctx context.Context, e *record.Entry) (time.Duration, erro
 		if err := l.update(ctx, e, account, d, refs); err != nil {
 			return l.failed(ctx, e, err)
 		}
+		account.pace(e.Kind.Type).restart(e.ID, l.Now())
 	}
 	return l.observe(ctx, e, account, d, refs)
 }
@@ -135,10 +136,11 @@ func (l *Loop) update(ctx context.Context, e *record.Entry, account *Account, d 
 	if err != nil {
 		return fault.Wrap(err, "update %s", e.Name)
 	}
-	e.Record.AppliedGeneration = e.Object.Metadata().GetGeneration()
-	e.Record.Failures = 0
-	e.Object.Status().Fault = nil
-	account.pace(e.Kind.Type).restart(e.ID, l.Now())
+	generation, status := e.Object.Metadata().GetGeneration(), e.Object.Status()
+	if e.Record.GetAppliedGeneration() == generation && e.Record.GetFailures() == 0 && status.GetFault() == nil {
+		return nil // there is nothing new to keep, and what is kept wakes the loop at once
+	}
+	e.Record.AppliedGeneration, e.Record.Failures, status.Fault = generation, 0, nil
 	return l.Book.Save(ctx, e, record.Notice{})
 }
 
@@ -176,8 +178,15 @@ func (l *Loop) observe(ctx context.Context, e *record.Entry, account *Account, d
 			return 0, err
 		}
 	}
+	if seen.State == driver.Outdated {
+		return max(pace.next(e.ID, l.Now()), effect), nil
+	}
 	return pace.next(e.ID, l.Now()), nil
 }
+
+// effect is how long a change of an outdated object is given to show: not every cloud tells at once that it is at work,
+// and the change would be sent again with every look.
+const effect = 250 * time.Millisecond
 
 // ready writes that the object stands as wanted.
 func (l *Loop) ready(ctx context.Context, e *record.Entry, observed proto.Message) error {
