@@ -125,3 +125,18 @@ func TestKillDuringUndo(t *testing.T) {
 	r.Ended(t, "UNDONE")
 	i.NothingLeft(t, nothing)
 }
+
+// TestKillThenApply asks for something right after a restart, while the killed owner's lease still runs: the request waits
+// instead of being refused.
+func TestKillThenApply(t *testing.T) {
+	t.Parallel()
+	i := story.Start(t)
+	i.Cloud.Hurry(t)
+	i.Kill(t)
+	i.Restart(t)
+	i.Apply(t, stackOf("soon", fabric), "DONE")
+	i.Kill(t)
+	i.Restart(t)
+	i.Destroy(t, "soon", "DONE")
+	i.NothingLeft(t, nil)
+}

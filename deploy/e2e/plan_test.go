@@ -88,6 +88,22 @@ func TestPlan(t *testing.T) {
 	i.NothingLeft(t, nothing)
 }
 
+// TestResize changes a machine's size at a cloud that takes its time to confirm it: the change is sent once, not again
+// with every look.
+func TestResize(t *testing.T) {
+	t.Parallel()
+	i := story.Start(t)
+	i.Cloud.Hurry(t)
+	i.Cloud.Latency(t, "compute.server.resize_confirmed", "1s")
+	i.Apply(t, stackOf("grown", machine), "DONE")
+	since := i.Cloud.Last(t)
+	i.Apply(t, stackOf("grown", strings.Replace(machine, "m1.tiny", "m1.small", 1)), "DONE", "--timeout", "60s")
+	if calls := i.Cloud.Mutations(t, since); len(calls) > 10 {
+		t.Errorf("one resize took %d calls: %v", len(calls), calls)
+	}
+	i.Destroy(t, "grown", "DONE")
+}
+
 func planned(t *testing.T, i *story.Installation, e edit, document string) {
 	t.Helper()
 	since := i.Cloud.Last(t)
