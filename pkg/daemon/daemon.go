@@ -28,6 +28,7 @@ import (
 	"github.com/nats-io/nats.go"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/weftcloud/weft/pkg/app"
 	"github.com/weftcloud/weft/pkg/auth"
@@ -235,7 +236,14 @@ func (p *process) dialPeers(context.Context) error {
 	}
 	p.deps.Peers = service.Peers{}
 	for name, address := range p.peers(kinds) {
-		conn, err := app.Dial(address, app.DialConfig{TLS: auth.ClientTLS(p.own.source, p.own.trust, auth.ServerName(name)), UserAgent: "weft-" + p.name})
+		conn, err := app.Dial(address, app.DialConfig{
+			TLS: auth.ClientTLS(p.own.source, p.own.trust, auth.ServerName(name)), UserAgent: "weft-" + p.name,
+			// A peer that comes back is found within a second: a person may be waiting for it.
+			Options: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+				MinConnectTimeout: 5 * time.Second,
+			})},
+		})
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,343 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/weftcloud/weft/deploy/e2e/internal/story"
+	"github.com/weftcloud/weft/pkg/auth"
+	"github.com/weftcloud/weft/pkg/embed"
+)
+
+// services are the programs that make an installation.
+var services = []string{"network", "storage", "compute", "container", "orchestrator"}
+
+// programsIn is the environment variable that names a folder with the programs; without it they are built.
+const programsIn = "WEFT_PROGRAMS"
+
+// programs builds them, and the sandbox, and gives their folder.
+func programs(t *testing.T) string {
+	t.Helper()
+	if dir := os.Getenv(programsIn); dir != "" {
+		return dir
+	}
+	dir := t.TempDir()
+	args := []string{"build", "-o", dir + "/", "github.com/weftcloud/weft/services/sandbox/cmd/sandboxd"}
+	for _, s := range services {
+		args = append(args, "github.com/weftcloud/weft/services/"+s+"/cmd/"+s+"d")
+	}
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		t.Fatalf("build the programs: %s\n%s", err, out)
+	}
+	return dir
+}
+
+// address gives a loopback address where nobody listens.
+func address(t *testing.T) string {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lis.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return lis.Addr().String()
+}
+
+// fleet is an installation whose services are processes of their own.
+type fleet struct {
+	*story.Installation
+	bin, dir  string
+	addresses map[string]string // of the services, etcd and NATS
+	processes map[string]*process
+}
+
+// process is one program that runs.
+type process struct {
+	cmd   *exec.Cmd
+	ended chan struct{} // closed once it has ended
+	log   string
+}
+
+// run starts a program.
+func (c *fleet) run(t *testing.T, program string, args ...string) {
+	t.Helper()
+	p := &process{log: filepath.Join(c.dir, program+".log"), ended: make(chan struct{})}
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd = exec.Command(filepath.Join(c.bin, program), args...)
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.ended)
+		if err := errors.Join(p.cmd.Wait(), log.Close()); err != nil {
+			t.Logf("%s ended: %s", program, err)
+		}
+	}()
+	c.processes[program] = p
+}
+
+// start starts a service.
+func (c *fleet) start(t *testing.T, service string) {
+	t.Helper()
+	c.run(t, service+"d", "--config", filepath.Join(c.dir, service+".yaml"))
+}
+
+// kill ends a program in the middle of whatever it does.
+func (c *fleet) kill(t *testing.T, program string) {
+	t.Helper()
+	p := c.processes[program]
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Fatal(err)
+	}
+	<-p.ended
+}
+
+// says waits until a program's log has a text.
+func (c *fleet) says(t *testing.T, program, text string) {
+	t.Helper()
+	p := c.processes[program]
+	story.Await(t, program+" says "+text, func() bool {
+		log, err := os.ReadFile(p.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-p.ended:
+			t.Fatalf("%s ended:\n%s", program, log)
+		default:
+		}
+		return bytes.Contains(log, []byte(text))
+	})
+}
+
+// prepare issues certificates and writes the configurations, as whoever runs an installation does.
+func prepare(t *testing.T) *fleet {
+	t.Helper()
+	c := &fleet{Installation: &story.Installation{Dir: t.TempDir()}, bin: programs(t), dir: t.TempDir(), addresses: map[string]string{}, processes: map[string]*process{}}
+	ca := filepath.Join(c.dir, "ca")
+	c.Must(t, "identity", "ca", "--ca-dir", ca)
+	for _, name := range append([]string{"etcd", "nats"}, services...) {
+		c.addresses[name] = address(t)
+		c.Must(t, "identity", "issue", "--service", name, "--ca-dir", ca, "--out", filepath.Join(c.dir, "tls", name))
+	}
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		t.Fatal(err)
+	}
+	c.write(t, "seal.key", string(key))
+	for _, name := range services {
+		c.write(t, name+".yaml", c.configuration(name))
+	}
+	c.Must(t, "identity", "issue", "ops", "--role", "operator", "--tenant", "default", "--ca-dir", ca, "--out", c.Context(),
+		"--endpoint", c.addresses["orchestrator"], "--nats", "tls://"+c.addresses["nats"])
+	t.Cleanup(func() {
+		for program, p := range c.processes {
+			c.kill(t, program)
+			if log, err := os.ReadFile(p.log); t.Failed() && err == nil {
+				t.Logf("the log of %s:\n%s", program, log)
+			}
+		}
+	})
+	return c
+}
+
+func (c *fleet) write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(c.dir, name), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// configuration is what stands in the configuration of a service.
+func (c *fleet) configuration(service string) string {
+	var b strings.Builder
+	own := filepath.Join(c.dir, "tls", service)
+	fmt.Fprintf(&b, "listen: %s\nlog: {level: info}\n", c.addresses[service])
+	fmt.Fprintf(&b, "tls: {certFile: %[1]s/tls.crt, keyFile: %[1]s/tls.key, caFile: %[1]s/ca.crt}\n", own)
+	fmt.Fprintf(&b, "etcd: {endpoints: [\"https://%s\"]}\nnats: {url: \"tls://%s\"}\npeers:\n", c.addresses["etcd"], c.addresses["nats"])
+	for _, s := range services {
+		fmt.Fprintf(&b, "  %s: %s\n", s, c.addresses[s])
+	}
+	if service == "orchestrator" {
+		fmt.Fprintf(&b, "sealKeyFile: %s\nreplica: a\n", filepath.Join(c.dir, "seal.key"))
+	}
+	return b.String()
+}
+
+// serverTLS is the configuration of a server by the certificate that was issued for it.
+func (c *fleet) serverTLS(t *testing.T, name string) *tls.Config {
+	t.Helper()
+	dir := filepath.Join(c.dir, "tls", name)
+	pem, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust, err := auth.ParsePool(pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return auth.ServerTLS(auth.Files(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")), trust)
+}
+
+// etcd starts etcd behind TLS.
+func (c *fleet) etcd(t *testing.T) {
+	t.Helper()
+	server, err := embed.EtcdWith(embed.EtcdConfig{Dir: t.TempDir(), NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	lis, err := net.Listen("tcp", c.addresses["etcd"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := c.serverTLS(t, "etcd")
+	config.NextProtos = []string{"h2"}
+	server.Serve(tls.NewListener(lis, config))
+}
+
+// nats starts NATS behind TLS.
+func (c *fleet) nats(t *testing.T) {
+	t.Helper()
+	server, err := embed.NATS(embed.NATSConfig{
+		Dir: t.TempDir(), Listen: c.addresses["nats"], TLS: c.serverTLS(t, "nats"), Authenticate: embed.ByIdentity,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// sandbox starts the simulated clouds.
+func (c *fleet) sandbox(t *testing.T) {
+	t.Helper()
+	at, box := address(t), filepath.Join(c.dir, "box")
+	c.run(t, "sandboxd", "--listen", at, "--kubernetes-listen", address(t), "--admin-token", "open", "--out", box)
+	c.Cloud = &story.Cloud{URL: "http://" + at, Token: "open"}
+	story.Await(t, "the sandbox answers", func() bool {
+		conn, err := net.DialTimeout("tcp", at, time.Second)
+		return err == nil && conn.Close() == nil
+	})
+}
+
+// register tells the installation of the clouds.
+func (c *fleet) register(t *testing.T) {
+	t.Helper()
+	story.Await(t, "the front door answers", func() bool { return c.Weft(t, "tenant", "list").Code == 0 })
+	c.Must(t, "tenant", "add", "default")
+	t.Setenv("OS_CLIENT_CONFIG_FILE", filepath.Join(c.dir, "box", "clouds.yaml"))
+	c.Must(t, "cloud", "add", "lab", "--driver", "openstack", "--os-cloud", "sandbox")
+	c.Must(t, "secret", "put", "kube", "--from-file", "kubeconfig="+filepath.Join(c.dir, "box", "kubeconfig"))
+}
+
+// TestProcesses runs every service in a process of its own, as an installation on several machines does. They start in
+// any order and before etcd and NATS; one of them is killed in the middle of an apply; at the end each ends in order.
+func TestProcesses(t *testing.T) {
+	c := prepare(t)
+	c.sandbox(t)
+	order := append([]string{}, services...)
+	mathrand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	t.Logf("the services start in the order %v", order)
+	for _, s := range order[:3] {
+		c.start(t, s)
+	}
+	c.says(t, order[0]+"d", `"awaiting":"etcd"`)
+	c.etcd(t)
+	c.says(t, order[0]+"d", `"awaiting":"NATS"`)
+	c.nats(t)
+	c.says(t, order[0]+"d", `"ready"`)
+	for _, s := range order[3:] {
+		c.start(t, s)
+	}
+	c.register(t)
+	for _, kind := range []string{"networks", "volumes", "servers", "clusters"} {
+		story.Await(t, "the service of "+kind+" answers", func() bool { return c.Weft(t, "get", kind).Code == 0 })
+	}
+	nothing := c.Cloud.Inventory(t)
+
+	since := c.Cloud.Last(t)
+	c.Cloud.Latency(t, "compute.server.active", "1s")
+	running := c.Go(t, "apply", "-f", c.Document(t, "shop.yaml", shop(t)), "--wait", "-o", "json")
+	c.during(t, running, since)
+	c.kill(t, "computed")
+	c.start(t, "compute")
+	(<-running).Ended(t, "DONE")
+	want := map[string]int{"compute.server": 1, "volume.volume": 1, "network.network": 1, "network.subnet": 1, "network.router": 1, "network.floatingip": 1}
+	got := c.Cloud.Inventory(t).Counts()
+	for kind, n := range want {
+		if got[kind] != n {
+			t.Errorf("the cloud has %d of %s, want %d", got[kind], kind, n)
+		}
+	}
+	unique(t, c.Cloud.Inventory(t))
+	c.Destroy(t, "shop", "DONE")
+	c.NothingLeft(t, nothing)
+	c.end(t)
+}
+
+// during waits until the cloud was asked for a server, and fails the test if the apply ends before.
+func (c *fleet) during(t *testing.T, running <-chan story.Result, since uint64) {
+	t.Helper()
+	story.Await(t, "the cloud is asked for a server", func() bool {
+		select {
+		case r := <-running:
+			t.Fatalf("the apply ended before: exit code %d\n%s\n%s", r.Code, r.Err, r.Out)
+		default:
+		}
+		return slices.ContainsFunc(c.Cloud.Mutations(t, since), func(call story.Call) bool { return call.Method == "POST" && strings.HasSuffix(call.Path, "/servers") })
+	})
+}
+
+// end asks every service to end; each does with exit code 0.
+func (c *fleet) end(t *testing.T) {
+	t.Helper()
+	codes, want := map[string]int{}, map[string]int{}
+	for _, s := range services {
+		want[s] = 0
+		if err := c.processes[s+"d"].cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range services {
+		p := c.processes[s+"d"]
+		select {
+		case <-p.ended:
+			codes[s] = p.cmd.ProcessState.ExitCode()
+		case <-time.After(20 * time.Second):
+			t.Errorf("%sd did not end within 20 s of SIGTERM", s)
+		}
+	}
+	if diff := cmp.Diff(want, codes); diff != "" {
+		t.Errorf("exit codes after SIGTERM (-want +got):\n%s", diff)
+	}
+}
