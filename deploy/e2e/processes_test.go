@@ -265,6 +265,8 @@ func (c *fleet) register(t *testing.T) {
 func TestProcesses(t *testing.T) {
 	c := prepare(t)
 	c.sandbox(t)
+	began := time.Now()
+	mark := func(what string) { t.Logf("%5.1f s: %s", time.Since(began).Seconds(), what) }
 	order := append([]string{}, services...)
 	mathrand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 	t.Logf("the services start in the order %v", order)
@@ -284,6 +286,7 @@ func TestProcesses(t *testing.T) {
 		story.Await(t, "the service of "+kind+" answers", func() bool { return c.Weft(t, "get", kind).Code == 0 })
 	}
 	nothing := c.Cloud.Inventory(t)
+	mark("all services answer")
 
 	since := c.Cloud.Last(t)
 	c.Cloud.Latency(t, "compute.server.active", "1s")
@@ -291,7 +294,9 @@ func TestProcesses(t *testing.T) {
 	c.during(t, running, since)
 	c.kill(t, "computed")
 	c.start(t, "compute")
+	mark("the compute service was killed and started again")
 	(<-running).Ended(t, "DONE")
+	mark("the apply is done")
 	want := map[string]int{"compute.server": 1, "volume.volume": 1, "network.network": 1, "network.subnet": 1, "network.router": 1, "network.floatingip": 1}
 	got := c.Cloud.Inventory(t).Counts()
 	for kind, n := range want {
@@ -302,7 +307,9 @@ func TestProcesses(t *testing.T) {
 	unique(t, c.Cloud.Inventory(t))
 	c.Destroy(t, "shop", "DONE")
 	c.NothingLeft(t, nothing)
+	mark("nothing is left")
 	c.end(t)
+	mark("all services ended")
 }
 
 // during waits until the cloud was asked for a server, and fails the test if the apply ends before.
