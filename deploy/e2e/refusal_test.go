@@ -26,50 +26,92 @@ const head = "kind: Stack\nname: bad\nplacement: {cloud: lab}\nresources:\n" // 
 const sound = "  fine: {kind: Network, spec: {}}\n" // line 5
 
 var refusals = []refusal{
-	{name: "unknown field", document: head + sound + "  a: {kind: Volume, spec: {size: 1Gi, colour: red}}\n",
-		place: "6:39", says: []string{`resources.a.spec.colour: there is no field "colour"`, "known: size, type, image"}},
-	{name: "wrong type", document: head + sound + "  a: {kind: Network, spec: {mtu: big}}\n",
-		place: "6:34", says: []string{"resources.a.spec.mtu", `the string "big"`, "must be a whole number"}},
-	{name: "rule of a field", document: head + sound + "  a: {kind: Subnet, spec: {network: fine, cidr: 10.0.0.0}}\n",
-		place: "6:49", says: []string{"resources.a.spec.cidr"}},
-	{name: "missing field", document: head + sound + "  a: {kind: Volume, spec: {}}\n",
-		place: "6:27", says: []string{"resources.a.spec.size", "needs the field size"}},
-	{name: "reference to nothing", document: head + sound + "  a: {kind: Subnet, spec: {network: fin, cidr: 10.0.0.0/24}}\n",
-		place: "6:37", says: []string{`there is no resource "fin" in the stack`, `did you mean "fine"?`}},
-	{name: "reference to another kind", document: head + sound + "  v: {kind: Volume, spec: {size: 1Gi}}\n  a: {kind: Subnet, spec: {network: v, cidr: 10.0.0.0/24}}\n",
-		place: "7:37", says: []string{"resources.a.spec.network", "Volume", "Network"}},
-	{name: "circle", document: head + sound + "  a: {kind: Volume, spec: {size: 1Gi, type: \"${b.type}\"}}\n  b: {kind: Volume, spec: {size: 1Gi, type: \"${a.type}\"}}\n",
-		place: "6:3", says: []string{"a → b → a", "take one of these references away"}},
-	{name: "expression of the wrong type", document: head + sound + "  a: {kind: Network, spec: {mtu: \"${fine.network_id}\"}}\n",
-		place: "6:", says: []string{"resources.a.spec.mtu", "string"}},
-	{name: "expression that is not sound", document: head + sound + "  a: {kind: Volume, spec: {size: 1Gi, type: \"${fine.network_id + 1}\"}}\n",
-		place: "6:", says: []string{"the expression is not sound", "no matching overload"}},
-	{name: "expression of a field that there is not", document: head + sound + "  a: {kind: Volume, spec: {size: 1Gi, type: \"${fine.colour}\"}}\n",
-		place: "6:", says: []string{`no field "colour"`, "network_id"}},
-	{name: "unknown kind", document: head + sound + "  a: {kind: Gizmo, spec: {}}\n",
-		place: "6:13", says: []string{`there is no kind "Gizmo"`, "known: ", "Volume"}},
-	{name: "duplicate name", document: head + sound + "  fine: {kind: Network, spec: {}}\n",
-		place: "6:3", says: []string{`"fine" stands here twice`, "line 5", "remove or rename one"}},
+	{
+		name: "unknown field", document: head + sound + "  a: {kind: Volume, spec: {size: 1Gi, colour: red}}\n",
+		place: "6:39", says: []string{`resources.a.spec.colour: there is no field "colour"`, "known: size, type, image"},
+	},
+	{
+		name: "wrong type", document: head + sound + "  a: {kind: Network, spec: {mtu: big}}\n",
+		place: "6:34", says: []string{"resources.a.spec.mtu", `the string "big"`, "must be a whole number"},
+	},
+	{
+		name: "rule of a field", document: head + sound + "  a: {kind: Subnet, spec: {network: fine, cidr: 10.0.0.0}}\n",
+		place: "6:49", says: []string{"resources.a.spec.cidr"},
+	},
+	{
+		name: "missing field", document: head + sound + "  a: {kind: Volume, spec: {}}\n",
+		place: "6:27", says: []string{"resources.a.spec.size", "needs the field size"},
+	},
+	{
+		name: "reference to nothing", document: head + sound + "  a: {kind: Subnet, spec: {network: fin, cidr: 10.0.0.0/24}}\n",
+		place: "6:37", says: []string{`there is no resource "fin" in the stack`, `did you mean "fine"?`},
+	},
+	{
+		name: "reference to another kind", document: head + sound + "  v: {kind: Volume, spec: {size: 1Gi}}\n  a: {kind: Subnet, spec: {network: v, cidr: 10.0.0.0/24}}\n",
+		place: "7:37", says: []string{"resources.a.spec.network", "Volume", "Network"},
+	},
+	{
+		name: "circle", document: head + sound + "  a: {kind: Volume, spec: {size: 1Gi, type: \"${b.type}\"}}\n  b: {kind: Volume, spec: {size: 1Gi, type: \"${a.type}\"}}\n",
+		place: "6:3", says: []string{"a → b → a", "take one of these references away"},
+	},
+	{
+		name: "expression of the wrong type", document: head + sound + "  a: {kind: Network, spec: {mtu: \"${fine.network_id}\"}}\n",
+		place: "6:", says: []string{"resources.a.spec.mtu", "string"},
+	},
+	{
+		name: "expression that is not sound", document: head + sound + "  a: {kind: Volume, spec: {size: 1Gi, type: \"${fine.network_id + 1}\"}}\n",
+		place: "6:", says: []string{"the expression is not sound", "no matching overload"},
+	},
+	{
+		name: "expression of a field that there is not", document: head + sound + "  a: {kind: Volume, spec: {size: 1Gi, type: \"${fine.colour}\"}}\n",
+		place: "6:", says: []string{`no field "colour"`, "network_id"},
+	},
+	{
+		name: "unknown kind", document: head + sound + "  a: {kind: Gizmo, spec: {}}\n",
+		place: "6:13", says: []string{`there is no kind "Gizmo"`, "known: ", "Volume"},
+	},
+	{
+		name: "duplicate name", document: head + sound + "  fine: {kind: Network, spec: {}}\n",
+		place: "6:3", says: []string{`"fine" stands here twice`, "line 5", "remove or rename one"},
+	},
 	{name: "no YAML", document: "kind: Stack\nname: [\n", place: "2:7", says: []string{"no YAML"}},
 	{name: "unknown parameter", document: head + sound, args: []string{"--param", "colour=red"}, says: []string{"colour"}},
-	{name: "flavor", document: head + sound + "  s: {kind: Subnet, spec: {network: fine, cidr: 10.0.0.0/24}}\n  a: {kind: Server, spec: {image: tiny, flavor: m9, network: fine}}\n",
-		place: "7:49", says: []string{`flavor "m9" does not exist`, "m1.tiny"}},
-	{name: "image", document: head + sound + "  s: {kind: Subnet, spec: {network: fine, cidr: 10.0.0.0/24}}\n  a: {kind: Server, spec: {image: debain-12, flavor: m1.tiny, network: fine}}\n",
-		place: "7:35", says: []string{`image "debain-12" does not exist`, "debian-12"}},
-	{name: "external network", document: head + sound + "  a: {kind: Router, spec: {externalNetwork: publik}}\n",
-		place: "6:45", says: []string{`external network "publik" does not exist`, "public"}},
-	{name: "overlap", document: head + sound + "  a: {kind: Subnet, spec: {network: fine, cidr: 10.0.0.0/24}}\n  b: {kind: Subnet, spec: {network: fine, cidr: 10.0.0.128/25}}\n",
-		place: "7:49", says: []string{"10.0.0.128/25 overlaps with 10.0.0.0/24", "choose another range"}},
-	{name: "quota", document: head + sound + "  a: {kind: Volume, spec: {size: 2Ti}}\n",
-		says: []string{"quota of gigabytes does not suffice", "need 2048", "limit 1000", "have the quota raised"}},
-	{name: "secret", document: head + sound + "  a: {kind: Cluster, spec: {driver: ADOPT, credentials: nosuch}}\n",
-		place: "6:57", says: []string{"secrets/nosuch does not exist", "make it first"}},
-	{name: "cluster", document: head + sound + "  a: {kind: Cluster, spec: {driver: ADOPT, credentials: unreachable}}\n",
-		place: "6:57", says: []string{"127.0.0.1:1", "connection refused"}},
-	{name: "credentials", document: strings.Replace(head, "lab", "wrong", 1) + sound,
-		place: "5:3", says: []string{"clouds/wrong", "HTTP 401", "weft cloud add wrong"}},
-	{name: "cloud", document: strings.Replace(head, "lab", "nowhere", 1) + sound,
-		place: "5:3", says: []string{"clouds/nowhere is not registered", "weft cloud list"}},
+	{
+		name: "flavor", document: head + sound + "  s: {kind: Subnet, spec: {network: fine, cidr: 10.0.0.0/24}}\n  a: {kind: Server, spec: {image: tiny, flavor: m9, network: fine}}\n",
+		place: "7:49", says: []string{`flavor "m9" does not exist`, "m1.tiny"},
+	},
+	{
+		name: "image", document: head + sound + "  s: {kind: Subnet, spec: {network: fine, cidr: 10.0.0.0/24}}\n  a: {kind: Server, spec: {image: debain-12, flavor: m1.tiny, network: fine}}\n",
+		place: "7:35", says: []string{`image "debain-12" does not exist`, "debian-12"},
+	},
+	{
+		name: "external network", document: head + sound + "  a: {kind: Router, spec: {externalNetwork: publik}}\n",
+		place: "6:45", says: []string{`external network "publik" does not exist`, "public"},
+	},
+	{
+		name: "overlap", document: head + sound + "  a: {kind: Subnet, spec: {network: fine, cidr: 10.0.0.0/24}}\n  b: {kind: Subnet, spec: {network: fine, cidr: 10.0.0.128/25}}\n",
+		place: "7:49", says: []string{"10.0.0.128/25 overlaps with 10.0.0.0/24", "choose another range"},
+	},
+	{
+		name: "quota", document: head + sound + "  a: {kind: Volume, spec: {size: 2Ti}}\n",
+		says: []string{"quota of gigabytes does not suffice", "need 2048", "limit 1000", "have the quota raised"},
+	},
+	{
+		name: "secret", document: head + sound + "  a: {kind: Cluster, spec: {driver: ADOPT, credentials: nosuch}}\n",
+		place: "6:57", says: []string{"secrets/nosuch does not exist", "make it first"},
+	},
+	{
+		name: "cluster", document: head + sound + "  a: {kind: Cluster, spec: {driver: ADOPT, credentials: unreachable}}\n",
+		place: "6:57", says: []string{"127.0.0.1:1", "connection refused"},
+	},
+	{
+		name: "credentials", document: strings.Replace(head, "lab", "wrong", 1) + sound,
+		place: "5:3", says: []string{"clouds/wrong", "HTTP 401", "weft cloud add wrong"},
+	},
+	{
+		name: "cloud", document: strings.Replace(head, "lab", "nowhere", 1) + sound,
+		place: "5:3", says: []string{"clouds/nowhere is not registered", "weft cloud list"},
+	},
 	{name: "tenant", document: head + sound, args: []string{"--tenant", "nobody"}, says: []string{"there is no tenant nobody", "weft tenant add nobody"}},
 }
 

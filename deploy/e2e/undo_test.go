@@ -34,16 +34,26 @@ func TestUndo(t *testing.T) {
 		fault      story.Fault
 		cloudSays  string
 	}{
-		{"server quota", "db", story.Fault{Service: "compute", Method: "POST", Path: "/servers", Effect: "status", Status: 403,
-			Message: "Quota exceeded for instances: Requested 1, but already used 10 of 10 instances"}, "already used 10 of 10 instances"},
-		{"image vanished", "db", story.Fault{Service: "compute", Method: "POST", Path: "/servers", Effect: "status", Status: 400,
-			Message: "Image 5e0b8a2c could not be found."}, "Image 5e0b8a2c could not be found."},
-		{"attachment refused", "disk", story.Fault{Service: "compute", Method: "POST", Path: "/servers/*/os-volume_attachments", Effect: "status", Status: 403,
-			Message: "Policy doesn't allow volume attachment"}, "Policy doesn't allow volume attachment"},
-		{"address quota", "address", story.Fault{Service: "network", Method: "POST", Path: "/floatingips", Effect: "status", Status: 409,
-			Message: "Quota exceeded for resources: ['floatingip']."}, "Quota exceeded for resources"},
-		{"volume quota", "data", story.Fault{Service: "volume", Method: "POST", Path: "/volumes", Effect: "status", Status: 413,
-			Message: "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota."}, "exceeds allowed gigabytes quota"},
+		{"server quota", "db", story.Fault{
+			Service: "compute", Method: "POST", Path: "/servers", Effect: "status", Status: 403,
+			Message: "Quota exceeded for instances: Requested 1, but already used 10 of 10 instances",
+		}, "already used 10 of 10 instances"},
+		{"image vanished", "db", story.Fault{
+			Service: "compute", Method: "POST", Path: "/servers", Effect: "status", Status: 400,
+			Message: "Image 5e0b8a2c could not be found.",
+		}, "Image 5e0b8a2c could not be found."},
+		{"attachment refused", "disk", story.Fault{
+			Service: "compute", Method: "POST", Path: "/servers/*/os-volume_attachments", Effect: "status", Status: 403,
+			Message: "Policy doesn't allow volume attachment",
+		}, "Policy doesn't allow volume attachment"},
+		{"address quota", "address", story.Fault{
+			Service: "network", Method: "POST", Path: "/floatingips", Effect: "status", Status: 409,
+			Message: "Quota exceeded for resources: ['floatingip'].",
+		}, "Quota exceeded for resources"},
+		{"volume quota", "data", story.Fault{
+			Service: "volume", Method: "POST", Path: "/volumes", Effect: "status", Status: 413,
+			Message: "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota.",
+		}, "exceeds allowed gigabytes quota"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := i.Cloud.Inventory(t)

@@ -101,6 +101,9 @@ func makeCA(dir string, now time.Time) error {
 
 // writeOnce writes a file whole, unless it exists. The file appears in one step, so that a reader sees all or nothing.
 func writeOnce(path string, data []byte, mode os.FileMode) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil // the common case, without the price of a sync
+	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err

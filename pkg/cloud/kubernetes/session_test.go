@@ -114,8 +114,10 @@ func newAPIServer(t *testing.T) *apiServer {
 		answer(w, list)
 	}))
 	mux.HandleFunc("GET /apis/shop.example/v1", known(func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, metav1.APIResourceList{TypeMeta: metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, GroupVersion: "shop.example/v1",
-			APIResources: []metav1.APIResource{{Name: "doors", SingularName: "door", Kind: "Door", Namespaced: true, Verbs: metav1.Verbs{"get"}}}})
+		answer(w, metav1.APIResourceList{
+			TypeMeta: metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, GroupVersion: "shop.example/v1",
+			APIResources: []metav1.APIResource{{Name: "doors", SingularName: "door", Kind: "Door", Namespaced: true, Verbs: metav1.Verbs{"get"}}},
+		})
 	}))
 	a.Server = httptest.NewTLSServer(mux)
 	t.Cleanup(a.Close)

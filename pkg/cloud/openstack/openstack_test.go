@@ -96,7 +96,8 @@ func TestFromCloudsYAML(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := driver.Credentials{Driver: "openstack", Account: "clouds/lab", Endpoint: "http://k/v3", Region: "R", Data: map[string]string{
-		"username": "u", "password": "p", "project_name": "x", "user_domain_name": "D", "project_domain_name": "D", "ca_cert": "PEM"}}
+		"username": "u", "password": "p", "project_name": "x", "user_domain_name": "D", "project_domain_name": "D", "ca_cert": "PEM",
+	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("credentials (-want +got):\n%s", diff)
 	}
@@ -138,8 +139,10 @@ func TestFindLooksAgainBeforeItSaysNo(t *testing.T) {
 		return r.get(func() time.Time { return now }, fresh, func() ([]thing, error) { calls++; return atCloud, outage })
 	}
 	look := func(ref string) (thing, error) {
-		return find(t.Context(), list, false, choice[thing]{what: "flavor", field: "spec.flavor", ref: ref,
-			id: func(x thing) string { return x.id }, name: func(x thing) string { return x.name }})
+		return find(t.Context(), list, false, choice[thing]{
+			what: "flavor", field: "spec.flavor", ref: ref,
+			id: func(x thing) string { return x.id }, name: func(x thing) string { return x.name },
+		})
 	}
 	for range 3 {
 		if _, err := look("m1.tiny"); err != nil || calls != 1 {

@@ -243,8 +243,10 @@ func (p *Place) Server(t *testing.T, network *networkv1.Network) *computev1.Serv
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := servers.Create(t.Context(), c, servers.CreateOpts{Name: "conform", ImageRef: image.ID, FlavorRef: flavor.ID,
-		Networks: []servers.Network{{UUID: network.GetObserved().GetNetworkId()}}}, nil).Extract()
+	s, err := servers.Create(t.Context(), c, servers.CreateOpts{
+		Name: "conform", ImageRef: image.ID, FlavorRef: flavor.ID,
+		Networks: []servers.Network{{UUID: network.GetObserved().GetNetworkId()}},
+	}, nil).Extract()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,7 +100,10 @@ func TestFaultMatchesSkipsAndEnds(t *testing.T) {
 		{202, func() int { return b.status("GET", "/compute/v2.1/servers", "needle") }},
 		{202, func() int { return b.status("POST", "/compute/v2.1/servers/1/action", "needle") }},
 		{202, func() int { return b.status("POST", "/compute/v2.1/servers", "hay") }},
-		{202, hit}, {503, hit}, {503, hit}, {202, hit},
+		{202, hit},
+		{503, hit},
+		{503, hit},
+		{202, hit},
 	} {
 		if got := one.do(); got != one.status {
 			t.Errorf("call %d: status %d, want %d", i, got, one.status)

@@ -161,10 +161,16 @@ func (c *cluster) deployment(name string, replicas int32) *appsv1.Deployment {
 	labels := map[string]string{"app": name}
 	return &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
-		Spec: appsv1.DeploymentSpec{Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels},
-			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels},
-				Spec: corev1.PodSpec{TerminationGracePeriodSeconds: new(int64), Containers: []corev1.Container{{Name: "main", Image: c.image, ImagePullPolicy: corev1.PullIfNotPresent,
-					Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 80}}}}}}},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec: corev1.PodSpec{TerminationGracePeriodSeconds: new(int64), Containers: []corev1.Container{{
+					Name: "main", Image: c.image, ImagePullPolicy: corev1.PullIfNotPresent,
+					Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 80}},
+				}}},
+			},
+		},
 	}
 }
 
@@ -194,7 +200,8 @@ func TestWorkloadLife(t *testing.T) {
 		}
 		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.ServiceSpec{
 			Type: corev1.ServiceTypeNodePort, Selector: map[string]string{"app": "web"},
-			Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromString("http")}}}}
+			Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromString("http")}},
+		}}
 		made, err := c.typed.CoreV1().Services(c.namespace).Create(t.Context(), svc, metav1.CreateOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -293,8 +300,10 @@ func TestServerSideApply(t *testing.T) {
 	each(t, func(t *testing.T, c *cluster) {
 		maps := c.dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace(c.namespace)
 		apply := func(manager string, force bool, data map[string]any) (*unstructured.Unstructured, error) {
-			u := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMap",
-				"metadata": map[string]any{"name": "c", "namespace": c.namespace}, "data": data}}
+			u := &unstructured.Unstructured{Object: map[string]any{
+				"apiVersion": "v1", "kind": "ConfigMap",
+				"metadata": map[string]any{"name": "c", "namespace": c.namespace}, "data": data,
+			}}
 			return maps.Apply(t.Context(), "c", u, metav1.ApplyOptions{FieldManager: manager, Force: force})
 		}
 		first, err := apply("one", false, map[string]any{"a": "1", "b": "1"})

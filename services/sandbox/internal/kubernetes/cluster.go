@@ -38,8 +38,10 @@ func (s *Server) seed() error {
 			}
 		}
 	}
-	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "standard",
-		Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}}, Provisioner: "sandbox.weft/directory"}
+	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{
+		Name:        "standard",
+		Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"},
+	}, Provisioner: "sandbox.weft/directory"}
 	if err := s.seedOne("storageclasses.storage.k8s.io", "", class); err != nil {
 		return err
 	}
@@ -48,15 +50,21 @@ func (s *Server) seed() error {
 	if err := s.seedOne("clusterroles.rbac.authorization.k8s.io", "", admin); err != nil {
 		return err
 	}
-	binding := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "cluster-admin"},
-		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
-		Subjects: []rbacv1.Subject{{Kind: rbacv1.GroupKind, Name: groupMasters}}}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "cluster-admin"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.GroupKind, Name: groupMasters}},
+	}
 	if err := s.seedOne("clusterrolebindings.rbac.authorization.k8s.io", "", binding); err != nil {
 		return err
 	}
-	api := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", Namespace: "default",
-		Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"}},
-		Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Name: "https", Port: 443, TargetPort: intstr.FromInt32(6443)}}}}
+	api := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "kubernetes", Namespace: "default",
+			Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"},
+		},
+		Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Name: "https", Port: 443, TargetPort: intstr.FromInt32(6443)}}},
+	}
 	return s.seedOne("services", "default", api)
 }
 
@@ -108,7 +116,8 @@ func (s *Server) node(n int) *corev1.Node {
 	return &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{
 			corev1.LabelHostname: name, corev1.LabelOSStable: "linux", corev1.LabelArchStable: "amd64",
-			"beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": "amd64"}},
+			"beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": "amd64",
+		}},
 		Spec: corev1.NodeSpec{PodCIDR: fmt.Sprintf("10.244.%d.0/24", n-1), PodCIDRs: []string{fmt.Sprintf("10.244.%d.0/24", n-1)}},
 		Status: corev1.NodeStatus{
 			Capacity: capacity, Allocatable: capacity.DeepCopy(),
@@ -119,8 +128,10 @@ func (s *Server) node(n int) *corev1.Node {
 				condition(corev1.NodePIDPressure, corev1.ConditionFalse, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
 				condition(corev1.NodeReady, corev1.ConditionTrue, "KubeletReady", "kubelet is posting ready status"),
 			},
-			NodeInfo: corev1.NodeSystemInfo{KubeletVersion: "v1.37.2", OSImage: "Debian GNU/Linux 12 (bookworm)", KernelVersion: "6.1.0",
-				ContainerRuntimeVersion: "containerd://2.4.2", OperatingSystem: "linux", Architecture: "amd64", MachineID: name, SystemUUID: name, BootID: name},
+			NodeInfo: corev1.NodeSystemInfo{
+				KubeletVersion: "v1.37.2", OSImage: "Debian GNU/Linux 12 (bookworm)", KernelVersion: "6.1.0",
+				ContainerRuntimeVersion: "containerd://2.4.2", OperatingSystem: "linux", Architecture: "amd64", MachineID: name, SystemUUID: name, BootID: name,
+			},
 		},
 	}
 }
@@ -134,9 +145,12 @@ func (s *Server) controlNamespace(e *entry, ns *corev1.Namespace) error {
 		return s.emptyNamespace(e, ns)
 	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
-	certificates := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: rootCertificates, Annotations: map[string]string{
-		"kubernetes.io/description": "The certificate authority that signs the API server's certificate."}},
-		Data: map[string]string{"ca.crt": string(s.keys.kept.CA)}}
+	certificates := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: rootCertificates, Annotations: map[string]string{
+			"kubernetes.io/description": "The certificate authority that signs the API server's certificate.",
+		}},
+		Data: map[string]string{"ca.crt": string(s.keys.kept.CA)},
+	}
 	if err := s.seedOne("serviceaccounts", e.name, account); err != nil {
 		return err
 	}
@@ -299,8 +313,10 @@ func (s *Server) writeEndpoints(e *entry, svc *corev1.Service, pods []*entry) er
 	}
 	known := s.store.get(objectKey{"endpoints", e.namespace, e.name})
 	if known == nil {
-		_, err := s.make("endpoints", e.namespace, &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: e.name, Labels: cloneLabels(svc.Labels),
-			OwnerReferences: serviceOwner(e)}, Subsets: subsets})
+		_, err := s.make("endpoints", e.namespace, &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{
+			Name: e.name, Labels: cloneLabels(svc.Labels),
+			OwnerReferences: serviceOwner(e),
+		}, Subsets: subsets})
 		return err
 	}
 	_, err := s.edit(known, func(obj runtime.Object, _ metav1.Object) { obj.(*corev1.Endpoints).Subsets = subsets })
@@ -375,8 +391,10 @@ func endpoint(svc *corev1.Service, p *entry) discoveryv1.Endpoint {
 	node := p.pod.node
 	serving, terminating := p.pod.ready, p.deleting
 	ready := serving && !terminating || svc.Spec.PublishNotReadyAddresses
-	return discoveryv1.Endpoint{Addresses: []string{p.pod.ip}, NodeName: &node, TargetRef: podReference(p),
-		Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &terminating}}
+	return discoveryv1.Endpoint{
+		Addresses: []string{p.pod.ip}, NodeName: &node, TargetRef: podReference(p),
+		Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &terminating},
+	}
 }
 
 func (s *Server) claimBound(namespace, name string) bool {
@@ -436,8 +454,10 @@ func (s *Server) bindClaim(e *entry, claim *corev1.PersistentVolumeClaim) error 
 		return err
 	}
 	claim.Spec.VolumeName = name
-	claim.Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound, AccessModes: claim.Spec.AccessModes,
-		Capacity: corev1.ResourceList{corev1.ResourceStorage: size}}
+	claim.Status = corev1.PersistentVolumeClaimStatus{
+		Phase: corev1.ClaimBound, AccessModes: claim.Spec.AccessModes,
+		Capacity: corev1.ResourceList{corev1.ResourceStorage: size},
+	}
 	claim.Annotations = withLabel(claim.Annotations, "pv.kubernetes.io/bind-completed", "yes")
 	if _, err := s.write(e, claim); err != nil {
 		return err

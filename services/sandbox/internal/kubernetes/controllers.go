@@ -437,8 +437,10 @@ func (s *Server) event(e *entry, kind, reason, message, component string) error 
 	}
 	event := &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: e.namespace},
-		InvolvedObject: corev1.ObjectReference{Kind: e.res.gvk.Kind, APIVersion: e.res.gvk.GroupVersion().String(), Namespace: e.namespace,
-			Name: e.name, UID: e.uid, ResourceVersion: fmt.Sprint(e.rv)},
+		InvolvedObject: corev1.ObjectReference{
+			Kind: e.res.gvk.Kind, APIVersion: e.res.gvk.GroupVersion().String(), Namespace: e.namespace,
+			Name: e.name, UID: e.uid, ResourceVersion: fmt.Sprint(e.rv),
+		},
 		Reason: reason, Message: message, Type: kind, Count: 1, FirstTimestamp: now, LastTimestamp: now,
 		Source: corev1.EventSource{Component: component}, ReportingController: component,
 	}

@@ -129,7 +129,8 @@ func defaultAutoscaler(o *autoscalingv2.HorizontalPodAutoscaler) {
 	}
 	percent := int32(80)
 	o.Spec.Metrics = []autoscalingv2.MetricSpec{{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{
-		Name: corev1.ResourceCPU, Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: &percent}}}}
+		Name: corev1.ResourceCPU, Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: &percent},
+	}}}
 }
 
 func defaultDefinition(o *apiextensionsv1.CustomResourceDefinition) {
@@ -297,7 +298,8 @@ func defaultPod(o *corev1.Pod) {
 		seconds := int64(300)
 		for _, key := range []string{"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"} {
 			o.Spec.Tolerations = append(o.Spec.Tolerations, corev1.Toleration{
-				Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds})
+				Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds,
+			})
 		}
 	}
 	defaultTemplate(&o.Spec)

@@ -169,7 +169,8 @@ func aggregatedResource(r *resource) apidiscoveryv2.APIResourceDiscovery {
 	}
 	for _, sub := range subresources(r) {
 		d.Subresources = append(d.Subresources, apidiscoveryv2.APISubresourceDiscovery{
-			Subresource: sub.name, ResponseKind: kind(sub.gvk), Verbs: sub.verbs})
+			Subresource: sub.name, ResponseKind: kind(sub.gvk), Verbs: sub.verbs,
+		})
 	}
 	return d
 }

@@ -82,8 +82,10 @@ func (d *schemas) third(q *request, path string) error {
 			return errNoPath()
 		}
 		var err error
-		raw, err = json.Marshal(map[string]any{"openapi": "3.0.0", "info": map[string]string{"title": "Kubernetes", "version": serverVersion().GitVersion},
-			"paths": paths, "components": map[string]any{"schemas": models.all}})
+		raw, err = json.Marshal(map[string]any{
+			"openapi": "3.0.0", "info": map[string]string{"title": "Kubernetes", "version": serverVersion().GitVersion},
+			"paths": paths, "components": map[string]any{"schemas": models.all},
+		})
 		if err != nil {
 			return err
 		}
@@ -106,8 +108,10 @@ func (d *schemas) second(q *request) error {
 			models.addResource(r, paths, false)
 		}
 		var err error
-		raw, err = json.Marshal(map[string]any{"swagger": "2.0", "info": map[string]string{"title": "Kubernetes", "version": serverVersion().GitVersion},
-			"paths": paths, "definitions": models.all})
+		raw, err = json.Marshal(map[string]any{
+			"swagger": "2.0", "info": map[string]string{"title": "Kubernetes", "version": serverVersion().GitVersion},
+			"paths": paths, "definitions": models.all,
+		})
 		if err != nil {
 			return err
 		}
@@ -162,8 +166,10 @@ func (m *models) operation(name string, kind map[string]string, action string, t
 		}
 		return map[string]any{"name": name, "in": in, "type": "string"}
 	}
-	op := map[string]any{"x-kubernetes-group-version-kind": kind, "x-kubernetes-action": action,
-		"responses": map[string]any{"200": m.response(name, third)}}
+	op := map[string]any{
+		"x-kubernetes-group-version-kind": kind, "x-kubernetes-action": action,
+		"responses": map[string]any{"200": m.response(name, third)},
+	}
 	if action == "post" || action == "put" || action == "patch" {
 		op["parameters"] = []any{parameter("dryRun", "query"), parameter("fieldManager", "query"), parameter("fieldValidation", "query")}
 	}

@@ -48,8 +48,10 @@ func (s *Server) servePatch(q *request) error {
 			return unsupportedMedia("", "application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml")
 		}
 	default:
-		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType,
-			Reason: metav1.StatusReasonUnsupportedMediaType, Message: "415: Unsupported Media Type"}}
+		return &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType,
+			Reason: metav1.StatusReasonUnsupportedMediaType, Message: "415: Unsupported Media Type",
+		}}
 	}
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
@@ -162,7 +164,8 @@ func applyPatch(kind types.PatchType, live, patch []byte, like any) ([]byte, err
 func (s *Server) serveApply(q *request, raw []byte, o options) error {
 	if q.http.URL.Query().Get("fieldManager") == "" {
 		return apierrors.NewInvalid(schema.GroupKind{Group: "meta.k8s.io", Kind: "PatchOptions"}, "", field.ErrorList{
-			field.Required(field.NewPath("fieldManager"), "is required for apply patch")})
+			field.Required(field.NewPath("fieldManager"), "is required for apply patch"),
+		})
 	}
 	applied := &unstructured.Unstructured{Object: map[string]any{}}
 	if err := unmarshalApplied(raw, o, &applied.Object); err != nil {

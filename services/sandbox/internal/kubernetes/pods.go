@@ -128,7 +128,8 @@ func (s *Server) finishPod(e *entry, pod *corev1.Pod, started time.Time, code in
 		pod.Status.Phase = corev1.PodFailed
 	}
 	s.setContainers(pod, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
-		ExitCode: code, Reason: reason, StartedAt: metav1.NewTime(started.UTC().Truncate(time.Second)), FinishedAt: s.now()}}, false)
+		ExitCode: code, Reason: reason, StartedAt: metav1.NewTime(started.UTC().Truncate(time.Second)), FinishedAt: s.now(),
+	}}, false)
 	for _, kind := range []corev1.PodConditionType{corev1.PodReady, corev1.ContainersReady} {
 		s.setPodCondition(pod, kind, corev1.ConditionFalse, "Pod"+strings.ToUpper(reason[:1])+reason[1:], "")
 	}
@@ -322,8 +323,10 @@ func (s *Server) setPodCondition(pod *corev1.Pod, kind corev1.PodConditionType, 
 		c.Status, c.Reason, c.Message = value, reason, message
 		return
 	}
-	pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: kind, Status: value, Reason: reason, Message: message,
-		ObservedGeneration: pod.Generation, LastTransitionTime: s.now()})
+	pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{
+		Type: kind, Status: value, Reason: reason, Message: message,
+		ObservedGeneration: pod.Generation, LastTransitionTime: s.now(),
+	})
 }
 
 func qosClass(spec *corev1.PodSpec) corev1.PodQOSClass {
@@ -424,8 +427,10 @@ func (s *Server) judgeJob(e *entry, job *batchv1.Job) {
 		job.Spec.Completions == nil && job.Status.Succeeded > 0 && job.Status.Active == 0
 	now := s.now()
 	add := func(kind batchv1.JobConditionType, reason, message string) {
-		job.Status.Conditions = append(job.Status.Conditions, batchv1.JobCondition{Type: kind, Status: corev1.ConditionTrue,
-			Reason: reason, Message: message, LastProbeTime: now, LastTransitionTime: now})
+		job.Status.Conditions = append(job.Status.Conditions, batchv1.JobCondition{
+			Type: kind, Status: corev1.ConditionTrue,
+			Reason: reason, Message: message, LastProbeTime: now, LastTransitionTime: now,
+		})
 	}
 	if complete {
 		job.Status.CompletionTime = &now

@@ -138,23 +138,31 @@ func builtins() []*resource {
 	all := []string{"all"}
 	createOnly := []string{"create"}
 	return []*resource{
-		core("Namespace", "namespaces", resource{short: []string{"ns"}, status: true, fields: []string{"status.phase"},
+		core("Namespace", "namespaces", resource{
+			short: []string{"ns"}, status: true, fields: []string{"status.phase"},
 			verbs: []string{"create", "delete", "get", "list", "patch", "update", "watch"},
-			extra: []extraSubresource{{"finalize", corev1.SchemeGroupVersion.WithKind("Namespace"), []string{"update"}}}}),
+			extra: []extraSubresource{{"finalize", corev1.SchemeGroupVersion.WithKind("Namespace"), []string{"update"}}},
+		}),
 		core("Node", "nodes", resource{short: []string{"no"}, status: true, fields: []string{"spec.unschedulable"}}),
-		core("Pod", "pods", resource{namespaced: true, short: []string{"po"}, categories: all, status: true, generation: true, fields: podFields,
+		core("Pod", "pods", resource{
+			namespaced: true, short: []string{"po"}, categories: all, status: true, generation: true, fields: podFields,
 			extra: []extraSubresource{
 				{"log", corev1.SchemeGroupVersion.WithKind("Pod"), []string{"get"}},
 				{"eviction", policyv1.SchemeGroupVersion.WithKind("Eviction"), createOnly},
 				{"binding", corev1.SchemeGroupVersion.WithKind("Binding"), createOnly},
-			}}),
-		core("Service", "services", resource{namespaced: true, short: []string{"svc"}, categories: all, status: true,
-			fields: []string{"spec.clusterIP", "spec.type"}}),
+			},
+		}),
+		core("Service", "services", resource{
+			namespaced: true, short: []string{"svc"}, categories: all, status: true,
+			fields: []string{"spec.clusterIP", "spec.type"},
+		}),
 		core("Endpoints", "endpoints", resource{namespaced: true, short: []string{"ep"}}),
 		core("ConfigMap", "configmaps", resource{namespaced: true, short: []string{"cm"}}),
 		core("Secret", "secrets", resource{namespaced: true, fields: []string{"type"}}),
-		core("ServiceAccount", "serviceaccounts", resource{namespaced: true, short: []string{"sa"},
-			extra: []extraSubresource{{"token", authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"), createOnly}}}),
+		core("ServiceAccount", "serviceaccounts", resource{
+			namespaced: true, short: []string{"sa"},
+			extra: []extraSubresource{{"token", authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"), createOnly}},
+		}),
 		core("PersistentVolumeClaim", "persistentvolumeclaims", resource{namespaced: true, short: []string{"pvc"}, status: true}),
 		core("PersistentVolume", "persistentvolumes", resource{short: []string{"pv"}, status: true}),
 		core("Event", "events", resource{namespaced: true, short: []string{"ev"}, fields: eventFields}),

@@ -112,8 +112,10 @@ func (s *Server) routeGroup(q *request, group, version string, rest []string) er
 	q.res = s.catalog.lookup(group, version, rest[0])
 	s.store.mu.RUnlock()
 	if q.res == nil && s.serves(schema.GroupVersion{Group: group, Version: version}) {
-		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound,
-			Message: "the server could not find the requested resource", Details: &metav1.StatusDetails{}}}
+		return &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound,
+			Message: "the server could not find the requested resource", Details: &metav1.StatusDetails{},
+		}}
 	}
 	if q.res == nil || len(rest) > 3 {
 		return errNoPath()
@@ -153,8 +155,10 @@ func isNamespaceSubresource(rest []string) bool {
 func (s *Server) dispatch(q *request) error {
 	q.verb = q.verbOf()
 	if q.verb == "" || (q.subresource == "" && !q.res.allows(q.verb)) {
-		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusMethodNotAllowed, Reason: metav1.StatusReasonMethodNotAllowed,
-			Message: "the server does not allow this method on the requested resource", Details: &metav1.StatusDetails{}}}
+		return &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusMethodNotAllowed, Reason: metav1.StatusReasonMethodNotAllowed,
+			Message: "the server does not allow this method on the requested resource", Details: &metav1.StatusDetails{},
+		}}
 	}
 	operation := Service + "." + q.res.plural + "." + q.verb
 	if err := control.Enter(q.http.Context(), operation); err != nil {

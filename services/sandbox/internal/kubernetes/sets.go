@@ -39,8 +39,10 @@ func (s *Server) revisionName(e *entry, template *corev1.PodTemplateSpec) (name,
 		return "", "", err
 	}
 	revision := &appsv1.ControllerRevision{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: withLabel(template.Labels, "controller.kubernetes.io/hash", hash),
-			OwnerReferences: []metav1.OwnerReference{ownerReference(e, appsv1.SchemeGroupVersion.String())}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, Labels: withLabel(template.Labels, "controller.kubernetes.io/hash", hash),
+			OwnerReferences: []metav1.OwnerReference{ownerReference(e, appsv1.SchemeGroupVersion.String())},
+		},
 		Data: runtime.RawExtension{Raw: raw}, Revision: highest + 1,
 	}
 	_, err = s.make("controllerrevisions.apps", e.namespace, revision)
@@ -159,7 +161,8 @@ func (s *Server) makeStatefulPod(e *entry, set *appsv1.StatefulSet, name string,
 		pod.Spec.Hostname, pod.Spec.Subdomain = name, set.Spec.ServiceName
 		for _, template := range set.Spec.VolumeClaimTemplates {
 			pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: template.Name, VolumeSource: corev1.VolumeSource{
-				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: template.Name + "-" + name}}})
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: template.Name + "-" + name},
+			}})
 		}
 	})
 	return err

@@ -284,8 +284,10 @@ func (s *Server) podCells(o *corev1.Pod, age string) []any {
 	if o.DeletionTimestamp != nil {
 		status = "Terminating"
 	}
-	return []any{o.Name, fmt.Sprintf("%d/%d", ready, len(o.Spec.Containers)), status, fmt.Sprint(restarts), age,
-		orNone(o.Status.PodIP), orNone(o.Spec.NodeName), orNone(o.Status.NominatedNodeName), "<none>"}
+	return []any{
+		o.Name, fmt.Sprintf("%d/%d", ready, len(o.Spec.Containers)), status, fmt.Sprint(restarts), age,
+		orNone(o.Status.PodIP), orNone(o.Spec.NodeName), orNone(o.Status.NominatedNodeName), "<none>",
+	}
 }
 
 func externalIP(o *corev1.Service) string {
@@ -391,8 +393,10 @@ func volumeCells(o *corev1.PersistentVolume, age string) []any {
 	if o.DeletionTimestamp != nil {
 		status = "Terminating"
 	}
-	return []any{o.Name, size.String(), accessText(o.Spec.AccessModes), string(o.Spec.PersistentVolumeReclaimPolicy), status, claim,
-		o.Spec.StorageClassName, "<unset>", o.Status.Reason, age, string(*o.Spec.VolumeMode)}
+	return []any{
+		o.Name, size.String(), accessText(o.Spec.AccessModes), string(o.Spec.PersistentVolumeReclaimPolicy), status, claim,
+		o.Spec.StorageClassName, "<unset>", o.Status.Reason, age, string(*o.Spec.VolumeMode),
+	}
 }
 
 func (s *Server) customCells(r *resource, o *unstructured.Unstructured) ([]any, error) {

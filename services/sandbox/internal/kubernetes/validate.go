@@ -467,7 +467,8 @@ func validateService(o *corev1.Service) field.ErrorList {
 		return errs
 	default:
 		errs = append(errs, field.NotSupported(spec.Child("type"), o.Spec.Type, []corev1.ServiceType{
-			corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName, corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort}))
+			corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName, corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort,
+		}))
 	}
 	if len(o.Spec.Ports) == 0 && o.Spec.ClusterIP != corev1.ClusterIPNone {
 		errs = append(errs, field.Required(spec.Child("ports"), ""))
@@ -575,7 +576,8 @@ func validateClaim(spec *corev1.PersistentVolumeClaimSpec, at *field.Path) field
 		case corev1.ReadWriteOnce, corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOncePod:
 		default:
 			errs = append(errs, field.NotSupported(at.Child("accessModes"), mode, []corev1.PersistentVolumeAccessMode{
-				corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOnce, corev1.ReadWriteOncePod}))
+				corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOnce, corev1.ReadWriteOncePod,
+			}))
 		}
 	}
 	size, ok := spec.Resources.Requests[corev1.ResourceStorage]

@@ -244,8 +244,10 @@ func (wt *watcher) bookmark(initialEnd bool) error {
 	case formPartial:
 		object["kind"], object["apiVersion"] = "PartialObjectMetadata", "meta.k8s.io/v1"
 	case formTable:
-		object = map[string]any{"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": nil, "rows": []any{},
-			"metadata": map[string]any{"resourceVersion": meta["resourceVersion"]}}
+		object = map[string]any{
+			"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": nil, "rows": []any{},
+			"metadata": map[string]any{"resourceVersion": meta["resourceVersion"]},
+		}
 	}
 	raw, err := json.Marshal(object)
 	if err != nil {

@@ -17,9 +17,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/utils/dump"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	utilrand "k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/utils/dump"
 )
 
 func (s *Server) controlKind(e *entry, obj runtime.Object) error {
@@ -217,8 +217,10 @@ func (s *Server) newReplicaSet(e *entry, d *appsv1.Deployment, sets []*replicaSe
 	annotations[revisionAnnotation] = strconv.FormatInt(highest+1, 10)
 	replicas := int32(0)
 	rs := &appsv1.ReplicaSet{
-		ObjectMeta: metav1.ObjectMeta{Name: d.Name + "-" + hash, Labels: cloneLabels(template.Labels), Annotations: annotations,
-			OwnerReferences: []metav1.OwnerReference{ownerReference(e, appsv1.SchemeGroupVersion.String())}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: d.Name + "-" + hash, Labels: cloneLabels(template.Labels), Annotations: annotations,
+			OwnerReferences: []metav1.OwnerReference{ownerReference(e, appsv1.SchemeGroupVersion.String())},
+		},
 		Spec: appsv1.ReplicaSetSpec{Replicas: &replicas, MinReadySeconds: d.Spec.MinReadySeconds, Selector: selector, Template: *template},
 	}
 	made, err := s.make("replicasets.apps", d.Namespace, rs)

@@ -41,7 +41,8 @@ func (s *Server) optionsOf(q *request) (options, error) {
 	for _, v := range query["dryRun"] {
 		if v != "All" {
 			return o, apierrors.NewInvalid(schema.GroupKind{Group: "meta.k8s.io", Kind: kindOfOptions(q.verb)}, "", field.ErrorList{
-				field.NotSupported[string](field.NewPath("dryRun"), query["dryRun"], []string{"All"})})
+				field.NotSupported[string](field.NewPath("dryRun"), query["dryRun"], []string{"All"}),
+			})
 		}
 		o.dryRun = true
 	}
@@ -51,7 +52,8 @@ func (s *Server) optionsOf(q *request) (options, error) {
 	case "Strict", "Warn", "Ignore":
 	default:
 		return o, apierrors.NewInvalid(schema.GroupKind{Group: "meta.k8s.io", Kind: kindOfOptions(q.verb)}, "", field.ErrorList{
-			field.NotSupported(field.NewPath("fieldValidation"), o.validation, []string{"Ignore", "Strict", "Warn"})})
+			field.NotSupported(field.NewPath("fieldValidation"), o.validation, []string{"Ignore", "Strict", "Warn"}),
+		})
 	}
 	if o.manager == "" {
 		o.manager = managerFromAgent(q.http.UserAgent())
@@ -334,7 +336,8 @@ func (s *Server) checkNamespace(r *resource, namespace string, acc metav1.Object
 	}
 	err := apierrors.NewForbidden(r.groupResource(), name, fmt.Errorf("unable to create new content in namespace %s because it is being terminated", namespace))
 	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
-		Type: "NamespaceTerminating", Message: fmt.Sprintf("namespace %s is being terminated", namespace), Field: "metadata.namespace"})
+		Type: "NamespaceTerminating", Message: fmt.Sprintf("namespace %s is being terminated", namespace), Field: "metadata.namespace",
+	})
 	return err
 }
 
@@ -504,7 +507,8 @@ func (s *Server) checkVersion(r *resource, old *entry, next metav1.Object) error
 	if version == "" || version == "0" {
 		if r.needsRV || r.custom != nil {
 			return apierrors.NewInvalid(r.gvk.GroupKind(), old.name, field.ErrorList{
-				field.Invalid(field.NewPath("metadata").Child("resourceVersion"), uint64(0), "must be specified for an update")})
+				field.Invalid(field.NewPath("metadata").Child("resourceVersion"), uint64(0), "must be specified for an update"),
+			})
 		}
 		return nil
 	}

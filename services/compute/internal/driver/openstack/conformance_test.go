@@ -79,8 +79,10 @@ func TestServers(t *testing.T) {
 			Driver: d, Name: func(id string) string { return "tenants/conform/servers/shop." + id },
 			Outage: p.Outage, Wait: p.Wait, AbsentID: openstacktest.AbsentID,
 			Spec: func(t *testing.T) (*computev1.ServerSpec, driver.Refs) {
-				refs := driver.Refs{first.GetName(): first, second.GetName(): second, group.GetName(): group, other.GetName(): other,
-					"k": &computev1.KeyPair{Observed: &computev1.KeyPairObserved{KeyPairName: pair}}}
+				refs := driver.Refs{
+					first.GetName(): first, second.GetName(): second, group.GetName(): group, other.GetName(): other,
+					"k": &computev1.KeyPair{Observed: &computev1.KeyPairObserved{KeyPairName: pair}},
+				}
 				spec := &computev1.ServerSpec{Image: p.Image, Flavor: p.Flavor, Network: second.GetName()}
 				if strings.HasSuffix(t.Name(), "/life") {
 					v := p.Volume(t)
@@ -96,9 +98,11 @@ func TestServers(t *testing.T) {
 			Change: func(t *testing.T, r driver.Request[*computev1.ServerSpec]) (*computev1.ServerSpec, driver.Refs) {
 				v := p.Volume(t)
 				r.Refs[v.GetName()] = v
-				return &computev1.ServerSpec{Image: r.Spec.GetImage(), Flavor: p.OtherFlavor, KeyPair: "k", UserData: r.Spec.GetUserData(), Networks: r.Spec.GetNetworks(),
+				return &computev1.ServerSpec{
+					Image: r.Spec.GetImage(), Flavor: p.OtherFlavor, KeyPair: "k", UserData: r.Spec.GetUserData(), Networks: r.Spec.GetNetworks(),
 					SecurityGroups: []string{other.GetName()}, Volumes: []*computev1.ServerVolume{{Volume: v.GetName()}},
-					Metadata: map[string]string{"role": "cache", "new": "2"}, PowerState: computev1.PowerState_POWER_STATE_OFF}, r.Refs
+					Metadata: map[string]string{"role": "cache", "new": "2"}, PowerState: computev1.PowerState_POWER_STATE_OFF,
+				}, r.Refs
 			},
 			Verify: func(t *testing.T, r driver.Request[*computev1.ServerSpec], o *computev1.ServerObserved) {
 				verifyServer(t, p, d, r, o)

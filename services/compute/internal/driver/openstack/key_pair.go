@@ -87,8 +87,10 @@ func (d *KeyPairs) Observe(ctx context.Context, ids []string) (map[string]driver
 	}
 	for _, k := range all {
 		if slices.Contains(ids, k.Name) {
-			out[k.Name] = driver.Observation[*computev1.KeyPairObserved]{State: driver.Ready,
-				Observed: &computev1.KeyPairObserved{KeyPairName: k.Name, Fingerprint: k.Fingerprint}}
+			out[k.Name] = driver.Observation[*computev1.KeyPairObserved]{
+				State:    driver.Ready,
+				Observed: &computev1.KeyPairObserved{KeyPairName: k.Name, Fingerprint: k.Fingerprint},
+			}
 		}
 	}
 	return out, nil

@@ -494,11 +494,15 @@ func TestWorkloadState(t *testing.T) {
 		}
 	}
 	waiting := func(reason, message string) []*corev1.Pod {
-		return []*corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Name: "web-1"},
-			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main"}}},
-			Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "main",
+		return []*corev1.Pod{{
+			ObjectMeta: metav1.ObjectMeta{Name: "web-1"},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main"}}},
+			Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+				Name:                 "main",
 				State:                corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}},
-				LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Error", ExitCode: 7}}}}}}}
+				LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Error", ExitCode: 7}},
+			}}},
+		}}
 	}
 	late := condition(appsv1.DeploymentProgressing, corev1.ConditionFalse, "ProgressDeadlineExceeded", "timed out")
 	tests := map[string]struct {

@@ -156,8 +156,10 @@ func requirements(r *containerv1.ResourceRequirements) (corev1.ResourceRequireme
 		name         corev1.ResourceName
 		list         *corev1.ResourceList
 	}{
-		{"cpu", r.GetCpu(), corev1.ResourceCPU, &out.Requests}, {"memory", r.GetMemory(), corev1.ResourceMemory, &out.Requests},
-		{"cpuLimit", r.GetCpuLimit(), corev1.ResourceCPU, &out.Limits}, {"memoryLimit", r.GetMemoryLimit(), corev1.ResourceMemory, &out.Limits},
+		{"cpu", r.GetCpu(), corev1.ResourceCPU, &out.Requests},
+		{"memory", r.GetMemory(), corev1.ResourceMemory, &out.Requests},
+		{"cpuLimit", r.GetCpuLimit(), corev1.ResourceCPU, &out.Limits},
+		{"memoryLimit", r.GetMemoryLimit(), corev1.ResourceMemory, &out.Limits},
 	} {
 		if q.value == "" {
 			continue

@@ -155,7 +155,8 @@ func TestFloatingIPs(t *testing.T) {
 			p.Routed(t, s)
 			id, address := p.Port(t, n)
 			return &computev1.Server{Name: "tenants/conform/servers/" + name, Observed: &computev1.ServerObserved{Interfaces: []*computev1.ServerInterface{
-				{PortId: id, NetworkId: n.GetObserved().GetNetworkId(), Address: address}}}}
+				{PortId: id, NetworkId: n.GetObserved().GetNetworkId(), Address: address},
+			}}}
 		}
 		drivertest.Run(t, drivertest.Harness[*networkv1.FloatingIPSpec, *networkv1.FloatingIPObserved]{
 			Driver: NewFloatingIPs(p.Session), Name: func(id string) string { return "tenants/conform/floatingIps/" + id },
@@ -213,11 +214,14 @@ func TestChecks(t *testing.T) {
 	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
 		n, _ := p.Network(t, "10.96.0.0/24")
 		item := func(name, cidr string) driver.Item[*networkv1.SubnetSpec] {
-			return driver.Item[*networkv1.SubnetSpec]{Name: "tenants/conform/subnets/" + name, Change: kindv1.Change_CHANGE_CREATE,
-				Spec: &networkv1.SubnetSpec{Network: n.GetName(), Cidr: cidr}, Refs: driver.Refs{n.GetName(): n}}
+			return driver.Item[*networkv1.SubnetSpec]{
+				Name: "tenants/conform/subnets/" + name, Change: kindv1.Change_CHANGE_CREATE,
+				Spec: &networkv1.SubnetSpec{Network: n.GetName(), Cidr: cidr}, Refs: driver.Refs{n.GetName(): n},
+			}
 		}
 		findings, uses, err := NewSubnets(p.Session).Check(t.Context(), []driver.Item[*networkv1.SubnetSpec]{
-			item("free", "10.97.0.0/24"), item("standing", "10.96.0.128/25"), item("twin", "10.97.0.0/16"), item("wrong", "10.98.0.0")})
+			item("free", "10.97.0.0/24"), item("standing", "10.96.0.128/25"), item("twin", "10.97.0.0/16"), item("wrong", "10.98.0.0"),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -231,12 +235,14 @@ func TestChecks(t *testing.T) {
 		if len(uses) != 2 || uses[1].Quota != "subnet" || uses[1].Need != 4 || uses[1].Limit == 0 || uses[1].Used < 1 {
 			t.Errorf("quotas = %+v", uses)
 		}
-		routers, _, err := NewRouters(p.Session).Check(t.Context(), []driver.Item[*networkv1.RouterSpec]{{Name: "r", Change: kindv1.Change_CHANGE_CREATE,
+		routers, _, err := NewRouters(p.Session).Check(t.Context(), []driver.Item[*networkv1.RouterSpec]{{
+			Name: "r", Change: kindv1.Change_CHANGE_CREATE,
 			Spec: &networkv1.RouterSpec{ExternalNetwork: "publik", Subnets: []string{"a", "b"}},
 			Planned: driver.Refs{
 				"a": &networkv1.Subnet{Spec: &networkv1.SubnetSpec{Cidr: "10.1.0.0/16"}},
 				"b": &networkv1.Subnet{Spec: &networkv1.SubnetSpec{Cidr: "10.1.2.0/24"}},
-			}}})
+			},
+		}})
 		if err != nil || len(routers) != 2 || !strings.Contains(routers[0].Fault.Error(), "close to it are") || routers[1].Field != "spec.subnets[1]" {
 			t.Errorf("findings = %v, %v; want the external network and the overlap", routers, err)
 		}

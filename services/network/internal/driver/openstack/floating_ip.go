@@ -126,8 +126,10 @@ func (d *FloatingIPs) Observe(ctx context.Context, ids []string) (map[string]dri
 	out := make(map[string]driver.Observation[*networkv1.FloatingIPObserved], len(all))
 	for id, f := range all {
 		state, why := stateOf(f.Status, "floating IP", id)
-		out[id] = driver.Observation[*networkv1.FloatingIPObserved]{State: state, Fault: why,
-			Observed: &networkv1.FloatingIPObserved{FloatingIpId: id, Address: f.Address, FixedAddress: f.FixedAddress}}
+		out[id] = driver.Observation[*networkv1.FloatingIPObserved]{
+			State: state, Fault: why,
+			Observed: &networkv1.FloatingIPObserved{FloatingIpId: id, Address: f.Address, FixedAddress: f.FixedAddress},
+		}
 	}
 	return out, nil
 }

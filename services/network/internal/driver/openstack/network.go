@@ -59,8 +59,10 @@ func (d *Networks) Observe(ctx context.Context, ids []string) (map[string]driver
 	out := make(map[string]driver.Observation[*networkv1.NetworkObserved], len(all))
 	for id, n := range all {
 		state, why := stateOf(n.Status, "network", id)
-		out[id] = driver.Observation[*networkv1.NetworkObserved]{State: state, Fault: why,
-			Observed: &networkv1.NetworkObserved{NetworkId: id, Mtu: int32(n.MTU)}} //nolint:gosec // a size of packets is far below the bound
+		out[id] = driver.Observation[*networkv1.NetworkObserved]{
+			State: state, Fault: why,
+			Observed: &networkv1.NetworkObserved{NetworkId: id, Mtu: int32(n.MTU)},
+		} //nolint:gosec // a size of packets is far below the bound
 	}
 	return out, nil
 }

@@ -106,8 +106,10 @@ func (d *SecurityGroups) Observe(ctx context.Context, ids []string) (map[string]
 	}
 	out := make(map[string]driver.Observation[*networkv1.SecurityGroupObserved], len(all))
 	for id, g := range all {
-		out[id] = driver.Observation[*networkv1.SecurityGroupObserved]{State: driver.Ready,
-			Observed: &networkv1.SecurityGroupObserved{SecurityGroupId: id, RuleCount: ruleCount(g.Rules)}}
+		out[id] = driver.Observation[*networkv1.SecurityGroupObserved]{
+			State:    driver.Ready,
+			Observed: &networkv1.SecurityGroupObserved{SecurityGroupId: id, RuleCount: ruleCount(g.Rules)},
+		}
 	}
 	return out, nil
 }

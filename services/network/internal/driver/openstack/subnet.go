@@ -81,8 +81,10 @@ func (d *Subnets) Observe(ctx context.Context, ids []string) (map[string]driver.
 	}
 	out := make(map[string]driver.Observation[*networkv1.SubnetObserved], len(all))
 	for id, s := range all {
-		out[id] = driver.Observation[*networkv1.SubnetObserved]{State: driver.Ready,
-			Observed: &networkv1.SubnetObserved{SubnetId: id, Cidr: s.CIDR, GatewayIp: s.GatewayIP}}
+		out[id] = driver.Observation[*networkv1.SubnetObserved]{
+			State:    driver.Ready,
+			Observed: &networkv1.SubnetObserved{SubnetId: id, Cidr: s.CIDR, GatewayIp: s.GatewayIP},
+		}
 	}
 	return out, nil
 }

@@ -175,8 +175,10 @@ func (s *Service) seed() {
 		return
 	}
 	for _, f := range []Flavor{
-		{ID: "1", Name: "m1.tiny", VCPUs: 1, RAM: 128, Disk: 1}, {ID: "2", Name: "m1.small", VCPUs: 1, RAM: 256, Disk: 2},
-		{ID: "3", Name: "m1.medium", VCPUs: 2, RAM: 512, Disk: 4}, {ID: "4", Name: "m1.large", VCPUs: 4, RAM: 1024, Disk: 8},
+		{ID: "1", Name: "m1.tiny", VCPUs: 1, RAM: 128, Disk: 1},
+		{ID: "2", Name: "m1.small", VCPUs: 1, RAM: 256, Disk: 2},
+		{ID: "3", Name: "m1.medium", VCPUs: 2, RAM: 512, Disk: 4},
+		{ID: "4", Name: "m1.large", VCPUs: 4, RAM: 1024, Disk: 8},
 	} {
 		f.Public, f.Seeded = true, true
 		s.flavors.Put(f.ID, &f)

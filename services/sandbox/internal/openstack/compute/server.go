@@ -105,8 +105,11 @@ func (s *Service) viewNew(r *rest.Request, v *Server, out rest.M) {
 		name  string
 		value any
 	}{
-		{9, "locked", v.Locked}, {19, "description", word(v.Description)}, {26, "tags", append([]string{}, v.Tags...)},
-		{63, "trusted_image_certificates", nil}, {73, "locked_reason", word(v.LockedReason)},
+		{9, "locked", v.Locked},
+		{19, "description", word(v.Description)},
+		{26, "tags", append([]string{}, v.Tags...)},
+		{63, "trusted_image_certificates", nil},
+		{73, "locked_reason", word(v.LockedReason)},
 		{90, "OS-EXT-SRV-ATTR:hostname", v.Hostname},
 	} {
 		if r.Minor >= field.since {

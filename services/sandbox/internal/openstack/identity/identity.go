@@ -68,8 +68,10 @@ type Service struct {
 	secrets  *world.Table[secret]
 }
 
-type revocation struct{ Until time.Time }
-type secret struct{ Key []byte }
+type (
+	revocation struct{ Until time.Time }
+	secret     struct{ Key []byte }
+)
 
 // claims is what a token says.
 type claims struct {

@@ -67,7 +67,8 @@ type Type struct{ ID, Name string }
 
 // types of the cloud; the first is the default.
 var types = []Type{
-	{"0f3c1a52-7a55-4c8e-9a2f-6b1f6c0d1e01", "standard"}, {"0f3c1a52-7a55-4c8e-9a2f-6b1f6c0d1e02", "fast"},
+	{"0f3c1a52-7a55-4c8e-9a2f-6b1f6c0d1e01", "standard"},
+	{"0f3c1a52-7a55-4c8e-9a2f-6b1f6c0d1e02", "fast"},
 	{"0f3c1a52-7a55-4c8e-9a2f-6b1f6c0d1e03", "__DEFAULT__"},
 }
 

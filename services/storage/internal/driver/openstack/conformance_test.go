@@ -74,7 +74,8 @@ func TestAttachedVolume(t *testing.T) {
 		server, v := p.Server(t, network), p.Volume(t)
 		attachments, volumes := NewVolumeAttachments(p.Session), NewVolumes(p.Session)
 		id, err := attachments.Create(t.Context(), driver.Request[*storagev1.VolumeAttachmentSpec]{
-			Spec: &storagev1.VolumeAttachmentSpec{Server: server.GetName(), Volume: v.GetName()}, Refs: driver.Refs{server.GetName(): server, v.GetName(): v}})
+			Spec: &storagev1.VolumeAttachmentSpec{Server: server.GetName(), Volume: v.GetName()}, Refs: driver.Refs{server.GetName(): server, v.GetName(): v},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
