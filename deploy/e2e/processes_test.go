@@ -47,17 +47,22 @@ func programs(t *testing.T) string {
 	return dir
 }
 
-// address gives a loopback address where nobody listens.
+// address gives a loopback address where nobody listens. Its port is none of those that the kernel gives to outgoing
+// connections (32768 and up): one of them could take it before the program does that is to listen there.
 func address(t *testing.T) string {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		lis, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+mathrand.IntN(12000)))
+		if err != nil {
+			continue
+		}
+		if err := lis.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return lis.Addr().String()
 	}
-	if err := lis.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return lis.Addr().String()
+	t.Fatal("found no port that is free")
+	return ""
 }
 
 // fleet is an installation whose services are processes of their own.
@@ -253,6 +258,9 @@ func (c *fleet) sandbox(t *testing.T) {
 // register tells the installation of the clouds.
 func (c *fleet) register(t *testing.T) {
 	t.Helper()
+	for _, s := range services {
+		c.says(t, s+"d", `"ready"`)
+	}
 	story.Await(t, "the front door answers", func() bool { return c.Weft(t, "tenant", "list").Code == 0 })
 	c.Must(t, "tenant", "add", "default")
 	t.Setenv("OS_CLIENT_CONFIG_FILE", filepath.Join(c.dir, "box", "clouds.yaml"))

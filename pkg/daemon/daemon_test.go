@@ -7,9 +7,11 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -190,17 +192,22 @@ func (i idle) Run(ctx context.Context) error {
 	return nil
 }
 
-// free gives a loopback address where nobody listens.
+// free gives a loopback address where nobody listens. Its port is none of those that the kernel gives to outgoing
+// connections (32768 and up): one of them could take it first.
 func free(t *testing.T) string {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		lis, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(20000+rand.IntN(12000)))
+		if err != nil {
+			continue
+		}
+		if err := lis.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return lis.Addr().String()
 	}
-	if err := lis.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return lis.Addr().String()
+	t.Fatal("found no port that is free")
+	return ""
 }
 
 // TestWaits starts a service before etcd and NATS: it says what it waits for, begins once they are there, answers, and
