@@ -121,6 +121,9 @@ func (a *accounts) open(ctx context.Context, id string, get func(context.Context
 		return o.account, nil
 	}
 	credentials, err := get(ctx)
+	if fault.Is(err, fault.Unavailable) && o.account != nil {
+		return o.account, nil // work at clouds goes on while nobody can be asked; the next use asks again
+	}
 	if err != nil {
 		return nil, err
 	}

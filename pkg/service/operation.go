@@ -19,6 +19,7 @@ import (
 	"github.com/weftcloud/weft/pkg/resource"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 )
 
 // The operation of a single change is no record of its own: its name says which generation of which resource is waited
@@ -84,8 +85,15 @@ func (s *Service) parseOperation(name string) (change, error) {
 
 // operation gives the operation of the last change of an entry. gone says that the record was removed.
 func (s *Service) operation(e *record.Entry, gone bool) (*longrunningpb.Operation, error) {
-	return s.describe(operationName(s.catalog.Service, e.Kind, e), e, e.Object.Metadata().GetGeneration(), gone)
+	generation := e.Object.Metadata().GetGeneration()
+	if e.Record.GetRelease() {
+		generation = released
+	}
+	return s.describe(operationName(s.catalog.Service, e.Kind, e), e, generation, gone)
 }
+
+// released stands for the generation that a release waits for.
+const released = 0
 
 // describe gives an operation on an entry that waits for a generation, or for the release.
 func (s *Service) describe(name string, e *record.Entry, generation int64, gone bool) (*longrunningpb.Operation, error) {
@@ -99,7 +107,7 @@ func (s *Service) describe(name string, e *record.Entry, generation int64, gone 
 	switch {
 	case gone:
 		return finish(op, &emptypb.Empty{})
-	case !e.Record.GetRelease() && st.GetObservedGeneration() >= generation:
+	case generation != released && st.GetObservedGeneration() >= generation:
 		return finish(op, public(e.Object))
 	case st.GetPhase() == kindv1.Phase_PHASE_FAILED: // also of a later generation: nobody tries the one before any more
 		op.Done = true
@@ -135,13 +143,13 @@ func progress(name string, e *record.Entry, generation int64, gone bool) *orches
 		Steps: []*orchestratorv1.StepStatus{step}, CreateTime: meta.GetUpdateTime(), Fault: st.GetFault(), Sequence: meta.GetSequence(),
 	}
 	switch {
-	case e.Record.GetRelease():
+	case generation == released:
 		out.Action, step.Change, step.StartTime, out.CreateTime = orchestratorv1.Action_ACTION_DELETE, kindv1.Change_CHANGE_DELETE, meta.GetDeleteTime(), meta.GetDeleteTime()
 	case generation == 1:
 		out.Action, step.Change = orchestratorv1.Action_ACTION_CREATE, kindv1.Change_CHANGE_CREATE
 	}
 	switch {
-	case gone || (!e.Record.GetRelease() && st.GetObservedGeneration() >= generation):
+	case gone || (generation != released && st.GetObservedGeneration() >= generation):
 		out.State, step.State = orchestratorv1.OperationState_OPERATION_STATE_DONE, orchestratorv1.StepState_STEP_STATE_DONE
 		out.EndTime, step.EndTime = st.GetPhaseTime(), st.GetPhaseTime()
 	case st.GetPhase() == kindv1.Phase_PHASE_FAILED:
@@ -165,14 +173,32 @@ func (s *Service) GetOperation(ctx context.Context, name string) (*longrunningpb
 	if !fault.Is(err, fault.NotFound) {
 		return nil, err
 	}
+	if c.id.Key == "" {
+		return nil, fault.InField("name", "%q is no operation: it names no key", name)
+	}
 	stone, err := s.book.Tombstone(ctx, c.id.Key)
 	if err != nil {
 		return nil, fault.Wrap(err, "%s", name)
 	}
-	metadata, err := anypb.New(&orchestratorv1.OperationMetadata{
-		Name: name, Target: c.id.Name, Action: orchestratorv1.Action_ACTION_DELETE, State: orchestratorv1.OperationState_OPERATION_STATE_DONE,
-		CreateTime: stone.GetRequestTime(), EndTime: stone.GetReleaseTime(),
-	})
+	return ended(name, c, stone)
+}
+
+// ended gives an operation on a resource that is gone. Whether a change was done before can no longer be told.
+func ended(name string, c change, stone *participantv1.Tombstone) (*longrunningpb.Operation, error) {
+	view := &orchestratorv1.OperationMetadata{Name: name, Target: c.id.Name, EndTime: stone.GetReleaseTime()}
+	switch {
+	case c.release:
+		view.Action, view.CreateTime = orchestratorv1.Action_ACTION_DELETE, stone.GetRequestTime()
+	case c.generation == 1:
+		view.Action = orchestratorv1.Action_ACTION_CREATE
+	default:
+		view.Action = orchestratorv1.Action_ACTION_UPDATE
+	}
+	view.State = orchestratorv1.OperationState_OPERATION_STATE_DONE
+	if !c.release {
+		view.State = orchestratorv1.OperationState_OPERATION_STATE_FAILED
+	}
+	metadata, err := anypb.New(view)
 	if err != nil {
 		return nil, fault.As(fault.Internal, fault.Wrap(err, "describe %s", name))
 	}
@@ -181,7 +207,7 @@ func (s *Service) GetOperation(ctx context.Context, name string) (*longrunningpb
 		return finish(op, &emptypb.Empty{})
 	}
 	op.Done = true
-	op.Result = &longrunningpb.Operation_Error{Error: rpcStatus(fault.New(fault.NotFound, "%s was deleted before the change was done", c.id.Name))}
+	op.Result = &longrunningpb.Operation_Error{Error: rpcStatus(fault.New(fault.NotFound, "%s has been deleted since", c.id.Name))}
 	return op, nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -267,17 +266,17 @@ func (s *Server) ListStacks(ctx context.Context, r *orchestratorv1.ListStacksReq
 	}
 }
 
-// codeOf gives the gRPC code of the worst of several problems: what is wrong with the document first.
-func codeOf(problems []*orchestratorv1.Problem) codes.Code {
+// worst gives the kind of fault that several problems amount to: what is wrong with the document comes first, then quotas.
+func worst(problems []*orchestratorv1.Problem) fault.Kind {
 	for _, p := range problems {
 		if kind := fault.Kind(p.GetFault().GetKind()); kind == fault.Invalid || kind == fault.NotFound {
-			return codes.InvalidArgument
+			return fault.Invalid
 		}
 	}
 	if slices.ContainsFunc(problems, func(p *orchestratorv1.Problem) bool { return fault.Kind(p.GetFault().GetKind()) == fault.Quota }) {
-		return codes.ResourceExhausted
+		return fault.Quota
 	}
-	return codes.FailedPrecondition
+	return fault.Precondition
 }
 
 // refusal gives problems as the error that refuses a document.
@@ -286,7 +285,7 @@ func refusal(problems []*orchestratorv1.Problem) error {
 	if n := len(problems) - 1; n > 0 {
 		text += " (and " + plural(n, "more problem") + ")"
 	}
-	st := status.New(codeOf(problems), text)
+	st := status.Convert(fault.Status(fault.New(worst(problems), "%s", text)))
 	if with, err := st.WithDetails(&orchestratorv1.Problems{Problems: problems}); err == nil {
 		st = with
 	}

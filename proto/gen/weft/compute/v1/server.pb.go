@@ -932,10 +932,10 @@ var File_weft_compute_v1_server_proto protoreflect.FileDescriptor
 
 const file_weft_compute_v1_server_proto_rawDesc = "" +
 	"\n" +
-	"\x1cweft/compute/v1/server.proto\x12\x0fweft.compute.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xd4\x03\n" +
+	"\x1cweft/compute/v1/server.proto\x12\x0fweft.compute.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xd9\x03\n" +
 	"\x06Server\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x122\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataR\bmetadata\x12m\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
 	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
 	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x124\n" +
 	"\x04spec\x18\x04 \x01(\v2\x1b.weft.compute.v1.ServerSpecB\x03\xe0A\x02R\x04spec\x12@\n" +
@@ -964,17 +964,17 @@ const file_weft_compute_v1_server_proto_rawDesc = "" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:i\xbaHf\x1ad\n" +
-	"\x0eserver.network\x12\x1fgive either network or networks\x1a1(this.network != '') != (size(this.networks) > 0)\"\xe6\x01\n" +
-	"\x0eServerObserved\x12\x1b\n" +
-	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\x12@\n" +
+	"\x0eserver.network\x12\x1fgive either network or networks\x1a1(this.network != '') != (size(this.networks) > 0)\"\xff\x01\n" +
+	"\x0eServerObserved\x12 \n" +
+	"\tserver_id\x18\x01 \x01(\tB\x03\xe0A\x03R\bserverId\x12\x1d\n" +
+	"\aaddress\x18\x02 \x01(\tB\x03\xe0A\x03R\aaddress\x12E\n" +
 	"\n" +
-	"interfaces\x18\x03 \x03(\v2 .weft.compute.v1.ServerInterfaceR\n" +
-	"interfaces\x12<\n" +
-	"\vpower_state\x18\x04 \x01(\x0e2\x1b.weft.compute.v1.PowerStateR\n" +
-	"powerState\x12\x1d\n" +
+	"interfaces\x18\x03 \x03(\v2 .weft.compute.v1.ServerInterfaceB\x03\xe0A\x03R\n" +
+	"interfaces\x12A\n" +
+	"\vpower_state\x18\x04 \x01(\x0e2\x1b.weft.compute.v1.PowerStateB\x03\xe0A\x03R\n" +
+	"powerState\x12\"\n" +
 	"\n" +
-	"volume_ids\x18\x05 \x03(\tR\tvolumeIds\"}\n" +
+	"volume_ids\x18\x05 \x03(\tB\x03\xe0A\x03R\tvolumeIds\"}\n" +
 	"\rServerNetwork\x12C\n" +
 	"\anetwork\x18\x01 \x01(\tB)\xe0A\x02\xfaA\x1c\n" +
 	"\x1anetwork.weft.cloud/Network\xbaH\x04r\x02\x10\x01R\anetwork\x12'\n" +
@@ -982,27 +982,27 @@ const file_weft_compute_v1_server_proto_rawDesc = "" +
 	"\fServerVolume\x12F\n" +
 	"\x06volume\x18\x01 \x01(\tB.\xe0A\x02\xfaA\x1b\n" +
 	"\x19storage.weft.cloud/Volume\xbaH\x04r\x02\x10\x01\xb2\xbb\x18\x02\x18\x01R\x06volume\x12#\n" +
-	"\x06device\x18\x02 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\xff\x01R\x06device\"\x84\x01\n" +
-	"\x0fServerInterface\x12\x17\n" +
-	"\aport_id\x18\x01 \x01(\tR\x06portId\x12\x1d\n" +
+	"\x06device\x18\x02 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\xff\x01R\x06device\"\x98\x01\n" +
+	"\x0fServerInterface\x12\x1c\n" +
+	"\aport_id\x18\x01 \x01(\tB\x03\xe0A\x03R\x06portId\x12\"\n" +
 	"\n" +
-	"network_id\x18\x02 \x01(\tR\tnetworkId\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x1f\n" +
-	"\vmac_address\x18\x04 \x01(\tR\n" +
+	"network_id\x18\x02 \x01(\tB\x03\xe0A\x03R\tnetworkId\x12\x1d\n" +
+	"\aaddress\x18\x03 \x01(\tB\x03\xe0A\x03R\aaddress\x12$\n" +
+	"\vmac_address\x18\x04 \x01(\tB\x03\xe0A\x03R\n" +
 	"macAddress\"m\n" +
 	"\x10GetServerRequest\x12Y\n" +
 	"\x04name\x18\x01 \x01(\tBE\xe0A\x02\xfaA\x1b\n" +
-	"\x19compute.weft.cloud/Server\xbaH!r\x1f2\x1d^tenants/[^/]+/servers/[^/]+$R\x04name\"\xcf\x01\n" +
+	"\x19compute.weft.cloud/Server\xbaH!r\x1f2\x1d^tenants/[^/]+/servers/[^/]+$R\x04name\"\xdf\x01\n" +
 	"\x12ListServersRequest\x12O\n" +
 	"\x06parent\x18\x01 \x01(\tB7\xe0A\x02\xfaA\x1b\x12\x19compute.weft.cloud/Server\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
-	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\"\n" +
+	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\x03\xe0A\x01R\tpageToken\x12\x1b\n" +
-	"\x06filter\x18\x04 \x01(\tB\x03\xe0A\x01R\x06filter\"p\n" +
-	"\x13ListServersResponse\x121\n" +
-	"\aservers\x18\x01 \x03(\v2\x17.weft.compute.v1.ServerR\aservers\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x97\x02\n" +
+	"page_token\x18\x03 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\tpageToken\x12#\n" +
+	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"z\n" +
+	"\x13ListServersResponse\x126\n" +
+	"\aservers\x18\x01 \x03(\v2\x17.weft.compute.v1.ServerB\x03\xe0A\x03R\aservers\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\x97\x02\n" +
 	"\x13CreateServerRequest\x12O\n" +
 	"\x06parent\x18\x01 \x01(\tB7\xe0A\x02\xfaA\x1b\x12\x19compute.weft.cloud/Server\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12I\n" +
 	"\tserver_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\bserverId\x12:\n" +
@@ -1011,11 +1011,12 @@ const file_weft_compute_v1_server_proto_rawDesc = "" +
 	"\x13UpdateServerRequest\x12:\n" +
 	"\x06server\x18\x01 \x01(\v2\x17.weft.compute.v1.ServerB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06server\x12@\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x89\x01\n" +
+	"updateMask\"\x90\x01\n" +
 	"\x13DeleteServerRequest\x12Y\n" +
 	"\x04name\x18\x01 \x01(\tBE\xe0A\x02\xfaA\x1b\n" +
-	"\x19compute.weft.cloud/Server\xbaH!r\x1f2\x1d^tenants/[^/]+/servers/[^/]+$R\x04name\x12\x17\n" +
-	"\x04etag\x18\x02 \x01(\tB\x03\xe0A\x01R\x04etag*R\n" +
+	"\x19compute.weft.cloud/Server\xbaH!r\x1f2\x1d^tenants/[^/]+/servers/[^/]+$R\x04name\x12\x1e\n" +
+	"\x04etag\x18\x02 \x01(\tB\n" +
+	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag*R\n" +
 	"\n" +
 	"PowerState\x12\x1b\n" +
 	"\x17POWER_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +

@@ -670,10 +670,10 @@ var File_weft_container_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_weft_container_v1_manifest_proto_rawDesc = "" +
 	"\n" +
-	" weft/container/v1/manifest.proto\x12\x11weft.container.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xfd\x02\n" +
+	" weft/container/v1/manifest.proto\x12\x11weft.container.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x82\x03\n" +
 	"\bManifest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x122\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataR\bmetadata\x128\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x128\n" +
 	"\x04spec\x18\x04 \x01(\v2\x1f.weft.container.v1.ManifestSpecB\x03\xe0A\x02R\x04spec\x12D\n" +
 	"\bobserved\x18\x05 \x01(\v2#.weft.container.v1.ManifestObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:q\xeaA[\n" +
@@ -683,30 +683,30 @@ const file_weft_container_v1_manifest_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tB4\xe0A\x02\xe0A\x05\xfaA\x1e\n" +
 	"\x1ccontainer.weft.cloud/Cluster\xbaH\x04r\x02\x10\x01\xb2\xbb\x18\x02\b\x04R\acluster\x12X\n" +
 	"\tnamespace\x18\x02 \x01(\tB:\xe0A\x01\xe0A\x05\xbaH+r)2'^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$\xb2\xbb\x18\x02\b\x04R\tnamespace\x12*\n" +
-	"\x04yaml\x18\x03 \x01(\tB\x16\xe0A\x02\xbaH\br\x06\x10\x01(\x80\x80 \xb2\xbb\x18\x04\b\x020\x01R\x04yaml\"O\n" +
-	"\x10ManifestObserved\x12;\n" +
-	"\aobjects\x18\x01 \x03(\v2!.weft.container.v1.ManifestObjectR\aobjects\"\xa7\x01\n" +
-	"\x0eManifestObject\x12\x1f\n" +
-	"\vapi_version\x18\x01 \x01(\tR\n" +
-	"apiVersion\x12\x12\n" +
-	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
-	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\x12\x14\n" +
-	"\x05ready\x18\x05 \x01(\bR\x05ready\x12\x18\n" +
-	"\amessage\x18\x06 \x01(\tR\amessage\"u\n" +
+	"\x04yaml\x18\x03 \x01(\tB\x16\xe0A\x02\xbaH\br\x06\x10\x01(\x80\x80 \xb2\xbb\x18\x04\b\x020\x01R\x04yaml\"T\n" +
+	"\x10ManifestObserved\x12@\n" +
+	"\aobjects\x18\x01 \x03(\v2!.weft.container.v1.ManifestObjectB\x03\xe0A\x03R\aobjects\"\xc5\x01\n" +
+	"\x0eManifestObject\x12$\n" +
+	"\vapi_version\x18\x01 \x01(\tB\x03\xe0A\x03R\n" +
+	"apiVersion\x12\x17\n" +
+	"\x04kind\x18\x02 \x01(\tB\x03\xe0A\x03R\x04kind\x12!\n" +
+	"\tnamespace\x18\x03 \x01(\tB\x03\xe0A\x03R\tnamespace\x12\x17\n" +
+	"\x04name\x18\x04 \x01(\tB\x03\xe0A\x03R\x04name\x12\x19\n" +
+	"\x05ready\x18\x05 \x01(\bB\x03\xe0A\x03R\x05ready\x12\x1d\n" +
+	"\amessage\x18\x06 \x01(\tB\x03\xe0A\x03R\amessage\"u\n" +
 	"\x12GetManifestRequest\x12_\n" +
 	"\x04name\x18\x01 \x01(\tBK\xe0A\x02\xfaA\x1f\n" +
-	"\x1dcontainer.weft.cloud/Manifest\xbaH#r!2\x1f^tenants/[^/]+/manifests/[^/]+$R\x04name\"\xd5\x01\n" +
+	"\x1dcontainer.weft.cloud/Manifest\xbaH#r!2\x1f^tenants/[^/]+/manifests/[^/]+$R\x04name\"\xe5\x01\n" +
 	"\x14ListManifestsRequest\x12S\n" +
 	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1f\x12\x1dcontainer.weft.cloud/Manifest\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
-	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\"\n" +
+	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\x03\xe0A\x01R\tpageToken\x12\x1b\n" +
-	"\x06filter\x18\x04 \x01(\tB\x03\xe0A\x01R\x06filter\"z\n" +
-	"\x15ListManifestsResponse\x129\n" +
-	"\tmanifests\x18\x01 \x03(\v2\x1b.weft.container.v1.ManifestR\tmanifests\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa9\x02\n" +
+	"page_token\x18\x03 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\tpageToken\x12#\n" +
+	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"\x84\x01\n" +
+	"\x15ListManifestsResponse\x12>\n" +
+	"\tmanifests\x18\x01 \x03(\v2\x1b.weft.container.v1.ManifestB\x03\xe0A\x03R\tmanifests\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xa9\x02\n" +
 	"\x15CreateManifestRequest\x12S\n" +
 	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1f\x12\x1dcontainer.weft.cloud/Manifest\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12M\n" +
 	"\vmanifest_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\n" +
@@ -716,11 +716,12 @@ const file_weft_container_v1_manifest_proto_rawDesc = "" +
 	"\x15UpdateManifestRequest\x12B\n" +
 	"\bmanifest\x18\x01 \x01(\v2\x1b.weft.container.v1.ManifestB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\bmanifest\x12@\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x91\x01\n" +
+	"updateMask\"\x98\x01\n" +
 	"\x15DeleteManifestRequest\x12_\n" +
 	"\x04name\x18\x01 \x01(\tBK\xe0A\x02\xfaA\x1f\n" +
-	"\x1dcontainer.weft.cloud/Manifest\xbaH#r!2\x1f^tenants/[^/]+/manifests/[^/]+$R\x04name\x12\x17\n" +
-	"\x04etag\x18\x02 \x01(\tB\x03\xe0A\x01R\x04etag2\xde\x05\n" +
+	"\x1dcontainer.weft.cloud/Manifest\xbaH#r!2\x1f^tenants/[^/]+/manifests/[^/]+$R\x04name\x12\x1e\n" +
+	"\x04etag\x18\x02 \x01(\tB\n" +
+	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xde\x05\n" +
 	"\x0fManifestService\x12Z\n" +
 	"\vGetManifest\x12%.weft.container.v1.GetManifestRequest\x1a\x1b.weft.container.v1.Manifest\"\a\xdaA\x04name\x12m\n" +
 	"\rListManifests\x12'.weft.container.v1.ListManifestsRequest\x1a(.weft.container.v1.ListManifestsResponse\"\t\xdaA\x06parent\x12\xae\x01\n" +

@@ -1096,10 +1096,10 @@ var File_weft_container_v1_workload_proto protoreflect.FileDescriptor
 
 const file_weft_container_v1_workload_proto_rawDesc = "" +
 	"\n" +
-	" weft/container/v1/workload.proto\x12\x11weft.container.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xfd\x02\n" +
+	" weft/container/v1/workload.proto\x12\x11weft.container.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x82\x03\n" +
 	"\bWorkload\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x122\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataR\bmetadata\x128\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x128\n" +
 	"\x04spec\x18\x04 \x01(\v2\x1f.weft.container.v1.WorkloadSpecB\x03\xe0A\x02R\x04spec\x12D\n" +
 	"\bobserved\x18\x05 \x01(\v2#.weft.container.v1.WorkloadObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:q\xeaA[\n" +
@@ -1119,14 +1119,14 @@ const file_weft_container_v1_workload_proto_rawDesc = "" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
-	"\t_replicas\"\xa4\x01\n" +
-	"\x10WorkloadObserved\x12\x1c\n" +
-	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04host\x18\x03 \x01(\tR\x04host\x12%\n" +
-	"\x0eready_replicas\x18\x04 \x01(\x05R\rreadyReplicas\x12\x1d\n" +
+	"\t_replicas\"\xbd\x01\n" +
+	"\x10WorkloadObserved\x12!\n" +
+	"\tnamespace\x18\x01 \x01(\tB\x03\xe0A\x03R\tnamespace\x12\x1d\n" +
+	"\aaddress\x18\x02 \x01(\tB\x03\xe0A\x03R\aaddress\x12\x17\n" +
+	"\x04host\x18\x03 \x01(\tB\x03\xe0A\x03R\x04host\x12*\n" +
+	"\x0eready_replicas\x18\x04 \x01(\x05B\x03\xe0A\x03R\rreadyReplicas\x12\"\n" +
 	"\n" +
-	"node_ports\x18\x05 \x03(\x05R\tnodePorts\"\xe3\x04\n" +
+	"node_ports\x18\x05 \x03(\x05B\x03\xe0A\x03R\tnodePorts\"\xe3\x04\n" +
 	"\tContainer\x12B\n" +
 	"\x04name\x18\x01 \x01(\tB.\xe0A\x02\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x04name\x12 \n" +
 	"\x05image\x18\x02 \x01(\tB\n" +
@@ -1169,17 +1169,17 @@ const file_weft_container_v1_workload_proto_rawDesc = "" +
 	"\x04path\x18\x02 \x01(\tB\f\xe0A\x02\xbaH\x06r\x042\x02^/R\x04path\"u\n" +
 	"\x12GetWorkloadRequest\x12_\n" +
 	"\x04name\x18\x01 \x01(\tBK\xe0A\x02\xfaA\x1f\n" +
-	"\x1dcontainer.weft.cloud/Workload\xbaH#r!2\x1f^tenants/[^/]+/workloads/[^/]+$R\x04name\"\xd5\x01\n" +
+	"\x1dcontainer.weft.cloud/Workload\xbaH#r!2\x1f^tenants/[^/]+/workloads/[^/]+$R\x04name\"\xe5\x01\n" +
 	"\x14ListWorkloadsRequest\x12S\n" +
 	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1f\x12\x1dcontainer.weft.cloud/Workload\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
-	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\"\n" +
+	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\x03\xe0A\x01R\tpageToken\x12\x1b\n" +
-	"\x06filter\x18\x04 \x01(\tB\x03\xe0A\x01R\x06filter\"z\n" +
-	"\x15ListWorkloadsResponse\x129\n" +
-	"\tworkloads\x18\x01 \x03(\v2\x1b.weft.container.v1.WorkloadR\tworkloads\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa9\x02\n" +
+	"page_token\x18\x03 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\tpageToken\x12#\n" +
+	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"\x84\x01\n" +
+	"\x15ListWorkloadsResponse\x12>\n" +
+	"\tworkloads\x18\x01 \x03(\v2\x1b.weft.container.v1.WorkloadB\x03\xe0A\x03R\tworkloads\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xa9\x02\n" +
 	"\x15CreateWorkloadRequest\x12S\n" +
 	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1f\x12\x1dcontainer.weft.cloud/Workload\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12M\n" +
 	"\vworkload_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\n" +
@@ -1189,11 +1189,12 @@ const file_weft_container_v1_workload_proto_rawDesc = "" +
 	"\x15UpdateWorkloadRequest\x12B\n" +
 	"\bworkload\x18\x01 \x01(\v2\x1b.weft.container.v1.WorkloadB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\bworkload\x12@\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x91\x01\n" +
+	"updateMask\"\x98\x01\n" +
 	"\x15DeleteWorkloadRequest\x12_\n" +
 	"\x04name\x18\x01 \x01(\tBK\xe0A\x02\xfaA\x1f\n" +
-	"\x1dcontainer.weft.cloud/Workload\xbaH#r!2\x1f^tenants/[^/]+/workloads/[^/]+$R\x04name\x12\x17\n" +
-	"\x04etag\x18\x02 \x01(\tB\x03\xe0A\x01R\x04etag*N\n" +
+	"\x1dcontainer.weft.cloud/Workload\xbaH#r!2\x1f^tenants/[^/]+/workloads/[^/]+$R\x04name\x12\x1e\n" +
+	"\x04etag\x18\x02 \x01(\tB\n" +
+	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag*N\n" +
 	"\bExposure\x12\x18\n" +
 	"\x14EXPOSURE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EXPOSURE_CLUSTER\x10\x01\x12\x12\n" +

@@ -579,10 +579,10 @@ var File_weft_network_v1_network_proto protoreflect.FileDescriptor
 
 const file_weft_network_v1_network_proto_rawDesc = "" +
 	"\n" +
-	"\x1dweft/network/v1/network.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xdc\x03\n" +
+	"\x1dweft/network/v1/network.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xe1\x03\n" +
 	"\aNetwork\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x122\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataR\bmetadata\x12m\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
 	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
 	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x125\n" +
 	"\x04spec\x18\x04 \x01(\v2\x1c.weft.network.v1.NetworkSpecB\x03\xe0A\x02R\x04spec\x12A\n" +
@@ -591,24 +591,24 @@ const file_weft_network_v1_network_proto_rawDesc = "" +
 	"\x1anetwork.weft.cloud/Network\x12#tenants/{tenant}/networks/{network}*\bnetworks2\anetwork\xaa\xbb\x18\r\n" +
 	"\anetwork\x10\x010\x01\"5\n" +
 	"\vNetworkSpec\x12&\n" +
-	"\x03mtu\x18\x01 \x01(\x05B\x14\xe0A\x01\xbaH\b\x1a\x06\x18\xff\xff\x03(\x00\xb2\xbb\x18\x02\b\x02R\x03mtu\"B\n" +
-	"\x0fNetworkObserved\x12\x1d\n" +
+	"\x03mtu\x18\x01 \x01(\x05B\x14\xe0A\x01\xbaH\b\x1a\x06\x18\xff\xff\x03(\x00\xb2\xbb\x18\x02\b\x02R\x03mtu\"L\n" +
+	"\x0fNetworkObserved\x12\"\n" +
 	"\n" +
-	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x10\n" +
-	"\x03mtu\x18\x02 \x01(\x05R\x03mtu\"p\n" +
+	"network_id\x18\x01 \x01(\tB\x03\xe0A\x03R\tnetworkId\x12\x15\n" +
+	"\x03mtu\x18\x02 \x01(\x05B\x03\xe0A\x03R\x03mtu\"p\n" +
 	"\x11GetNetworkRequest\x12[\n" +
 	"\x04name\x18\x01 \x01(\tBG\xe0A\x02\xfaA\x1c\n" +
-	"\x1anetwork.weft.cloud/Network\xbaH\"r 2\x1e^tenants/[^/]+/networks/[^/]+$R\x04name\"\xd1\x01\n" +
+	"\x1anetwork.weft.cloud/Network\xbaH\"r 2\x1e^tenants/[^/]+/networks/[^/]+$R\x04name\"\xe1\x01\n" +
 	"\x13ListNetworksRequest\x12P\n" +
 	"\x06parent\x18\x01 \x01(\tB8\xe0A\x02\xfaA\x1c\x12\x1anetwork.weft.cloud/Network\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
-	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\"\n" +
+	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\x03\xe0A\x01R\tpageToken\x12\x1b\n" +
-	"\x06filter\x18\x04 \x01(\tB\x03\xe0A\x01R\x06filter\"t\n" +
-	"\x14ListNetworksResponse\x124\n" +
-	"\bnetworks\x18\x01 \x03(\v2\x18.weft.network.v1.NetworkR\bnetworks\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9e\x02\n" +
+	"page_token\x18\x03 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\tpageToken\x12#\n" +
+	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"~\n" +
+	"\x14ListNetworksResponse\x129\n" +
+	"\bnetworks\x18\x01 \x03(\v2\x18.weft.network.v1.NetworkB\x03\xe0A\x03R\bnetworks\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\x9e\x02\n" +
 	"\x14CreateNetworkRequest\x12P\n" +
 	"\x06parent\x18\x01 \x01(\tB8\xe0A\x02\xfaA\x1c\x12\x1anetwork.weft.cloud/Network\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12K\n" +
 	"\n" +
@@ -618,11 +618,12 @@ const file_weft_network_v1_network_proto_rawDesc = "" +
 	"\x14UpdateNetworkRequest\x12=\n" +
 	"\anetwork\x18\x01 \x01(\v2\x18.weft.network.v1.NetworkB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\anetwork\x12@\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x8c\x01\n" +
+	"updateMask\"\x93\x01\n" +
 	"\x14DeleteNetworkRequest\x12[\n" +
 	"\x04name\x18\x01 \x01(\tBG\xe0A\x02\xfaA\x1c\n" +
-	"\x1anetwork.weft.cloud/Network\xbaH\"r 2\x1e^tenants/[^/]+/networks/[^/]+$R\x04name\x12\x17\n" +
-	"\x04etag\x18\x02 \x01(\tB\x03\xe0A\x01R\x04etag2\xbe\x05\n" +
+	"\x1anetwork.weft.cloud/Network\xbaH\"r 2\x1e^tenants/[^/]+/networks/[^/]+$R\x04name\x12\x1e\n" +
+	"\x04etag\x18\x02 \x01(\tB\n" +
+	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xbe\x05\n" +
 	"\x0eNetworkService\x12S\n" +
 	"\n" +
 	"GetNetwork\x12\".weft.network.v1.GetNetworkRequest\x1a\x18.weft.network.v1.Network\"\a\xdaA\x04name\x12f\n" +

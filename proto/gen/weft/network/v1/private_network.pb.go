@@ -625,10 +625,10 @@ var File_weft_network_v1_private_network_proto protoreflect.FileDescriptor
 
 const file_weft_network_v1_private_network_proto_rawDesc = "" +
 	"\n" +
-	"%weft/network/v1/private_network.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x8a\x05\n" +
+	"%weft/network/v1/private_network.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x8f\x05\n" +
 	"\x0ePrivateNetwork\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x122\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataR\bmetadata\x12m\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
 	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
 	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12<\n" +
 	"\x04spec\x18\x04 \x01(\v2#.weft.network.v1.PrivateNetworkSpecB\x03\xe0A\x02R\x04spec\x12H\n" +
@@ -644,27 +644,27 @@ const file_weft_network_v1_private_network_proto_rawDesc = "" +
 	"\bexternal\x18\x02 \x01(\tB\x11\xe0A\x01\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x02R\bexternal\x128\n" +
 	"\vdns_servers\x18\x03 \x03(\tB\x17\xe0A\x01\xbaH\v\x92\x01\b\x10\x05\"\x04r\x02p\x01\xb2\xbb\x18\x02\b\x02R\n" +
 	"dnsServers\x12&\n" +
-	"\x03mtu\x18\x04 \x01(\x05B\x14\xe0A\x01\xbaH\b\x1a\x06\x18\xff\xff\x03(\x00\xb2\xbb\x18\x02\b\x02R\x03mtu\"\x95\x01\n" +
-	"\x16PrivateNetworkObserved\x12\x12\n" +
-	"\x04cidr\x18\x01 \x01(\tR\x04cidr\x12\x1d\n" +
+	"\x03mtu\x18\x04 \x01(\x05B\x14\xe0A\x01\xbaH\b\x1a\x06\x18\xff\xff\x03(\x00\xb2\xbb\x18\x02\b\x02R\x03mtu\"\xa9\x01\n" +
+	"\x16PrivateNetworkObserved\x12\x17\n" +
+	"\x04cidr\x18\x01 \x01(\tB\x03\xe0A\x03R\x04cidr\x12\"\n" +
 	"\n" +
-	"gateway_ip\x18\x02 \x01(\tR\tgatewayIp\x12\x1d\n" +
+	"gateway_ip\x18\x02 \x01(\tB\x03\xe0A\x03R\tgatewayIp\x12\"\n" +
 	"\n" +
-	"network_id\x18\x03 \x01(\tR\tnetworkId\x12)\n" +
-	"\x10external_address\x18\x04 \x01(\tR\x0fexternalAddress\"\x85\x01\n" +
+	"network_id\x18\x03 \x01(\tB\x03\xe0A\x03R\tnetworkId\x12.\n" +
+	"\x10external_address\x18\x04 \x01(\tB\x03\xe0A\x03R\x0fexternalAddress\"\x85\x01\n" +
 	"\x18GetPrivateNetworkRequest\x12i\n" +
 	"\x04name\x18\x01 \x01(\tBU\xe0A\x02\xfaA#\n" +
-	"!network.weft.cloud/PrivateNetwork\xbaH)r'2%^tenants/[^/]+/privateNetworks/[^/]+$R\x04name\"\xdf\x01\n" +
+	"!network.weft.cloud/PrivateNetwork\xbaH)r'2%^tenants/[^/]+/privateNetworks/[^/]+$R\x04name\"\xef\x01\n" +
 	"\x1aListPrivateNetworksRequest\x12W\n" +
 	"\x06parent\x18\x01 \x01(\tB?\xe0A\x02\xfaA#\x12!network.weft.cloud/PrivateNetwork\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
-	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\"\n" +
+	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\x03\xe0A\x01R\tpageToken\x12\x1b\n" +
-	"\x06filter\x18\x04 \x01(\tB\x03\xe0A\x01R\x06filter\"\x91\x01\n" +
-	"\x1bListPrivateNetworksResponse\x12J\n" +
-	"\x10private_networks\x18\x01 \x03(\v2\x1f.weft.network.v1.PrivateNetworkR\x0fprivateNetworks\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd1\x02\n" +
+	"page_token\x18\x03 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\tpageToken\x12#\n" +
+	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"\x9b\x01\n" +
+	"\x1bListPrivateNetworksResponse\x12O\n" +
+	"\x10private_networks\x18\x01 \x03(\v2\x1f.weft.network.v1.PrivateNetworkB\x03\xe0A\x03R\x0fprivateNetworks\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xd1\x02\n" +
 	"\x1bCreatePrivateNetworkRequest\x12W\n" +
 	"\x06parent\x18\x01 \x01(\tB?\xe0A\x02\xfaA#\x12!network.weft.cloud/PrivateNetwork\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12Z\n" +
 	"\x12private_network_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\x10privateNetworkId\x12S\n" +
@@ -673,11 +673,12 @@ const file_weft_network_v1_private_network_proto_rawDesc = "" +
 	"\x1bUpdatePrivateNetworkRequest\x12S\n" +
 	"\x0fprivate_network\x18\x01 \x01(\v2\x1f.weft.network.v1.PrivateNetworkB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x0eprivateNetwork\x12@\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\xa1\x01\n" +
+	"updateMask\"\xa8\x01\n" +
 	"\x1bDeletePrivateNetworkRequest\x12i\n" +
 	"\x04name\x18\x01 \x01(\tBU\xe0A\x02\xfaA#\n" +
-	"!network.weft.cloud/PrivateNetwork\xbaH)r'2%^tenants/[^/]+/privateNetworks/[^/]+$R\x04name\x12\x17\n" +
-	"\x04etag\x18\x02 \x01(\tB\x03\xe0A\x01R\x04etag2\xbf\x06\n" +
+	"!network.weft.cloud/PrivateNetwork\xbaH)r'2%^tenants/[^/]+/privateNetworks/[^/]+$R\x04name\x12\x1e\n" +
+	"\x04etag\x18\x02 \x01(\tB\n" +
+	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xbf\x06\n" +
 	"\x15PrivateNetworkService\x12h\n" +
 	"\x11GetPrivateNetwork\x12).weft.network.v1.GetPrivateNetworkRequest\x1a\x1f.weft.network.v1.PrivateNetwork\"\a\xdaA\x04name\x12{\n" +
 	"\x13ListPrivateNetworks\x12+.weft.network.v1.ListPrivateNetworksRequest\x1a,.weft.network.v1.ListPrivateNetworksResponse\"\t\xdaA\x06parent\x12\xcc\x01\n" +

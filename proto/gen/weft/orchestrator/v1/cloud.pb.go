@@ -637,10 +637,10 @@ var File_weft_orchestrator_v1_cloud_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_cloud_proto_rawDesc = "" +
 	"\n" +
-	" weft/orchestrator/v1/cloud.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\x1a%weft/participant/v1/participant.proto\"\xdc\x02\n" +
+	" weft/orchestrator/v1/cloud.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\x1a%weft/participant/v1/participant.proto\"\xe1\x02\n" +
 	"\x05Cloud\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x122\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataR\bmetadata\x128\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x128\n" +
 	"\x04spec\x18\x04 \x01(\v2\x1f.weft.orchestrator.v1.CloudSpecB\x03\xe0A\x02R\x04spec\x12D\n" +
 	"\bobserved\x18\x05 \x01(\v2#.weft.orchestrator.v1.CloudObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:S\xeaA>\n" +
@@ -653,23 +653,23 @@ const file_weft_orchestrator_v1_cloud_proto_rawDesc = "" +
 	"\vcredentials\x18\x04 \x01(\tBP\xe0A\x02\xfaA \n" +
 	"\x1eorchestrator.weft.cloud/Secret\xbaH!r\x1f2\x1d^tenants/[^/]+/secrets/[^/]+$\xb2\xbb\x18\x02\b\x02R\vcredentials\x12F\n" +
 	"\atenants\x18\x05 \x03(\tB,\xe0A\x01\xfaA \n" +
-	"\x1eorchestrator.weft.cloud/Tenant\xb2\xbb\x18\x02\b\x02R\atenants\"\x84\x01\n" +
-	"\rCloudObserved\x128\n" +
-	"\bfeatures\x18\x01 \x03(\v2\x1c.weft.participant.v1.FeatureR\bfeatures\x129\n" +
+	"\x1eorchestrator.weft.cloud/Tenant\xb2\xbb\x18\x02\b\x02R\atenants\"\x8e\x01\n" +
+	"\rCloudObserved\x12=\n" +
+	"\bfeatures\x18\x01 \x03(\v2\x1c.weft.participant.v1.FeatureB\x03\xe0A\x03R\bfeatures\x12>\n" +
 	"\n" +
-	"probe_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tprobeTime\"a\n" +
+	"probe_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tprobeTime\"a\n" +
 	"\x0fGetCloudRequest\x12N\n" +
 	"\x04name\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH\x12r\x102\x0e^clouds/[^/]+$R\x04name\"\x83\x01\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH\x12r\x102\x0e^clouds/[^/]+$R\x04name\"\x93\x01\n" +
 	"\x11ListCloudsRequest\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
-	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\"\n" +
+	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\x03\xe0A\x01R\tpageToken\x12\x1b\n" +
-	"\x06filter\x18\x04 \x01(\tB\x03\xe0A\x01R\x06filterJ\x04\b\x01\x10\x02\"q\n" +
-	"\x12ListCloudsResponse\x123\n" +
-	"\x06clouds\x18\x01 \x03(\v2\x1b.weft.orchestrator.v1.CloudR\x06clouds\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcb\x01\n" +
+	"page_token\x18\x03 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\tpageToken\x12#\n" +
+	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filterJ\x04\b\x01\x10\x02\"{\n" +
+	"\x12ListCloudsResponse\x128\n" +
+	"\x06clouds\x18\x01 \x03(\v2\x1b.weft.orchestrator.v1.CloudB\x03\xe0A\x03R\x06clouds\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xcb\x01\n" +
 	"\x12CreateCloudRequest\x12G\n" +
 	"\bcloud_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\acloudId\x12<\n" +
 	"\x05cloud\x18\x03 \x01(\v2\x1b.weft.orchestrator.v1.CloudB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x05cloud\x12(\n" +
@@ -677,11 +677,12 @@ const file_weft_orchestrator_v1_cloud_proto_rawDesc = "" +
 	"\x12UpdateCloudRequest\x12<\n" +
 	"\x05cloud\x18\x01 \x01(\v2\x1b.weft.orchestrator.v1.CloudB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x05cloud\x12@\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"}\n" +
+	"updateMask\"\x84\x01\n" +
 	"\x12DeleteCloudRequest\x12N\n" +
 	"\x04name\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH\x12r\x102\x0e^clouds/[^/]+$R\x04name\x12\x17\n" +
-	"\x04etag\x18\x02 \x01(\tB\x03\xe0A\x01R\x04etag\"c\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH\x12r\x102\x0e^clouds/[^/]+$R\x04name\x12\x1e\n" +
+	"\x04etag\x18\x02 \x01(\tB\n" +
+	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag\"c\n" +
 	"\x11ProbeCloudRequest\x12N\n" +
 	"\x04name\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1f\n" +
 	"\x1dorchestrator.weft.cloud/Cloud\xbaH\x12r\x102\x0e^clouds/[^/]+$R\x04name2\xa7\x06\n" +

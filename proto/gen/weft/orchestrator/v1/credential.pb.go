@@ -251,20 +251,20 @@ const file_weft_orchestrator_v1_credential_proto_rawDesc = "" +
 	"%weft/orchestrator/v1/credential.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\"i\n" +
 	"\x1aGetCloudCredentialsRequest\x12.\n" +
 	"\x05cloud\x18\x01 \x01(\tB\x18\xe0A\x02\xbaH\x12r\x102\x0e^clouds/[^/]+$R\x05cloud\x12\x1b\n" +
-	"\x06tenant\x18\x02 \x01(\tB\x03\xe0A\x01R\x06tenant\"\xdd\x01\n" +
-	"\x10CloudCredentials\x12\x16\n" +
-	"\x06driver\x18\x01 \x01(\tR\x06driver\x12\x1a\n" +
-	"\bendpoint\x18\x02 \x01(\tR\bendpoint\x12\x16\n" +
-	"\x06region\x18\x03 \x01(\tR\x06region\x12D\n" +
-	"\x04data\x18\x04 \x03(\v20.weft.orchestrator.v1.CloudCredentials.DataEntryR\x04data\x1a7\n" +
+	"\x06tenant\x18\x02 \x01(\tB\x03\xe0A\x01R\x06tenant\"\xf1\x01\n" +
+	"\x10CloudCredentials\x12\x1b\n" +
+	"\x06driver\x18\x01 \x01(\tB\x03\xe0A\x03R\x06driver\x12\x1f\n" +
+	"\bendpoint\x18\x02 \x01(\tB\x03\xe0A\x03R\bendpoint\x12\x1b\n" +
+	"\x06region\x18\x03 \x01(\tB\x03\xe0A\x03R\x06region\x12I\n" +
+	"\x04data\x18\x04 \x03(\v20.weft.orchestrator.v1.CloudCredentials.DataEntryB\x03\xe0A\x03R\x04data\x1a7\n" +
 	"\tDataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
 	"\x14GetSecretDataRequest\x12;\n" +
-	"\x04name\x18\x01 \x01(\tB'\xe0A\x02\xbaH!r\x1f2\x1d^tenants/[^/]+/secrets/[^/]+$R\x04name\"\x85\x01\n" +
+	"\x04name\x18\x01 \x01(\tB'\xe0A\x02\xbaH!r\x1f2\x1d^tenants/[^/]+/secrets/[^/]+$R\x04name\"\x8a\x01\n" +
 	"\n" +
-	"SecretData\x12>\n" +
-	"\x04data\x18\x01 \x03(\v2*.weft.orchestrator.v1.SecretData.DataEntryR\x04data\x1a7\n" +
+	"SecretData\x12C\n" +
+	"\x04data\x18\x01 \x03(\v2*.weft.orchestrator.v1.SecretData.DataEntryB\x03\xe0A\x03R\x04data\x1a7\n" +
 	"\tDataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xf3\x01\n" +

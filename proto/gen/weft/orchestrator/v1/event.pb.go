@@ -243,17 +243,17 @@ const file_weft_orchestrator_v1_event_proto_rawDesc = "" +
 	"\x12WatchEventsRequest\x121\n" +
 	"\x06parent\x18\x01 \x01(\tB\x19\xe0A\x02\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x125\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x01R\x05since\x12\x1b\n" +
-	"\x06follow\x18\x03 \x01(\bB\x03\xe0A\x01R\x06follow\"H\n" +
-	"\x13WatchEventsResponse\x121\n" +
-	"\x05event\x18\x01 \x01(\v2\x1b.weft.orchestrator.v1.EventR\x05event\"\xd6\x01\n" +
-	"\x05Event\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
-	"\x06source\x18\x03 \x01(\tR\x06source\x12\x18\n" +
-	"\asubject\x18\x04 \x01(\tR\asubject\x12.\n" +
-	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
-	"\bsequence\x18\x06 \x01(\x03R\bsequence\x12+\n" +
-	"\x04data\x18\a \x01(\v2\x17.google.protobuf.StructR\x04data2t\n" +
+	"\x06follow\x18\x03 \x01(\bB\x03\xe0A\x01R\x06follow\"M\n" +
+	"\x13WatchEventsResponse\x126\n" +
+	"\x05event\x18\x01 \x01(\v2\x1b.weft.orchestrator.v1.EventB\x03\xe0A\x03R\x05event\"\xf9\x01\n" +
+	"\x05Event\x12\x13\n" +
+	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12\x17\n" +
+	"\x04type\x18\x02 \x01(\tB\x03\xe0A\x03R\x04type\x12\x1b\n" +
+	"\x06source\x18\x03 \x01(\tB\x03\xe0A\x03R\x06source\x12\x1d\n" +
+	"\asubject\x18\x04 \x01(\tB\x03\xe0A\x03R\asubject\x123\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\x04time\x12\x1f\n" +
+	"\bsequence\x18\x06 \x01(\x03B\x03\xe0A\x03R\bsequence\x120\n" +
+	"\x04data\x18\a \x01(\v2\x17.google.protobuf.StructB\x03\xe0A\x03R\x04data2t\n" +
 	"\fEventService\x12d\n" +
 	"\vWatchEvents\x12(.weft.orchestrator.v1.WatchEventsRequest\x1a).weft.orchestrator.v1.WatchEventsResponse0\x01BIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
 

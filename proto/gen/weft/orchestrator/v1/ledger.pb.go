@@ -142,10 +142,10 @@ const file_weft_orchestrator_v1_ledger_proto_rawDesc = "" +
 	"!weft/orchestrator/v1/ledger.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\x1a%weft/participant/v1/participant.proto\"l\n" +
 	"\x18ListLedgerEntriesRequest\x121\n" +
 	"\x06parent\x18\x01 \x01(\tB\x19\xe0A\x02\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12\x1d\n" +
-	"\aorphans\x18\x02 \x01(\bB\x03\xe0A\x01R\aorphans\"\x8e\x01\n" +
-	"\x19ListLedgerEntriesResponse\x12:\n" +
-	"\aentries\x18\x01 \x03(\v2 .weft.participant.v1.LedgerEntryR\aentries\x125\n" +
-	"\vunreachable\x18\x02 \x03(\v2\x13.weft.kind.v1.FaultR\vunreachable2\x85\x01\n" +
+	"\aorphans\x18\x02 \x01(\bB\x03\xe0A\x01R\aorphans\"\x98\x01\n" +
+	"\x19ListLedgerEntriesResponse\x12?\n" +
+	"\aentries\x18\x01 \x03(\v2 .weft.participant.v1.LedgerEntryB\x03\xe0A\x03R\aentries\x12:\n" +
+	"\vunreachable\x18\x02 \x03(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\vunreachable2\x85\x01\n" +
 	"\rLedgerService\x12t\n" +
 	"\x11ListLedgerEntries\x12..weft.orchestrator.v1.ListLedgerEntriesRequest\x1a/.weft.orchestrator.v1.ListLedgerEntriesResponseBIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
 

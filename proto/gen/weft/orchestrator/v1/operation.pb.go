@@ -795,42 +795,42 @@ var File_weft_orchestrator_v1_operation_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"$weft/orchestrator/v1/operation.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\"\xdc\x03\n" +
-	"\x11OperationMetadata\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06target\x18\x02 \x01(\tR\x06target\x124\n" +
-	"\x06action\x18\x03 \x01(\x0e2\x1c.weft.orchestrator.v1.ActionR\x06action\x12:\n" +
-	"\x05state\x18\x04 \x01(\x0e2$.weft.orchestrator.v1.OperationStateR\x05state\x126\n" +
-	"\x05steps\x18\x05 \x03(\v2 .weft.orchestrator.v1.StepStatusR\x05steps\x12;\n" +
-	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x125\n" +
-	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x126\n" +
-	"\bdeadline\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12)\n" +
-	"\x05fault\x18\t \x01(\v2\x13.weft.kind.v1.FaultR\x05fault\x12\x1a\n" +
+	"$weft/orchestrator/v1/operation.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\"\x8e\x04\n" +
+	"\x11OperationMetadata\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x1b\n" +
+	"\x06target\x18\x02 \x01(\tB\x03\xe0A\x03R\x06target\x129\n" +
+	"\x06action\x18\x03 \x01(\x0e2\x1c.weft.orchestrator.v1.ActionB\x03\xe0A\x03R\x06action\x12?\n" +
+	"\x05state\x18\x04 \x01(\x0e2$.weft.orchestrator.v1.OperationStateB\x03\xe0A\x03R\x05state\x12;\n" +
+	"\x05steps\x18\x05 \x03(\v2 .weft.orchestrator.v1.StepStatusB\x03\xe0A\x03R\x05steps\x12@\n" +
+	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
+	"createTime\x12:\n" +
+	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\aendTime\x12;\n" +
+	"\bdeadline\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\bdeadline\x12.\n" +
+	"\x05fault\x18\t \x01(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\x05fault\x12\x1f\n" +
 	"\bsequence\x18\n" +
-	" \x01(\x03R\bsequence\"\xd2\x03\n" +
+	" \x01(\x03B\x03\xe0A\x03R\bsequence\"\x8e\x04\n" +
 	"\n" +
-	"StepStatus\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
-	"\bresource\x18\x02 \x01(\tR\bresource\x12\x12\n" +
-	"\x04type\x18\x03 \x01(\tR\x04type\x12,\n" +
-	"\x06change\x18\x04 \x01(\x0e2\x14.weft.kind.v1.ChangeR\x06change\x125\n" +
-	"\x05state\x18\x05 \x01(\x0e2\x1f.weft.orchestrator.v1.StepStateR\x05state\x12\x14\n" +
-	"\x05needs\x18\x06 \x03(\tR\x05needs\x12\x18\n" +
-	"\aattempt\x18\a \x01(\x05R\aattempt\x12)\n" +
-	"\x05fault\x18\b \x01(\v2\x13.weft.kind.v1.FaultR\x05fault\x121\n" +
-	"\bblockers\x18\t \x03(\v2\x15.weft.kind.v1.BlockerR\bblockers\x12\x1f\n" +
+	"StepStatus\x12\x13\n" +
+	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12\x1f\n" +
+	"\bresource\x18\x02 \x01(\tB\x03\xe0A\x03R\bresource\x12\x17\n" +
+	"\x04type\x18\x03 \x01(\tB\x03\xe0A\x03R\x04type\x121\n" +
+	"\x06change\x18\x04 \x01(\x0e2\x14.weft.kind.v1.ChangeB\x03\xe0A\x03R\x06change\x12:\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x1f.weft.orchestrator.v1.StepStateB\x03\xe0A\x03R\x05state\x12\x19\n" +
+	"\x05needs\x18\x06 \x03(\tB\x03\xe0A\x03R\x05needs\x12\x1d\n" +
+	"\aattempt\x18\a \x01(\x05B\x03\xe0A\x03R\aattempt\x12.\n" +
+	"\x05fault\x18\b \x01(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\x05fault\x126\n" +
+	"\bblockers\x18\t \x03(\v2\x15.weft.kind.v1.BlockerB\x03\xe0A\x03R\bblockers\x12$\n" +
 	"\vprovider_id\x18\n" +
-	" \x01(\tR\n" +
-	"providerId\x129\n" +
+	" \x01(\tB\x03\xe0A\x03R\n" +
+	"providerId\x12>\n" +
 	"\n" +
-	"start_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"7\n" +
+	"start_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tstartTime\x12:\n" +
+	"\bend_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\aendTime\"7\n" +
 	"\x15WatchOperationRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xe0A\x02\xbaH\x04r\x02\x10\x01R\x04name\"_\n" +
-	"\x16WatchOperationResponse\x12E\n" +
-	"\toperation\x18\x01 \x01(\v2'.weft.orchestrator.v1.OperationMetadataR\toperation\"K\n" +
+	"\xe0A\x02\xbaH\x04r\x02\x10\x01R\x04name\"d\n" +
+	"\x16WatchOperationResponse\x12J\n" +
+	"\toperation\x18\x01 \x01(\v2'.weft.orchestrator.v1.OperationMetadataB\x03\xe0A\x03R\toperation\"K\n" +
 	"\x10RetryStepRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xe0A\x02\xbaH\x04r\x02\x10\x01R\x04name\x12\x17\n" +

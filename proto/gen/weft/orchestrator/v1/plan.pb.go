@@ -9,6 +9,7 @@ package orchestratorv1
 import (
 	v11 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	v1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -438,40 +439,40 @@ var File_weft_orchestrator_v1_plan_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_plan_proto_rawDesc = "" +
 	"\n" +
-	"\x1fweft/orchestrator/v1/plan.proto\x12\x14weft.orchestrator.v1\x1a\x17weft/kind/v1/kind.proto\x1a%weft/participant/v1/participant.proto\"\xec\x01\n" +
-	"\x04Plan\x12\x14\n" +
-	"\x05stack\x18\x01 \x01(\tR\x05stack\x12>\n" +
-	"\achanges\x18\x02 \x03(\v2$.weft.orchestrator.v1.ResourceChangeR\achanges\x129\n" +
-	"\bproblems\x18\x03 \x03(\v2\x1d.weft.orchestrator.v1.ProblemR\bproblems\x125\n" +
-	"\x06quotas\x18\x04 \x03(\v2\x1d.weft.participant.v1.QuotaUseR\x06quotas\x12\x1c\n" +
-	"\tunchanged\x18\x05 \x01(\x05R\tunchanged\"\xc2\x02\n" +
-	"\x0eResourceChange\x12\x1a\n" +
-	"\bresource\x18\x01 \x01(\tR\bresource\x12\x1d\n" +
+	"\x1fweft/orchestrator/v1/plan.proto\x12\x14weft.orchestrator.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\x1a%weft/participant/v1/participant.proto\"\x85\x02\n" +
+	"\x04Plan\x12\x19\n" +
+	"\x05stack\x18\x01 \x01(\tB\x03\xe0A\x03R\x05stack\x12C\n" +
+	"\achanges\x18\x02 \x03(\v2$.weft.orchestrator.v1.ResourceChangeB\x03\xe0A\x03R\achanges\x12>\n" +
+	"\bproblems\x18\x03 \x03(\v2\x1d.weft.orchestrator.v1.ProblemB\x03\xe0A\x03R\bproblems\x12:\n" +
+	"\x06quotas\x18\x04 \x03(\v2\x1d.weft.participant.v1.QuotaUseB\x03\xe0A\x03R\x06quotas\x12!\n" +
+	"\tunchanged\x18\x05 \x01(\x05B\x03\xe0A\x03R\tunchanged\"\xf4\x02\n" +
+	"\x0eResourceChange\x12\x1f\n" +
+	"\bresource\x18\x01 \x01(\tB\x03\xe0A\x03R\bresource\x12\"\n" +
 	"\n" +
-	"local_name\x18\x02 \x01(\tR\tlocalName\x12\x12\n" +
-	"\x04type\x18\x03 \x01(\tR\x04type\x12,\n" +
-	"\x06change\x18\x04 \x01(\x0e2\x14.weft.kind.v1.ChangeR\x06change\x129\n" +
-	"\x06fields\x18\x05 \x03(\v2!.weft.orchestrator.v1.FieldChangeR\x06fields\x12\x1b\n" +
-	"\tdata_loss\x18\x06 \x01(\tR\bdataLoss\x12\x12\n" +
-	"\x04undo\x18\a \x01(\tR\x04undo\x12\x1f\n" +
-	"\vundo_notice\x18\b \x01(\tR\n" +
-	"undoNotice\x12\x14\n" +
-	"\x05needs\x18\t \x03(\tR\x05needs\x12\x10\n" +
+	"local_name\x18\x02 \x01(\tB\x03\xe0A\x03R\tlocalName\x12\x17\n" +
+	"\x04type\x18\x03 \x01(\tB\x03\xe0A\x03R\x04type\x121\n" +
+	"\x06change\x18\x04 \x01(\x0e2\x14.weft.kind.v1.ChangeB\x03\xe0A\x03R\x06change\x12>\n" +
+	"\x06fields\x18\x05 \x03(\v2!.weft.orchestrator.v1.FieldChangeB\x03\xe0A\x03R\x06fields\x12 \n" +
+	"\tdata_loss\x18\x06 \x01(\tB\x03\xe0A\x03R\bdataLoss\x12\x17\n" +
+	"\x04undo\x18\a \x01(\tB\x03\xe0A\x03R\x04undo\x12$\n" +
+	"\vundo_notice\x18\b \x01(\tB\x03\xe0A\x03R\n" +
+	"undoNotice\x12\x19\n" +
+	"\x05needs\x18\t \x03(\tB\x03\xe0A\x03R\x05needs\x12\x15\n" +
 	"\x03key\x18\n" +
-	" \x01(\tR\x03key\"\x89\x01\n" +
-	"\vFieldChange\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1b\n" +
-	"\told_value\x18\x02 \x01(\tR\boldValue\x12\x1b\n" +
-	"\tnew_value\x18\x03 \x01(\tR\bnewValue\x12,\n" +
-	"\x06change\x18\x04 \x01(\x0e2\x14.weft.kind.v1.ChangeR\x06change\"\x92\x01\n" +
-	"\aProblem\x12\x1a\n" +
-	"\bdocument\x18\x01 \x01(\tR\bdocument\x12\x12\n" +
-	"\x04line\x18\x02 \x01(\x05R\x04line\x12\x16\n" +
-	"\x06column\x18\x03 \x01(\x05R\x06column\x12\x14\n" +
-	"\x05field\x18\x04 \x01(\tR\x05field\x12)\n" +
-	"\x05fault\x18\x05 \x01(\v2\x13.weft.kind.v1.FaultR\x05fault\"E\n" +
-	"\bProblems\x129\n" +
-	"\bproblems\x18\x01 \x03(\v2\x1d.weft.orchestrator.v1.ProblemR\bproblemsBIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
+	" \x01(\tB\x03\xe0A\x03R\x03key\"\x9d\x01\n" +
+	"\vFieldChange\x12\x17\n" +
+	"\x04path\x18\x01 \x01(\tB\x03\xe0A\x03R\x04path\x12 \n" +
+	"\told_value\x18\x02 \x01(\tB\x03\xe0A\x03R\boldValue\x12 \n" +
+	"\tnew_value\x18\x03 \x01(\tB\x03\xe0A\x03R\bnewValue\x121\n" +
+	"\x06change\x18\x04 \x01(\x0e2\x14.weft.kind.v1.ChangeB\x03\xe0A\x03R\x06change\"\xab\x01\n" +
+	"\aProblem\x12\x1f\n" +
+	"\bdocument\x18\x01 \x01(\tB\x03\xe0A\x03R\bdocument\x12\x17\n" +
+	"\x04line\x18\x02 \x01(\x05B\x03\xe0A\x03R\x04line\x12\x1b\n" +
+	"\x06column\x18\x03 \x01(\x05B\x03\xe0A\x03R\x06column\x12\x19\n" +
+	"\x05field\x18\x04 \x01(\tB\x03\xe0A\x03R\x05field\x12.\n" +
+	"\x05fault\x18\x05 \x01(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\x05fault\"J\n" +
+	"\bProblems\x12>\n" +
+	"\bproblems\x18\x01 \x03(\v2\x1d.weft.orchestrator.v1.ProblemB\x03\xe0A\x03R\bproblemsBIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
 
 var (
 	file_weft_orchestrator_v1_plan_proto_rawDescOnce sync.Once

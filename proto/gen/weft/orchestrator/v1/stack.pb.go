@@ -740,30 +740,30 @@ var File_weft_orchestrator_v1_stack_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"\n" +
-	" weft/orchestrator/v1/stack.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\x1a\x1fweft/orchestrator/v1/plan.proto\"\xdd\x03\n" +
+	" weft/orchestrator/v1/stack.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\x1a\x1fweft/orchestrator/v1/plan.proto\"\xec\x03\n" +
 	"\x05Stack\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x122\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataR\bmetadata\x12\x1a\n" +
-	"\bdocument\x18\x03 \x01(\tR\bdocument\x12;\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12\x1f\n" +
+	"\bdocument\x18\x03 \x01(\tB\x03\xe0A\x03R\bdocument\x12;\n" +
 	"\x05state\x18\x04 \x01(\x0e2 .weft.orchestrator.v1.StackStateB\x03\xe0A\x03R\x05state\x12F\n" +
 	"\tresources\x18\x05 \x03(\v2#.weft.orchestrator.v1.StackResourceB\x03\xe0A\x03R\tresources\x126\n" +
 	"\aoutputs\x18\x06 \x01(\v2\x17.google.protobuf.StructB\x03\xe0A\x03R\aoutputs\x12!\n" +
-	"\toperation\x18\a \x01(\tB\x03\xe0A\x03R\toperation\x127\n" +
+	"\toperation\x18\a \x01(\tB\x03\xe0A\x03R\toperation\x12<\n" +
 	"\n" +
-	"parameters\x18\b \x01(\v2\x17.google.protobuf.StructR\n" +
+	"parameters\x18\b \x01(\v2\x17.google.protobuf.StructB\x03\xe0A\x03R\n" +
 	"parameters:R\xeaAO\n" +
-	"\x1dorchestrator.weft.cloud/Stack\x12\x1ftenants/{tenant}/stacks/{stack}*\x06stacks2\x05stack\"\x97\x02\n" +
-	"\rStackResource\x12\x1d\n" +
+	"\x1dorchestrator.weft.cloud/Stack\x12\x1ftenants/{tenant}/stacks/{stack}*\x06stacks2\x05stack\"\xc4\x02\n" +
+	"\rStackResource\x12\"\n" +
 	"\n" +
-	"local_name\x18\x01 \x01(\tR\tlocalName\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
-	"\x04type\x18\x03 \x01(\tR\x04type\x12\x10\n" +
-	"\x03key\x18\x04 \x01(\tR\x03key\x12\x16\n" +
-	"\x06parent\x18\x05 \x01(\tR\x06parent\x12,\n" +
-	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusR\x06status\x12\x14\n" +
-	"\x05cloud\x18\a \x01(\tR\x05cloud\x12\x14\n" +
-	"\x05needs\x18\b \x03(\tR\x05needs\x12;\n" +
-	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"local_name\x18\x01 \x01(\tB\x03\xe0A\x03R\tlocalName\x12\x17\n" +
+	"\x04name\x18\x02 \x01(\tB\x03\xe0A\x03R\x04name\x12\x17\n" +
+	"\x04type\x18\x03 \x01(\tB\x03\xe0A\x03R\x04type\x12\x15\n" +
+	"\x03key\x18\x04 \x01(\tB\x03\xe0A\x03R\x03key\x12\x1b\n" +
+	"\x06parent\x18\x05 \x01(\tB\x03\xe0A\x03R\x06parent\x121\n" +
+	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status\x12\x19\n" +
+	"\x05cloud\x18\a \x01(\tB\x03\xe0A\x03R\x05cloud\x12\x19\n" +
+	"\x05needs\x18\b \x03(\tB\x03\xe0A\x03R\x05needs\x12@\n" +
+	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"createTime\"\xa2\x03\n" +
 	"\x11ApplyStackRequest\x12S\n" +
 	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1f\x12\x1dorchestrator.weft.cloud/Stack\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12*\n" +
@@ -786,21 +786,22 @@ const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"\x0eskip_preflight\x18\x05 \x01(\bB\x03\xe0A\x01R\rskipPreflight\"o\n" +
 	"\x0fGetStackRequest\x12\\\n" +
 	"\x04name\x18\x01 \x01(\tBH\xe0A\x02\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Stack\xbaH r\x1e2\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\"\xd2\x01\n" +
+	"\x1dorchestrator.weft.cloud/Stack\xbaH r\x1e2\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\"\xe2\x01\n" +
 	"\x11ListStacksRequest\x12S\n" +
 	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1f\x12\x1dorchestrator.weft.cloud/Stack\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
-	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\"\n" +
+	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\x03\xe0A\x01R\tpageToken\x12\x1b\n" +
-	"\x06filter\x18\x04 \x01(\tB\x03\xe0A\x01R\x06filter\"q\n" +
-	"\x12ListStacksResponse\x123\n" +
-	"\x06stacks\x18\x01 \x03(\v2\x1b.weft.orchestrator.v1.StackR\x06stacks\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc5\x01\n" +
+	"page_token\x18\x03 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\tpageToken\x12#\n" +
+	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"{\n" +
+	"\x12ListStacksResponse\x128\n" +
+	"\x06stacks\x18\x01 \x03(\v2\x1b.weft.orchestrator.v1.StackB\x03\xe0A\x03R\x06stacks\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xcc\x01\n" +
 	"\x12DeleteStackRequest\x12\\\n" +
 	"\x04name\x18\x01 \x01(\tBH\xe0A\x02\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Stack\xbaH r\x1e2\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\x12\x17\n" +
-	"\x04etag\x18\x02 \x01(\tB\x03\xe0A\x01R\x04etag\x128\n" +
+	"\x1dorchestrator.weft.cloud/Stack\xbaH r\x1e2\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\x12\x1e\n" +
+	"\x04etag\x18\x02 \x01(\tB\n" +
+	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag\x128\n" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x03\xe0A\x01R\atimeout*\x8e\x01\n" +
 	"\n" +
 	"StackState\x12\x1b\n" +

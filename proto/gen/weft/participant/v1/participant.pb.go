@@ -12,6 +12,7 @@ package participantv1
 import (
 	v1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 	v11 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	anypb "google.golang.org/protobuf/types/known/anypb"
@@ -1205,89 +1206,89 @@ var File_weft_participant_v1_participant_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_participant_proto_rawDesc = "" +
 	"\n" +
-	"%weft/participant/v1/participant.proto\x12\x13weft.participant.v1\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"a\n" +
-	"\fQueryRequest\x12+\n" +
-	"\x06origin\x18\x01 \x01(\v2\x13.weft.bus.v1.OriginR\x06origin\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\tR\x03key\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"U\n" +
-	"\rQueryResponse\x12\x14\n" +
-	"\x05known\x18\x01 \x01(\bR\x05known\x12.\n" +
-	"\aoutcome\x18\x02 \x01(\v2\x14.weft.bus.v1.OutcomeR\aoutcome\"6\n" +
-	"\x0eResolveRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\tR\x03key\"C\n" +
-	"\x0fResolveResponse\x120\n" +
-	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\bresource\"\xfc\x01\n" +
-	"\x04Item\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\x12\x14\n" +
-	"\x05cloud\x18\x03 \x01(\tR\x05cloud\x12+\n" +
-	"\x04spec\x18\x04 \x01(\v2\x17.google.protobuf.StructR\x04spec\x12\x18\n" +
-	"\aunknown\x18\x05 \x03(\tR\aunknown\x12,\n" +
-	"\x06change\x18\x06 \x01(\x0e2\x14.weft.kind.v1.ChangeR\x06change\x12/\n" +
-	"\x06former\x18\a \x01(\v2\x17.google.protobuf.StructR\x06former\x12\x10\n" +
-	"\x03key\x18\b \x01(\tR\x03key\">\n" +
-	"\rExpandRequest\x12-\n" +
-	"\x04item\x18\x01 \x01(\v2\x19.weft.participant.v1.ItemR\x04item\"\xd0\x01\n" +
-	"\x0eExpandResponse\x126\n" +
-	"\bchildren\x18\x01 \x03(\v2\x1a.weft.participant.v1.ChildR\bchildren\x12J\n" +
-	"\aoutputs\x18\x02 \x03(\v20.weft.participant.v1.ExpandResponse.OutputsEntryR\aoutputs\x1a:\n" +
+	"%weft/participant/v1/participant.proto\x12\x13weft.participant.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"p\n" +
+	"\fQueryRequest\x120\n" +
+	"\x06origin\x18\x01 \x01(\v2\x13.weft.bus.v1.OriginB\x03\xe0A\x01R\x06origin\x12\x15\n" +
+	"\x03key\x18\x02 \x01(\tB\x03\xe0A\x02R\x03key\x12\x17\n" +
+	"\x04name\x18\x03 \x01(\tB\x03\xe0A\x02R\x04name\"_\n" +
+	"\rQueryResponse\x12\x19\n" +
+	"\x05known\x18\x01 \x01(\bB\x03\xe0A\x03R\x05known\x123\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x14.weft.bus.v1.OutcomeB\x03\xe0A\x03R\aoutcome\"@\n" +
+	"\x0eResolveRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x15\n" +
+	"\x03key\x18\x02 \x01(\tB\x03\xe0A\x01R\x03key\"H\n" +
+	"\x0fResolveResponse\x125\n" +
+	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x03\xe0A\x03R\bresource\"\xa4\x02\n" +
+	"\x04Item\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x01R\x04name\x12\x17\n" +
+	"\x04type\x18\x02 \x01(\tB\x03\xe0A\x01R\x04type\x12\x19\n" +
+	"\x05cloud\x18\x03 \x01(\tB\x03\xe0A\x01R\x05cloud\x120\n" +
+	"\x04spec\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x03\xe0A\x01R\x04spec\x12\x1d\n" +
+	"\aunknown\x18\x05 \x03(\tB\x03\xe0A\x01R\aunknown\x121\n" +
+	"\x06change\x18\x06 \x01(\x0e2\x14.weft.kind.v1.ChangeB\x03\xe0A\x01R\x06change\x124\n" +
+	"\x06former\x18\a \x01(\v2\x17.google.protobuf.StructB\x03\xe0A\x01R\x06former\x12\x15\n" +
+	"\x03key\x18\b \x01(\tB\x03\xe0A\x01R\x03key\"C\n" +
+	"\rExpandRequest\x122\n" +
+	"\x04item\x18\x01 \x01(\v2\x19.weft.participant.v1.ItemB\x03\xe0A\x02R\x04item\"\xda\x01\n" +
+	"\x0eExpandResponse\x12;\n" +
+	"\bchildren\x18\x01 \x03(\v2\x1a.weft.participant.v1.ChildB\x03\xe0A\x03R\bchildren\x12O\n" +
+	"\aoutputs\x18\x02 \x03(\v20.weft.participant.v1.ExpandResponse.OutputsEntryB\x03\xe0A\x03R\aoutputs\x1a:\n" +
 	"\fOutputsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdb\x01\n" +
-	"\x05Child\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\x12+\n" +
-	"\x04spec\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x04spec\x12A\n" +
-	"\asources\x18\x04 \x03(\v2'.weft.participant.v1.Child.SourcesEntryR\asources\x1a:\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xef\x01\n" +
+	"\x05Child\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x01R\x04name\x12\x17\n" +
+	"\x04type\x18\x02 \x01(\tB\x03\xe0A\x01R\x04type\x120\n" +
+	"\x04spec\x18\x03 \x01(\v2\x17.google.protobuf.StructB\x03\xe0A\x01R\x04spec\x12F\n" +
+	"\asources\x18\x04 \x03(\v2'.weft.participant.v1.Child.SourcesEntryB\x03\xe0A\x01R\asources\x1a:\n" +
 	"\fSourcesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"[\n" +
-	"\x10PreflightRequest\x12\x16\n" +
-	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12/\n" +
-	"\x05items\x18\x02 \x03(\v2\x19.weft.participant.v1.ItemR\x05items\"\x84\x01\n" +
-	"\x11PreflightResponse\x128\n" +
-	"\bfindings\x18\x01 \x03(\v2\x1c.weft.participant.v1.FindingR\bfindings\x125\n" +
-	"\x06quotas\x18\x02 \x03(\v2\x1d.weft.participant.v1.QuotaUseR\x06quotas\"^\n" +
-	"\aFinding\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05field\x18\x02 \x01(\tR\x05field\x12)\n" +
-	"\x05fault\x18\x03 \x01(\v2\x13.weft.kind.v1.FaultR\x05fault\"\x8e\x01\n" +
-	"\bQuotaUse\x12\x14\n" +
-	"\x05cloud\x18\x01 \x01(\tR\x05cloud\x12\x18\n" +
-	"\aservice\x18\x02 \x01(\tR\aservice\x12\x14\n" +
-	"\x05quota\x18\x03 \x01(\tR\x05quota\x12\x12\n" +
-	"\x04need\x18\x04 \x01(\x03R\x04need\x12\x12\n" +
-	"\x04used\x18\x05 \x01(\x03R\x04used\x12\x14\n" +
-	"\x05limit\x18\x06 \x01(\x03R\x05limit\"$\n" +
-	"\fProbeRequest\x12\x14\n" +
-	"\x05cloud\x18\x01 \x01(\tR\x05cloud\"I\n" +
-	"\rProbeResponse\x128\n" +
-	"\bfeatures\x18\x01 \x03(\v2\x1c.weft.participant.v1.FeatureR\bfeatures\"\x88\x01\n" +
-	"\aFeature\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x03 \x01(\tR\x05value\x129\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"e\n" +
+	"\x10PreflightRequest\x12\x1b\n" +
+	"\x06tenant\x18\x01 \x01(\tB\x03\xe0A\x01R\x06tenant\x124\n" +
+	"\x05items\x18\x02 \x03(\v2\x19.weft.participant.v1.ItemB\x03\xe0A\x01R\x05items\"\x8e\x01\n" +
+	"\x11PreflightResponse\x12=\n" +
+	"\bfindings\x18\x01 \x03(\v2\x1c.weft.participant.v1.FindingB\x03\xe0A\x03R\bfindings\x12:\n" +
+	"\x06quotas\x18\x02 \x03(\v2\x1d.weft.participant.v1.QuotaUseB\x03\xe0A\x03R\x06quotas\"m\n" +
+	"\aFinding\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x19\n" +
+	"\x05field\x18\x02 \x01(\tB\x03\xe0A\x03R\x05field\x12.\n" +
+	"\x05fault\x18\x03 \x01(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\x05fault\"\xac\x01\n" +
+	"\bQuotaUse\x12\x19\n" +
+	"\x05cloud\x18\x01 \x01(\tB\x03\xe0A\x03R\x05cloud\x12\x1d\n" +
+	"\aservice\x18\x02 \x01(\tB\x03\xe0A\x03R\aservice\x12\x19\n" +
+	"\x05quota\x18\x03 \x01(\tB\x03\xe0A\x03R\x05quota\x12\x17\n" +
+	"\x04need\x18\x04 \x01(\x03B\x03\xe0A\x03R\x04need\x12\x17\n" +
+	"\x04used\x18\x05 \x01(\x03B\x03\xe0A\x03R\x04used\x12\x19\n" +
+	"\x05limit\x18\x06 \x01(\x03B\x03\xe0A\x03R\x05limit\")\n" +
+	"\fProbeRequest\x12\x19\n" +
+	"\x05cloud\x18\x01 \x01(\tB\x03\xe0A\x02R\x05cloud\"N\n" +
+	"\rProbeResponse\x12=\n" +
+	"\bfeatures\x18\x01 \x03(\v2\x1c.weft.participant.v1.FeatureB\x03\xe0A\x03R\bfeatures\"\x9c\x01\n" +
+	"\aFeature\x12\x1d\n" +
+	"\aservice\x18\x01 \x01(\tB\x03\xe0A\x03R\aservice\x12\x17\n" +
+	"\x04name\x18\x02 \x01(\tB\x03\xe0A\x03R\x04name\x12\x19\n" +
+	"\x05value\x18\x03 \x01(\tB\x03\xe0A\x03R\x05value\x12>\n" +
 	"\n" +
-	"probe_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tprobeTime\"]\n" +
-	"\x11ListLedgerRequest\x12\x16\n" +
-	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x18\n" +
-	"\aorphans\x18\x02 \x01(\bR\aorphans\x12\x16\n" +
-	"\x06clouds\x18\x03 \x03(\tR\x06clouds\"\x87\x01\n" +
-	"\x12ListLedgerResponse\x12:\n" +
-	"\aentries\x18\x01 \x03(\v2 .weft.participant.v1.LedgerEntryR\aentries\x125\n" +
-	"\vunreachable\x18\x02 \x03(\v2\x13.weft.kind.v1.FaultR\vunreachable\"\x94\x02\n" +
-	"\vLedgerEntry\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\x12\x14\n" +
-	"\x05cloud\x18\x03 \x01(\tR\x05cloud\x12\x10\n" +
-	"\x03key\x18\x04 \x01(\tR\x03key\x12\x1f\n" +
-	"\vprovider_id\x18\x05 \x01(\tR\n" +
-	"providerId\x12)\n" +
-	"\x05phase\x18\x06 \x01(\x0e2\x13.weft.kind.v1.PhaseR\x05phase\x12\x14\n" +
-	"\x05stack\x18\a \x01(\tR\x05stack\x12\x16\n" +
-	"\x06orphan\x18\b \x01(\bR\x06orphan\x12;\n" +
-	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"probe_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tprobeTime\"l\n" +
+	"\x11ListLedgerRequest\x12\x1b\n" +
+	"\x06tenant\x18\x01 \x01(\tB\x03\xe0A\x01R\x06tenant\x12\x1d\n" +
+	"\aorphans\x18\x02 \x01(\bB\x03\xe0A\x01R\aorphans\x12\x1b\n" +
+	"\x06clouds\x18\x03 \x03(\tB\x03\xe0A\x01R\x06clouds\"\x91\x01\n" +
+	"\x12ListLedgerResponse\x12?\n" +
+	"\aentries\x18\x01 \x03(\v2 .weft.participant.v1.LedgerEntryB\x03\xe0A\x03R\aentries\x12:\n" +
+	"\vunreachable\x18\x02 \x03(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\vunreachable\"\xc1\x02\n" +
+	"\vLedgerEntry\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x17\n" +
+	"\x04type\x18\x02 \x01(\tB\x03\xe0A\x03R\x04type\x12\x19\n" +
+	"\x05cloud\x18\x03 \x01(\tB\x03\xe0A\x03R\x05cloud\x12\x15\n" +
+	"\x03key\x18\x04 \x01(\tB\x03\xe0A\x03R\x03key\x12$\n" +
+	"\vprovider_id\x18\x05 \x01(\tB\x03\xe0A\x03R\n" +
+	"providerId\x12.\n" +
+	"\x05phase\x18\x06 \x01(\x0e2\x13.weft.kind.v1.PhaseB\x03\xe0A\x03R\x05phase\x12\x19\n" +
+	"\x05stack\x18\a \x01(\tB\x03\xe0A\x03R\x05stack\x12\x1b\n" +
+	"\x06orphan\x18\b \x01(\bB\x03\xe0A\x03R\x06orphan\x12@\n" +
+	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"createTime2\xc8\x04\n" +
 	"\x12ParticipantService\x12V\n" +
 	"\x05Query\x12!.weft.participant.v1.QueryRequest\x1a\".weft.participant.v1.QueryResponse\"\x06\xba\xbb\x18\x02\b\x02\x12\\\n" +

@@ -615,10 +615,10 @@ var File_weft_storage_v1_volume_proto protoreflect.FileDescriptor
 
 const file_weft_storage_v1_volume_proto_rawDesc = "" +
 	"\n" +
-	"\x1cweft/storage/v1/volume.proto\x12\x0fweft.storage.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xd6\x03\n" +
+	"\x1cweft/storage/v1/volume.proto\x12\x0fweft.storage.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xdb\x03\n" +
 	"\x06Volume\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x122\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataR\bmetadata\x12m\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
 	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
 	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x124\n" +
 	"\x04spec\x18\x04 \x01(\v2\x1b.weft.storage.v1.VolumeSpecB\x03\xe0A\x02R\x04spec\x12@\n" +
@@ -630,26 +630,26 @@ const file_weft_storage_v1_volume_proto_rawDesc = "" +
 	"VolumeSpec\x12@\n" +
 	"\x04size\x18\x01 \x01(\tB,\xe0A\x02\xbaH\x1cr\x1a2\x18^[1-9][0-9]{0,6}(Gi|Ti)$\xb2\xbb\x18\x06\b\x02 \x01(\x01R\x04size\x12*\n" +
 	"\x04type\x18\x02 \x01(\tB\x16\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x04\b\x04(\x01R\x04type\x12,\n" +
-	"\x05image\x18\x03 \x01(\tB\x16\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x04\b\x04(\x01R\x05image\"{\n" +
-	"\x0eVolumeObserved\x12\x1b\n" +
-	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x19\n" +
-	"\bsize_gib\x18\x02 \x01(\x03R\asizeGib\x12\x12\n" +
-	"\x04type\x18\x03 \x01(\tR\x04type\x12\x1d\n" +
+	"\x05image\x18\x03 \x01(\tB\x16\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x04\b\x04(\x01R\x05image\"\x8f\x01\n" +
+	"\x0eVolumeObserved\x12 \n" +
+	"\tvolume_id\x18\x01 \x01(\tB\x03\xe0A\x03R\bvolumeId\x12\x1e\n" +
+	"\bsize_gib\x18\x02 \x01(\x03B\x03\xe0A\x03R\asizeGib\x12\x17\n" +
+	"\x04type\x18\x03 \x01(\tB\x03\xe0A\x03R\x04type\x12\"\n" +
 	"\n" +
-	"server_ids\x18\x04 \x03(\tR\tserverIds\"m\n" +
+	"server_ids\x18\x04 \x03(\tB\x03\xe0A\x03R\tserverIds\"m\n" +
 	"\x10GetVolumeRequest\x12Y\n" +
 	"\x04name\x18\x01 \x01(\tBE\xe0A\x02\xfaA\x1b\n" +
-	"\x19storage.weft.cloud/Volume\xbaH!r\x1f2\x1d^tenants/[^/]+/volumes/[^/]+$R\x04name\"\xcf\x01\n" +
+	"\x19storage.weft.cloud/Volume\xbaH!r\x1f2\x1d^tenants/[^/]+/volumes/[^/]+$R\x04name\"\xdf\x01\n" +
 	"\x12ListVolumesRequest\x12O\n" +
 	"\x06parent\x18\x01 \x01(\tB7\xe0A\x02\xfaA\x1b\x12\x19storage.weft.cloud/Volume\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
-	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\"\n" +
+	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\x03\xe0A\x01R\tpageToken\x12\x1b\n" +
-	"\x06filter\x18\x04 \x01(\tB\x03\xe0A\x01R\x06filter\"p\n" +
-	"\x13ListVolumesResponse\x121\n" +
-	"\avolumes\x18\x01 \x03(\v2\x17.weft.storage.v1.VolumeR\avolumes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x97\x02\n" +
+	"page_token\x18\x03 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\tpageToken\x12#\n" +
+	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"z\n" +
+	"\x13ListVolumesResponse\x126\n" +
+	"\avolumes\x18\x01 \x03(\v2\x17.weft.storage.v1.VolumeB\x03\xe0A\x03R\avolumes\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\x97\x02\n" +
 	"\x13CreateVolumeRequest\x12O\n" +
 	"\x06parent\x18\x01 \x01(\tB7\xe0A\x02\xfaA\x1b\x12\x19storage.weft.cloud/Volume\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12I\n" +
 	"\tvolume_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\bvolumeId\x12:\n" +
@@ -658,11 +658,12 @@ const file_weft_storage_v1_volume_proto_rawDesc = "" +
 	"\x13UpdateVolumeRequest\x12:\n" +
 	"\x06volume\x18\x01 \x01(\v2\x17.weft.storage.v1.VolumeB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06volume\x12@\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x89\x01\n" +
+	"updateMask\"\x90\x01\n" +
 	"\x13DeleteVolumeRequest\x12Y\n" +
 	"\x04name\x18\x01 \x01(\tBE\xe0A\x02\xfaA\x1b\n" +
-	"\x19storage.weft.cloud/Volume\xbaH!r\x1f2\x1d^tenants/[^/]+/volumes/[^/]+$R\x04name\x12\x17\n" +
-	"\x04etag\x18\x02 \x01(\tB\x03\xe0A\x01R\x04etag2\xac\x05\n" +
+	"\x19storage.weft.cloud/Volume\xbaH!r\x1f2\x1d^tenants/[^/]+/volumes/[^/]+$R\x04name\x12\x1e\n" +
+	"\x04etag\x18\x02 \x01(\tB\n" +
+	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xac\x05\n" +
 	"\rVolumeService\x12P\n" +
 	"\tGetVolume\x12!.weft.storage.v1.GetVolumeRequest\x1a\x17.weft.storage.v1.Volume\"\a\xdaA\x04name\x12c\n" +
 	"\vListVolumes\x12#.weft.storage.v1.ListVolumesRequest\x1a$.weft.storage.v1.ListVolumesResponse\"\t\xdaA\x06parent\x12\xa2\x01\n" +
