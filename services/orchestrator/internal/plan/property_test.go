@@ -3,6 +3,7 @@ package plan_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -247,7 +248,8 @@ func checkTouched(t *rapid.T, r *plan.Result, record *orchestratorv1.StackRecord
 	}
 	for local, s := range wanted {
 		f := former[local]
-		differs := f == nil || !proto.Equal(f.GetSpec(), s.GetSpec()) || fmt.Sprint(f.GetReferences()) != fmt.Sprint(s.GetReferences())
+		differs := f == nil || !proto.Equal(f.GetSpec(), s.GetSpec()) || !maps.Equal(f.GetLabels(), s.GetLabels()) ||
+			fmt.Sprint(f.GetReferences()) != fmt.Sprint(s.GetReferences())
 		mayDiffer := differs
 		if f != nil { // an expression over what is made anew
 			for _, need := range s.GetNeeds() {
