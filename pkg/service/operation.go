@@ -142,10 +142,10 @@ func progress(name string, e *record.Entry, generation int64, gone bool) *orches
 		Name: name, Target: e.Name, Action: orchestratorv1.Action_ACTION_UPDATE, State: orchestratorv1.OperationState_OPERATION_STATE_RUNNING,
 		Steps: []*orchestratorv1.StepStatus{step}, CreateTime: meta.GetUpdateTime(), Fault: st.GetFault(), Sequence: meta.GetSequence(),
 	}
-	switch {
-	case generation == released:
+	switch generation {
+	case released:
 		out.Action, step.Change, step.StartTime, out.CreateTime = orchestratorv1.Action_ACTION_DELETE, kindv1.Change_CHANGE_DELETE, meta.GetDeleteTime(), meta.GetDeleteTime()
-	case generation == 1:
+	case 1:
 		out.Action, step.Change = orchestratorv1.Action_ACTION_CREATE, kindv1.Change_CHANGE_CREATE
 	}
 	switch {
