@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,12 @@ import (
 	"github.com/charmbracelet/x/ansi"
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
 
+	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
 
@@ -28,6 +34,7 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", UpdateScripts: *update, RequireUniqueNames: true,
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"errorobject": errorObject},
 		Setup: func(env *testscript.Env) error {
 			dir := filepath.Join(env.WorkDir, ".weft")
 			stop, err := startInstallation(dir)
@@ -41,6 +48,25 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// errorObject checks that standard error of the last command is one google.rpc.Status as JSON, with the code that is
+// given by its name and with what every error has: a reason and what to do next.
+func errorObject(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: errorobject CODE")
+	}
+	text := ts.ReadFile("stderr")
+	s := &rpcstatus.Status{}
+	if err := protojson.Unmarshal([]byte(text), s); err != nil {
+		ts.Fatalf("standard error is no single status: %v\n%s", err, text)
+	}
+	if want := code.Code_value[args[0]]; s.GetCode() != want || want == 0 {
+		ts.Fatalf("code %d, want %s (%d)\n%s", s.GetCode(), args[0], want, text)
+	}
+	if !has[*errdetails.ErrorInfo](s) || !has[*errdetails.Help](s) || s.GetMessage() == "" {
+		ts.Fatalf("it lacks a message, a reason or help:\n%s", text)
+	}
 }
 
 // golden compares text with a file.
@@ -100,6 +126,65 @@ func TestProgressFitsTheTerminal(t *testing.T) {
 	}
 }
 
+// TestAttempt: the number of an attempt is told while a step goes forward, and not once it has ended or goes back.
+func TestAttempt(t *testing.T) {
+	shown := map[orchestratorv1.StepState]bool{orchestratorv1.StepState_STEP_STATE_RUNNING: true, orchestratorv1.StepState_STEP_STATE_BACKOFF: true}
+	for n := range orchestratorv1.StepState_name {
+		state := orchestratorv1.StepState(n)
+		op := &orchestratorv1.OperationMetadata{CreateTime: at(0), Steps: []*orchestratorv1.StepStatus{{Id: "db", State: state, Attempt: 2}}}
+		lines := strings.Join(changedLines(&orchestratorv1.OperationMetadata{}, op, birth), "\n")
+		tree := progressText(op, birth, 0, 80, 40, style{})
+		if got := strings.Contains(lines, "attempt 2"); got != shown[state] {
+			t.Errorf("%s: the line is %q", state, lines)
+		}
+		if got := strings.Contains(tree, "attempt 2"); got != shown[state] {
+			t.Errorf("%s: the tree is %q", state, tree)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	known := []string{"networks", "subnets", "servers", "securityGroups", "floatingIps"}
+	for word, want := range map[string]string{
+		"subnts": "subnets", "network": "networks", "sevrers": "servers", "securitygroup": "securityGroups", "spaceships": "", "x": "",
+	} {
+		if got := nearest(word, known); got != want {
+			t.Errorf("%s: %q, want %q", word, got, want)
+		}
+	}
+}
+
+func TestBuild(t *testing.T) {
+	info := &debug.BuildInfo{Main: debug.Module{Version: "v1.2.0"}, Settings: []debug.BuildSetting{
+		{Key: "vcs.revision", Value: "4e53295"}, {Key: "vcs.time", Value: "2026-11-23T06:00:00Z"}, {Key: "vcs.modified", Value: "true"},
+	}}
+	for name, c := range map[string]struct {
+		info *debug.BuildInfo
+		want string
+	}{
+		"stamped":   {info, "weft v1.2.0 revision 4e53295 (modified) "},
+		"unstamped": {&debug.BuildInfo{Main: debug.Module{Version: "(devel)"}}, "weft devel revision unknown "},
+		"nothing":   {nil, "weft devel revision unknown "},
+	} {
+		if got := buildOf(c.info).text(); !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// TestValueText: enums are shown without the prefix that their names share.
+func TestValueText(t *testing.T) {
+	m := &computev1.ServerObserved{PowerState: computev1.PowerState_POWER_STATE_ON}
+	f := m.ProtoReflect().Descriptor().Fields().ByName("power_state")
+	if got := valueText(f, m.ProtoReflect().Get(f)); got != "ON" {
+		t.Errorf("got %q, want ON", got)
+	}
+	m.PowerState = computev1.PowerState_POWER_STATE_UNSPECIFIED
+	if got := valueText(f, m.ProtoReflect().Get(f)); got != "" {
+		t.Errorf("got %q of what is not known", got)
+	}
+}
+
 func TestExcerpt(t *testing.T) {
 	document := "kind: Stack\nresources:\n\tdb: {image: debian}\n"
 	tests := map[string]struct {
@@ -131,18 +216,22 @@ func TestExitCodes(t *testing.T) {
 		args string
 		want int
 	}{
-		"done":             {"get networks", exitDone},
-		"refused":          {"get network none", exitFailed},
-		"no such kind":     {"get spaceships", exitFailed},
-		"no context":       {"--context nowhere get networks", exitFailed},
-		"no such command":  {"nonsense", exitUsage},
-		"no such flag":     {"get networks --nonsense", exitUsage},
-		"no such output":   {"get networks -o xml", exitUsage},
-		"missing argument": {"describe network", exitUsage},
-		"missing verb":     {"ops", exitUsage},
-		"unknown verb":     {"ops dance", exitUsage},
-		"missing document": {"apply", exitUsage},
-		"flags that clash": {"destroy x --wait --no-wait", exitUsage},
+		"done":                  {"get networks", exitDone},
+		"refused":               {"get network none", exitFailed},
+		"no such kind":          {"get spaceships", exitUsage},
+		"no context":            {"--context nowhere get networks", exitFailed},
+		"no such command":       {"nonsense", exitUsage},
+		"no such flag":          {"get networks --nonsense", exitUsage},
+		"no such output":        {"get networks -o xml", exitUsage},
+		"missing argument":      {"describe network", exitUsage},
+		"missing verb":          {"ops", exitUsage},
+		"unknown verb":          {"ops dance", exitUsage},
+		"missing document":      {"apply", exitUsage},
+		"flags that clash":      {"destroy x --wait --no-wait", exitUsage},
+		"done, as json":         {"get networks -o json", exitDone},
+		"refused, as json":      {"get network none -o json", exitFailed},
+		"misused, as json":      {"get spaceships -o json", exitUsage},
+		"no such flag, as json": {"get networks --nonsense -o json", exitUsage},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -40,6 +40,8 @@ type failure struct {
 	next string
 	// document is the text that problems point into, by the name it was given to the server.
 	document map[string]string
+	// resource is what failed, where a program would want its name; nil if the request says it.
+	resource *errdetails.ResourceInfo
 }
 
 // Error says what was attempted and why it failed.
@@ -62,29 +64,48 @@ func failed(err error, format string, args ...any) error {
 // errReported is returned when all there is to say has been said.
 var errReported = errors.New("reported")
 
-// report writes an error for a person and gives the exit code.
+// report writes an error, for a person or as an object for a program, and gives the exit code.
 func (a *tool) report(err error) int {
 	if errors.Is(err, errReported) {
 		return exitFailed
 	}
-	w, st := a.p.Err, a.style(a.p.ErrIsTerminal)
-	if m, ok := errors.AsType[*misuse](err); ok {
-		fmt.Fprintf(w, "%s %s\n", st.red("error:"), m.text)
-		if m.cmd != nil {
-			fmt.Fprintf(w, "%s\n  next: %s --help\n", strings.TrimRight("usage: "+m.cmd.UseLine(), "\n"), m.cmd.CommandPath())
+	st := a.style(a.p.ErrIsTerminal)
+	if m := a.misuseIn(err); m != nil {
+		if !a.writeObject(m.status()) {
+			a.writeMisuse(m, st)
 		}
-		return exitUsage
-	}
-	if a.running == nil { // cobra refused the arguments before any command ran
-		fmt.Fprintf(w, "%s %s\n  next: weft --help\n", st.red("error:"), firstLine(err.Error()))
 		return exitUsage
 	}
 	f, ok := errors.AsType[*failure](err)
 	if !ok {
 		f = &failure{what: a.running.CommandPath(), err: err}
 	}
-	a.writeFailure(f, st)
+	if !a.writeObject(f.status()) {
+		a.writeFailure(f, st)
+	}
 	return exitFailed
+}
+
+// misuseIn gives the misuse that an error is; nil if the command was called as it should be.
+func (a *tool) misuseIn(err error) *misuse {
+	m, ok := errors.AsType[*misuse](err)
+	switch {
+	case ok && m.cmd == nil:
+		return &misuse{cmd: a.running, text: m.text}
+	case ok:
+		return m
+	case a.running == nil: // cobra refused the arguments before any command ran
+		return &misuse{text: firstLine(err.Error())}
+	}
+	return nil
+}
+
+func (a *tool) writeMisuse(m *misuse, st style) {
+	fmt.Fprintf(a.p.Err, "%s %s\n", st.red("error:"), m.text)
+	if m.cmd != nil {
+		fmt.Fprintf(a.p.Err, "usage: %s\n", m.cmd.UseLine())
+	}
+	fmt.Fprintf(a.p.Err, "  next: %s --help\n", m.command())
 }
 
 func firstLine(s string) string {
@@ -181,15 +202,11 @@ func (a *tool) writeProblems(problems []*orchestratorv1.Problem, documents map[s
 		return cmp.Or(cmp.Compare(x.GetLine(), y.GetLine()), cmp.Compare(x.GetColumn(), y.GetColumn()))
 	})
 	for _, p := range problems {
-		place := cmp.Or(p.GetDocument(), "document")
-		if p.GetLine() > 0 {
-			place = fmt.Sprintf("%s:%d:%d", place, p.GetLine(), p.GetColumn())
-		}
 		text := p.GetFault().GetMessage()
 		if p.GetField() != "" && !strings.HasPrefix(text, p.GetField()) {
 			text = p.GetField() + ": " + text
 		}
-		fmt.Fprintf(a.p.Err, "\n%s\n  %s\n", st.bold(place), wrapped(fmt.Sprintf("%s (%s)", text, p.GetFault().GetKind()), width, 2))
+		fmt.Fprintf(a.p.Err, "\n%s\n  %s\n", st.bold(placeOf(p)), wrapped(fmt.Sprintf("%s (%s)", text, p.GetFault().GetKind()), width, 2))
 		fmt.Fprint(a.p.Err, excerpt(documents[p.GetDocument()], int(p.GetLine()), int(p.GetColumn()), width, st))
 	}
 	fmt.Fprintln(a.p.Err)

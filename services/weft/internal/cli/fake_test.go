@@ -223,9 +223,10 @@ func imageProblem(document, name string) []*orchestratorv1.Problem {
 }
 
 func (f *installation) PlanStack(_ context.Context, r *orchestratorv1.PlanStackRequest) (*orchestratorv1.Plan, error) {
-	plan := samplePlan()
-	plan.Problems = imageProblem(r.GetDocument(), r.GetDocumentName())
-	return plan, nil
+	if problems := imageProblem(r.GetDocument(), r.GetDocumentName()); problems != nil {
+		return &orchestratorv1.Plan{Problems: problems}, nil // a document with problems is compared with nothing
+	}
+	return samplePlan(), nil
 }
 
 func (f *installation) ApplyStack(_ context.Context, r *orchestratorv1.ApplyStackRequest) (*longrunningpb.Operation, error) {

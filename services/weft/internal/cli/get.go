@@ -2,8 +2,10 @@ package cli
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -41,10 +43,15 @@ func (a *tool) getCommand() *cobra.Command {
 	return cmd
 }
 
-// resourceTable shows resources of any kind: what all kinds share, and the first outputs of theirs that fit.
+// resourceTable shows resources of any kind: what all kinds share, and the first outputs of theirs that fit. What lies in
+// no cloud, e.g. a cloud, is told apart by its spec.
 func (a *tool) resourceTable(x *api, items []proto.Message) *table {
 	fields := x.message.Fields()
-	outputs := shownOutputs(fields.ByName("observed"))
+	source := fields.ByName("observed")
+	if fields.ByName("cloud") == nil && len(shownValues(source)) == 0 {
+		source = fields.ByName("spec")
+	}
+	outputs := shownValues(source)
 	t := &table{header: []string{"NAME", "PHASE", "CLOUD"}}
 	for _, f := range outputs {
 		t.header = append(t.header, upper(f.JSONName()))
@@ -54,7 +61,7 @@ func (a *tool) resourceTable(x *api, items []proto.Message) *table {
 		m := item.ProtoReflect()
 		row := []string{base(nameOf(item)), phaseOf(m), base(textOf(m, "cloud"))}
 		for _, f := range outputs {
-			row = append(row, valueText(f, m.Get(fields.ByName("observed")).Message().Get(f)))
+			row = append(row, valueText(f, m.Get(source).Message().Get(f)))
 		}
 		meta, status := metadataOf(m), statusOf(m)
 		t.add(append(row, status.GetProviderId(), base(meta.GetStack()), age(a.p.Now(), meta.GetCreateTime()), status.GetFault().GetMessage())...)
@@ -62,16 +69,17 @@ func (a *tool) resourceTable(x *api, items []proto.Message) *table {
 	return t
 }
 
-// shownOutputs picks up to three outputs that say something to a person: single values that are no provider's ids.
-func shownOutputs(observed protoreflect.FieldDescriptor) []protoreflect.FieldDescriptor {
-	if observed == nil {
+// shownValues picks up to three fields that say something to a person: single values that are neither a provider's ids
+// nor the names of other resources.
+func shownValues(part protoreflect.FieldDescriptor) []protoreflect.FieldDescriptor {
+	if part == nil {
 		return nil
 	}
 	var out []protoreflect.FieldDescriptor
-	fields := observed.Message().Fields()
+	fields := part.Message().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
-		if f.IsList() || f.IsMap() || f.Message() != nil || len(out) == 3 || len(f.Name()) > 3 && f.Name()[len(f.Name())-3:] == "_id" {
+		if f.IsList() || f.IsMap() || f.Message() != nil || len(out) == 3 || strings.HasSuffix(string(f.Name()), "_id") || proto.HasExtension(f.Options(), annotations.E_ResourceReference) {
 			continue
 		}
 		out = append(out, f)
@@ -84,10 +92,7 @@ func valueText(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 	case protoreflect.StringKind:
 		return v.String()
 	case protoreflect.EnumKind:
-		if v.Enum() == 0 {
-			return ""
-		}
-		return string(f.Enum().Values().ByNumber(v.Enum()).Name())
+		return enumText(anEnum{f.Enum(), v.Enum()})
 	case protoreflect.BoolKind:
 		return strconv.FormatBool(v.Bool())
 	}

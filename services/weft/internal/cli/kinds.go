@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -83,10 +84,43 @@ func apiNamed(word string) (*api, error) {
 		}
 		known = append(known, x.plural)
 	}
-	return nil, &failure{
-		what: "find the kind " + word, err: fault.New(fault.NotFound, "there is no kind %q", word),
-		next: "the kinds are " + strings.Join(known, ", "),
+	guess := ""
+	if near := nearest(plain, known); near != "" {
+		guess = fmt.Sprintf("; did you mean %q?", near)
 	}
+	return nil, misused(nil, "there is no kind %q%s (the kinds are %s)", word, guess, strings.Join(known, ", "))
+}
+
+// nearest gives the candidate that a misspelt word most likely means; empty if none is near.
+func nearest(word string, candidates []string) string {
+	best, least := "", len(word)/3+2
+	for _, c := range candidates {
+		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < least {
+			best, least = c, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to insert, delete or replace that make one word of another.
+func distance(from, to string) int {
+	row := make([]int, len(to)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(from) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(to) {
+			replaced := diagonal
+			if from[i] != to[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(to)]
 }
 
 func newMessage(d protoreflect.MessageDescriptor) (proto.Message, error) {

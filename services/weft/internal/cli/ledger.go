@@ -1,10 +1,11 @@
 package cli
 
 import (
-	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/weftcloud/weft/pkg/fault"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
 
@@ -35,6 +36,14 @@ func (a *tool) ledgerCommand() *cobra.Command {
 	return cmd
 }
 
+// incomplete is the error of a list that lacks what could not be asked.
+func incomplete(what string, missing []string) error {
+	return &failure{
+		what: what + " is incomplete; not all could be asked", err: fault.New(fault.Unavailable, "%s", strings.Join(missing, "; ")),
+		next: "see that they run and can be reached, then ask again",
+	}
+}
+
 // printLedger writes the ledger. An incomplete one is an error, since what is not listed may still exist.
 func (a *tool) printLedger(ledger *orchestratorv1.ListLedgerEntriesResponse) error {
 	t := &table{header: []string{"NAME", "KIND", "PHASE", "CLOUD", "PROVIDER ID", "STACK", "AGE", "ORPHAN"}}
@@ -52,10 +61,9 @@ func (a *tool) printLedger(ledger *orchestratorv1.ListLedgerEntriesResponse) err
 	if len(ledger.GetUnreachable()) == 0 {
 		return nil
 	}
-	fmt.Fprintf(a.p.Err, "%s the ledger is incomplete; these could not be asked:\n", a.style(a.p.ErrIsTerminal).red("error:"))
+	var missing []string
 	for _, f := range ledger.GetUnreachable() {
-		fmt.Fprintf(a.p.Err, "  why:  %s (%s)\n", f.GetMessage(), f.GetKind())
+		missing = append(missing, f.GetMessage())
 	}
-	fmt.Fprintln(a.p.Err, "  next: see that they run and can be reached, then ask again")
-	return errReported
+	return incomplete("the ledger", missing)
 }

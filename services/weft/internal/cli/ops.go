@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
@@ -36,15 +37,18 @@ func (a *tool) opsList() *cobra.Command {
 					}
 					t.add(base(op.GetName()), words(m.GetAction()), base(m.GetTarget()), st.state(enumText(m.GetState())), age(a.p.Now(), m.GetCreateTime()), took, m.GetFault().GetMessage())
 				}
-				return a.printTable(all, t, "there are no operations")
+				if err := a.printTable(all, t, "there are no operations"); err != nil || len(all.GetUnreachable()) == 0 {
+					return err
+				}
+				return incomplete("the list", all.GetUnreachable())
 			})
 		},
 	}
-	cmd.Flags().StringVar(&filter, "filter", "", "a CEL `expression` over the operation")
+	cmd.Flags().StringVar(&filter, "filter", "", "a CEL `expression` over the operation's metadata, e.g. state == \"RUNNING\"")
 	return cmd
 }
 
-// listOperations reads all pages as one.
+// listOperations reads all pages as one, newest first. What could not be asked stands in it as unreachable.
 func listOperations(ctx context.Context, c *client, filter string) (*longrunningpb.ListOperationsResponse, error) {
 	parent, err := c.parent()
 	if err != nil {
@@ -52,12 +56,22 @@ func listOperations(ctx context.Context, c *client, filter string) (*longrunning
 	}
 	all := &longrunningpb.ListOperationsResponse{}
 	for token := ""; ; {
-		page, err := c.operations().ListOperations(ctx, &longrunningpb.ListOperationsRequest{Name: parent, Filter: filter, PageSize: 1000, PageToken: token})
+		page, err := c.operations().ListOperations(ctx, &longrunningpb.ListOperationsRequest{
+			Name: parent, Filter: filter, PageSize: 1000, PageToken: token, ReturnPartialSuccess: true,
+		})
 		if err != nil {
 			return nil, failed(err, "list the operations of %s", c.tenant)
 		}
 		all.Operations = append(all.Operations, page.GetOperations()...)
+		for _, missing := range page.GetUnreachable() {
+			if !slices.Contains(all.GetUnreachable(), missing) {
+				all.Unreachable = append(all.Unreachable, missing)
+			}
+		}
 		if token = page.GetNextPageToken(); token == "" {
+			slices.SortStableFunc(all.GetOperations(), func(x, y *longrunningpb.Operation) int {
+				return metadataOfOperation(y).GetCreateTime().AsTime().Compare(metadataOfOperation(x).GetCreateTime().AsTime())
+			})
 			return all, nil
 		}
 	}

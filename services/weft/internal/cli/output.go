@@ -36,16 +36,23 @@ func (a *tool) print(m proto.Message, asTable func() string) error {
 	if a.output == "table" {
 		return a.write([]byte(asTable()))
 	}
-	data, err := encodeJSON(m)
+	data, err := encode(m, a.output)
 	if err != nil {
 		return err
 	}
-	if a.output == "yaml" {
-		if data, err = yaml.JSONToYAML(data); err != nil {
-			return fault.Wrap(err, "write YAML")
-		}
-	}
 	return a.write(data)
+}
+
+// encode gives a message as json or yaml.
+func encode(m proto.Message, format string) ([]byte, error) {
+	data, err := encodeJSON(m)
+	if err != nil || format != "yaml" {
+		return data, err
+	}
+	if data, err = yaml.JSONToYAML(data); err != nil {
+		return nil, fault.Wrap(err, "write YAML")
+	}
+	return data, nil
 }
 
 func (a *tool) write(data []byte) error {

@@ -7,7 +7,10 @@ import (
 
 	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"github.com/weftcloud/weft/pkg/fault"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
@@ -56,17 +59,27 @@ func (a *tool) planCommand() *cobra.Command {
 
 func (a *tool) printPlan(plan *orchestratorv1.Plan, doc *document) error {
 	width, _ := a.p.Size()
-	if err := a.print(plan, func() string { return planText(plan, width, a.style(a.p.OutIsTerminal)) }); err != nil {
+	text := func() string {
+		if plan.GetStack() == "" { // it did not get so far
+			return ""
+		}
+		return planText(plan, width, a.style(a.p.OutIsTerminal))
+	}
+	if err := a.print(plan, text); err != nil {
 		return err
 	}
-	if len(plan.GetProblems()) == 0 {
+	problems := plan.GetProblems()
+	if len(problems) == 0 {
 		return nil
 	}
-	st := a.style(a.p.ErrIsTerminal)
-	fmt.Fprintf(a.p.Err, "%s %s cannot be applied: %s\n", st.red("error:"), doc.name, count(len(plan.GetProblems()), "problem"))
-	a.writeProblems(plan.GetProblems(), doc.sources(), st)
-	fmt.Fprintf(a.p.Err, "  next: mend the places above, then weft plan again\n")
-	return errReported
+	refusal, err := status.New(codes.InvalidArgument, problems[0].GetFault().GetMessage()).WithDetails(&orchestratorv1.Problems{Problems: problems})
+	if err != nil {
+		return fault.As(fault.Internal, fault.Wrap(err, "gather the problems of %s", doc.name))
+	}
+	return &failure{
+		what: doc.name + " cannot be applied: " + count(len(problems), "problem"), err: refusal.Err(), document: doc.sources(),
+		next: "mend the places above, then weft plan again",
+	}
 }
 
 func count(n int, what string) string {

@@ -60,6 +60,15 @@ func stepText(s *orchestratorv1.StepStatus) string {
 	}
 }
 
+// attempt gives the number of a step's attempt while it is on its way forward; 0 later, when it says nothing any more.
+func attempt(s *orchestratorv1.StepStatus) int32 {
+	switch s.GetState() {
+	case orchestratorv1.StepState_STEP_STATE_RUNNING, orchestratorv1.StepState_STEP_STATE_BACKOFF:
+		return s.GetAttempt()
+	}
+	return 0
+}
+
 // elapsed gives how long a step took or has taken; empty if it has not begun.
 func elapsed(s *orchestratorv1.StepStatus, now time.Time) string {
 	if s.GetStartTime() == nil {
@@ -143,8 +152,8 @@ func progressText(op *orchestratorv1.OperationMetadata, now time.Time, frame, wi
 		if took := elapsed(s, now); took != "" {
 			text += "  " + st.dim(took)
 		}
-		if s.GetAttempt() > 1 {
-			text += st.yellow(fmt.Sprintf("  attempt %d", s.GetAttempt()))
+		if n := attempt(s); n > 1 {
+			text += st.yellow(fmt.Sprintf("  attempt %d", n))
 		}
 		lines, finished = append(lines, cut(text, width)), append(finished, done[s.GetId()])
 		for _, note := range notes(s, done) {
@@ -198,8 +207,8 @@ func changedLines(former, next *orchestratorv1.OperationMetadata, now time.Time)
 			continue
 		}
 		line := fmt.Sprintf("%8s  %s %s: %s", at, base(s.GetType()), localName(s), stepText(s))
-		if s.GetAttempt() > 1 {
-			line += fmt.Sprintf(", attempt %d", s.GetAttempt())
+		if n := attempt(s); n > 1 {
+			line += fmt.Sprintf(", attempt %d", n)
 		}
 		for _, note := range notes(s, nil) {
 			line += "; " + note

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -40,6 +41,12 @@ func (a *tool) wait(ctx context.Context, c *client, op *longrunningpb.Operation)
 	err := <-result
 	if ctx.Err() != nil {
 		id := base(op.GetName())
+		if a.machine() {
+			return nil, &failure{
+				what: "wait for operation " + id, err: status.Error(codes.Canceled, "it goes on without you"), resource: operationInfo(op),
+				next: fmt.Sprintf("weft ops watch %[1]s, or weft ops cancel %[1]s", id),
+			}
+		}
 		a.note("\nThe operation goes on without you: %s\n  watch it:  weft ops watch %s\n  cancel it: weft ops cancel %s", id, id, id)
 		return nil, errReported
 	}
@@ -59,7 +66,7 @@ func operationError(op *longrunningpb.Operation) error {
 	if s == nil {
 		return nil
 	}
-	f := &failure{what: "operation " + base(op.GetName()), err: status.ErrorProto(s)}
+	f := &failure{what: "operation " + base(op.GetName()), err: status.ErrorProto(s), resource: operationInfo(op)}
 	meta := metadataOfOperation(op)
 	switch meta.GetState() {
 	case orchestratorv1.OperationState_OPERATION_STATE_UNDONE, orchestratorv1.OperationState_OPERATION_STATE_CANCELLED:
@@ -69,6 +76,10 @@ func operationError(op *longrunningpb.Operation) error {
 		f.next = fmt.Sprintf("weft ops get %[1]s shows the step; then weft ops retry, skip or abandon %[1]s", base(op.GetName()))
 	}
 	return f
+}
+
+func operationInfo(op *longrunningpb.Operation) *errdetails.ResourceInfo {
+	return &errdetails.ResourceInfo{ResourceType: "google.longrunning.Operation", ResourceName: op.GetName()}
 }
 
 func metadataOfOperation(op *longrunningpb.Operation) *orchestratorv1.OperationMetadata {
@@ -142,7 +153,8 @@ func send(ctx context.Context, states chan<- *orchestratorv1.OperationMetadata, 
 	}
 }
 
-// show shows the states of an operation as they come: redrawn on a terminal, a line for each change elsewhere.
+// show shows the states of an operation as they come: redrawn on a terminal, a line for each change elsewhere, and
+// nothing where a program reads both streams.
 func (a *tool) show(states <-chan *orchestratorv1.OperationMetadata) {
 	if a.p.ErrIsTerminal {
 		a.showLive(states)
@@ -150,6 +162,9 @@ func (a *tool) show(states <-chan *orchestratorv1.OperationMetadata) {
 	}
 	var former *orchestratorv1.OperationMetadata
 	for next := range states {
+		if a.machine() {
+			continue
+		}
 		for _, line := range changedLines(former, next, a.p.Now()) {
 			a.note("%s", line)
 		}

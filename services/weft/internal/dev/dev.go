@@ -3,6 +3,7 @@ package dev
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/weftcloud/weft/pkg/app"
@@ -143,13 +145,13 @@ func (in *installation) openSandbox(context.Context) error {
 	if in.cfg.NoSandbox {
 		return nil
 	}
-	token, err := secretFile(filepath.Join(in.cfg.DataDir, "sandbox.token"), 16)
+	token, err := tokenFile(filepath.Join(in.cfg.DataDir, "sandbox.token"))
 	if err != nil {
 		return err
 	}
 	in.sandbox, err = sandbox.New(sandbox.Config{
 		DataDir: filepath.Join(in.cfg.DataDir, "sandbox"), Listen: in.ports.free(in.ports.OpenStack), KubernetesListen: in.ports.free(in.ports.Kubernetes),
-		AdminToken: fmt.Sprintf("%x", token), Latency: sandbox.DevLatencies(), Logger: in.logger,
+		AdminToken: token, Latency: sandbox.DevLatencies(), Logger: in.logger,
 	})
 	if err != nil {
 		return err
@@ -265,6 +267,35 @@ func secretFile(path string, size int) ([]byte, error) {
 		return nil, fault.Wrap(err, "write %s", path)
 	}
 	return data, fault.Wrap(os.Rename(path+".new", path), "write %s", path)
+}
+
+// tokenSize is the size of a token in bytes; it is written as twice as many hexadecimal digits.
+const tokenSize = 16
+
+// tokenFile reads a token from a file that a person can use as it stands, and makes the file at the first start. An
+// earlier version kept the bytes themselves: their token stays the same.
+func tokenFile(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		data = make([]byte, tokenSize)
+		if _, err := rand.Read(data); err != nil {
+			return "", fault.Wrap(err, "make %s", path)
+		}
+	case err != nil:
+		return "", fault.Wrap(err, "read %s", path)
+	case len(data) != tokenSize:
+		token := strings.TrimSpace(string(data))
+		if raw, err := hex.DecodeString(token); err != nil || len(raw) != tokenSize {
+			return "", fault.New(fault.Invalid, "%s holds no token of %d hexadecimal digits; delete the file to have one made", path, 2*tokenSize)
+		}
+		return token, nil
+	}
+	token := hex.EncodeToString(data)
+	if err := os.WriteFile(path+".new", []byte(token+"\n"), 0o600); err != nil {
+		return "", fault.Wrap(err, "write %s", path)
+	}
+	return token, fault.Wrap(os.Rename(path+".new", path), "write %s", path)
 }
 
 // writeContext writes the file that the other commands find the installation by.
