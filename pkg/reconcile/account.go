@@ -75,7 +75,7 @@ func (a *Account) pace(typ string) *pace {
 	defer a.mu.Unlock()
 	p := a.paces[typ]
 	if p == nil {
-		p = &pace{began: map[record.ID]time.Time{}}
+		p = &pace{young: map[record.ID]age{}}
 		a.paces[typ] = p
 	}
 	return p
@@ -86,19 +86,22 @@ const (
 	// batchWindow is how long the first to ask waits for others, so that one list call serves all.
 	batchWindow = 15 * time.Millisecond
 	// tick is the grid that polls are laid on, so that those of many objects fall together.
-	tick = 50 * time.Millisecond
+	tick = 20 * time.Millisecond
 	// slowest bounds the time between two polls.
 	slowest = 5 * time.Second
 )
 
 // pace decides when objects of one kind in one account are looked at, and looks at all that are due with one call. It
-// learns how long the kind takes to become ready, and does not look much before.
+// learns how long the kind usually takes to become ready, and does not look much before.
 type pace struct {
-	mu       sync.Mutex
-	began    map[record.ID]time.Time
-	expected time.Duration
-	pending  *batch
+	mu      sync.Mutex
+	young   map[record.ID]age
+	usual   time.Duration // 0 if it is not known
+	pending *batch
 }
+
+// age tells how long an object has been on its way, and when it was last seen to be so.
+type age struct{ began, seen time.Time }
 
 // batch is one list call in the making.
 type batch struct {
@@ -154,55 +157,60 @@ func (p *pace) run(ctx context.Context, a *Account, d driver.Any, b *batch) {
 func (p *pace) restart(id record.ID, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.began[id] = now
+	p.young[id] = age{began: now}
 }
 
-// ready learns from an object that has become ready.
+// ready learns from an object that has become ready: it did so between the last two looks. One that was ready at the
+// first look may have been so for long, and those to come are looked at earlier.
 func (p *pace) ready(id record.ID, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	began, ok := p.began[id]
-	delete(p.began, id)
+	a, ok := p.young[id]
+	delete(p.young, id)
 	if !ok {
 		return
 	}
-	took := now.Sub(began)
-	if p.expected == 0 || took < p.expected {
-		p.expected = took
+	took := now.Sub(a.began)
+	if a.seen.IsZero() {
+		took = took * 9 / 10
+	} else {
+		took = (took + a.seen.Sub(a.began)) / 2
+	}
+	if p.usual == 0 || took < p.usual {
+		p.usual = took
 		return
 	}
-	p.expected += (took - p.expected) / 8
+	p.usual += (took - p.usual) / 8
 }
 
 // forget drops what is known of an object.
 func (p *pace) forget(id record.ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.began, id)
+	delete(p.young, id)
 }
 
-// next gives the time until an object is to be looked at again: an eighth of the time that it has taken so far, but not
-// much before its kind is usually ready, and more often about then. Looks are laid on a grid, coarser the longer it takes,
-// so that those of many objects fall together.
+// next gives the time until an object that is on its way is to be looked at again: an eighth of the time that it has taken
+// so far, but not before its kind is usually ready, and every fiftieth of that time about then. Looks are laid on a grid,
+// coarser the longer the time between two, so that those of many objects fall together.
 func (p *pace) next(id record.ID, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	began, ok := p.began[id]
+	a, ok := p.young[id]
 	if !ok {
-		began = now
-		p.began[id] = now
+		a.began = now
 	}
-	elapsed := now.Sub(began)
-	share, grid := time.Duration(8), 2*tick
-	if p.expected > 0 && elapsed < 2*p.expected {
-		share, grid = 24, tick
+	elapsed := now.Sub(a.began)
+	grid, wait := tick, max(elapsed/8, 4*tick)
+	if p.usual > 0 && elapsed < p.usual*3/2 {
+		grid = max(p.usual/50, tick)
+		wait = max(grid, p.usual*19/20-elapsed)
+	} else {
+		for 2*grid <= wait {
+			grid *= 2
+		}
 	}
-	wait := min(max(elapsed/share, grid), slowest)
-	if early := p.expected*19/20 - elapsed; early > wait {
-		wait = min(early, slowest)
-	}
-	for 2*grid <= elapsed/share {
-		grid *= 2
-	}
-	return now.Add(wait).Truncate(grid).Add(grid).Sub(now)
+	a.seen = now
+	p.young[id] = a
+	return now.Add(min(wait, slowest)).Truncate(grid).Add(grid).Sub(now)
 }

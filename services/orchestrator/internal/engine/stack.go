@@ -321,13 +321,12 @@ func (e *Engine) Watch(ctx context.Context, name string, send func(*orchestrator
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watch := e.Store.Watch(ctx, stateKey(name), 0)
-	last := int64(-1)
-	for {
-		p, s, err := e.Read(ctx, name)
-		if err != nil {
-			return err
-		}
-		if s.GetSequence() != last {
+	p, s, err := e.Read(ctx, name)
+	if err != nil {
+		return err
+	}
+	for last := int64(-1); ; {
+		if s.GetSequence() > last {
 			last = s.GetSequence()
 			if err := send(p, s); err != nil {
 				return err
@@ -337,14 +336,32 @@ func (e *Engine) Watch(ctx context.Context, name string, send func(*orchestrator
 			return nil
 		}
 		select {
-		case _, ok := <-watch.Events():
-			if !ok && ctx.Err() == nil {
-				return fault.Wrap(watch.Err(), "watch %s", name)
+		case events, ok := <-watch.Events():
+			if ok {
+				s, err = newest(events, s)
+			} else if ctx.Err() == nil {
+				err = watch.Err()
 			}
 		case <-ctx.Done():
 			return fault.As(fault.Unavailable, ctx.Err())
 		}
+		if err != nil {
+			return fault.Wrap(err, "watch %s", name)
+		}
 	}
+}
+
+// newest gives the state that the last of some changes left, or the one before if there are none.
+func newest(events []store.Event, before *orchestratorv1.SagaState) (*orchestratorv1.SagaState, error) {
+	if len(events) == 0 {
+		return before, nil
+	}
+	last := events[len(events)-1]
+	if last.Deleted {
+		return nil, fault.New(fault.NotFound, "%s is no longer kept", last.Entry.Key)
+	}
+	s := &orchestratorv1.SagaState{}
+	return s, fault.As(fault.Internal, proto.Unmarshal(last.Entry.Value, s))
 }
 
 // Over tells whether nothing happens to an operation any more unless a person acts.
