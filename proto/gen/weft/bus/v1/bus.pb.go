@@ -10,6 +10,7 @@
 package busv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -587,45 +588,49 @@ var File_weft_bus_v1_bus_proto protoreflect.FileDescriptor
 
 const file_weft_bus_v1_bus_proto_rawDesc = "" +
 	"\n" +
-	"\x15weft/bus/v1/bus.proto\x12\vweft.bus.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\"\x96\x01\n" +
-	"\x06Origin\x12\x12\n" +
-	"\x04saga\x18\x01 \x01(\tR\x04saga\x12\x12\n" +
-	"\x04step\x18\x02 \x01(\tR\x04step\x124\n" +
-	"\tdirection\x18\x03 \x01(\x0e2\x16.weft.bus.v1.DirectionR\tdirection\x12\x18\n" +
-	"\aattempt\x18\x04 \x01(\x05R\aattempt\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x03R\x05epoch\"\x93\x02\n" +
-	"\aCommand\x12+\n" +
-	"\x06origin\x18\x01 \x01(\v2\x13.weft.bus.v1.OriginR\x06origin\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
-	"\x04type\x18\x03 \x01(\tR\x04type\x12\x10\n" +
-	"\x03key\x18\x04 \x01(\tR\x03key\x126\n" +
-	"\bdeadline\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12-\n" +
+	"\x15weft/bus/v1/bus.proto\x12\vweft.bus.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\"\xec\x01\n" +
+	"\x06Origin\x12>\n" +
+	"\x04saga\x18\x01 \x01(\tB*\xbaH'r%\x18\x80\x042 ^tenants/[^/]+/operations/[^/]+$R\x04saga\x12\x1e\n" +
+	"\x04step\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04step\x12@\n" +
+	"\tdirection\x18\x03 \x01(\x0e2\x16.weft.bus.v1.DirectionB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\tdirection\x12!\n" +
+	"\aattempt\x18\x04 \x01(\x05B\a\xbaH\x04\x1a\x02(\x01R\aattempt\x12\x1d\n" +
+	"\x05epoch\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05epoch\"\x8f\x03\n" +
+	"\aCommand\x123\n" +
+	"\x06origin\x18\x01 \x01(\v2\x13.weft.bus.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\x12@\n" +
+	"\x04name\x18\x02 \x01(\tB,\xbaH)r'\x18\x80\x022\"^(tenants/[^/]+/)?[a-zA-Z]+/[^/]+$R\x04name\x12=\n" +
+	"\x04type\x18\x03 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x04type\x12\x1a\n" +
+	"\x03key\x18\x04 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x03key\x12@\n" +
+	"\bdeadline\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bdeadline\x12-\n" +
 	"\x06ensure\x18\x06 \x01(\v2\x13.weft.bus.v1.EnsureH\x00R\x06ensure\x120\n" +
-	"\arelease\x18\a \x01(\v2\x14.weft.bus.v1.ReleaseH\x00R\areleaseB\b\n" +
-	"\x06action\"\xf2\x02\n" +
-	"\x06Ensure\x12\x14\n" +
-	"\x05cloud\x18\x01 \x01(\tR\x05cloud\x12(\n" +
-	"\x04spec\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\x04spec\x12C\n" +
+	"\arelease\x18\a \x01(\v2\x14.weft.bus.v1.ReleaseH\x00R\areleaseB\x0f\n" +
+	"\x06action\x12\x05\xbaH\x02\b\x01\"\xaa\x04\n" +
+	"\x06Ensure\x121\n" +
+	"\x05cloud\x18\x01 \x01(\tB\x1b\xbaH\x18\xd8\x01\x01r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\x05cloud\x120\n" +
+	"\x04spec\x18\x02 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12^\n" +
 	"\n" +
-	"references\x18\x03 \x03(\v2#.weft.bus.v1.Ensure.ReferencesEntryR\n" +
-	"references\x127\n" +
-	"\x06labels\x18\x04 \x03(\v2\x1f.weft.bus.v1.Ensure.LabelsEntryR\x06labels\x12\x14\n" +
-	"\x05stack\x18\x05 \x01(\tR\x05stack\x12\x1a\n" +
-	"\breplaces\x18\x06 \x01(\tR\breplaces\x1a=\n" +
+	"references\x18\x03 \x03(\v2#.weft.bus.v1.Ensure.ReferencesEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x90N\"\ar\x05\x10\x01\x18\x80\x02*\x05r\x03\xb0\x01\x01R\n" +
+	"references\x12w\n" +
+	"\x06labels\x18\x04 \x03(\v2\x1f.weft.bus.v1.Ensure.LabelsEntryB>\xbaH;\x9a\x018\x10@\"-r+\x18?2'^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$*\x05r\x03\x18\x80\x02R\x06labels\x12?\n" +
+	"\x05stack\x18\x05 \x01(\tB)\xbaH&\xd8\x01\x01r!\x18\x80\x022\x1c^tenants/[^/]+/stacks/[^/]+$R\x05stack\x12'\n" +
+	"\breplaces\x18\x06 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\breplaces\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\t\n" +
-	"\aRelease\"\xa6\x02\n" +
-	"\aOutcome\x12+\n" +
-	"\x06origin\x18\x01 \x01(\v2\x13.weft.bus.v1.OriginR\x06origin\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\tR\x03key\x12+\n" +
-	"\x06result\x18\x03 \x01(\x0e2\x13.weft.bus.v1.ResultR\x06result\x12)\n" +
-	"\x05fault\x18\x04 \x01(\v2\x13.weft.kind.v1.FaultR\x05fault\x121\n" +
-	"\bblockers\x18\x05 \x03(\v2\x15.weft.kind.v1.BlockerR\bblockers\x12\x1f\n" +
-	"\vprovider_id\x18\x06 \x01(\tR\n" +
+	"\aRelease\"\xdb\x02\n" +
+	"\aOutcome\x123\n" +
+	"\x06origin\x18\x01 \x01(\v2\x13.weft.bus.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\x12\x1a\n" +
+	"\x03key\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x03key\x127\n" +
+	"\x06result\x18\x03 \x01(\x0e2\x13.weft.bus.v1.ResultB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x06result\x12)\n" +
+	"\x05fault\x18\x04 \x01(\v2\x13.weft.kind.v1.FaultR\x05fault\x12=\n" +
+	"\bblockers\x18\x05 \x03(\v2\x15.weft.kind.v1.BlockerB\n" +
+	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\bblockers\x12*\n" +
+	"\vprovider_id\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\n" +
 	"providerId\x120\n" +
 	"\bobserved\x18\a \x01(\v2\x14.google.protobuf.AnyR\bobserved*L\n" +
 	"\tDirection\x12\x19\n" +

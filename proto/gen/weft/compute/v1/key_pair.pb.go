@@ -579,28 +579,28 @@ var File_weft_compute_v1_key_pair_proto protoreflect.FileDescriptor
 
 const file_weft_compute_v1_key_pair_proto_rawDesc = "" +
 	"\n" +
-	"\x1eweft/compute/v1/key_pair.proto\x12\x0fweft.compute.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xe2\x03\n" +
-	"\aKeyPair\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
-	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x125\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1c.weft.compute.v1.KeyPairSpecB\x03\xe0A\x02R\x04spec\x12A\n" +
+	"\x1eweft/compute/v1/key_pair.proto\x12\x0fweft.compute.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x95\x04\n" +
+	"\aKeyPair\x12B\n" +
+	"\x04name\x18\x01 \x01(\tB.\xe0A\b\xbaH(\xd8\x01\x01r#\x18\x80\x022\x1e^tenants/[^/]+/keyPairs/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12o\n" +
+	"\x05cloud\x18\x03 \x01(\tBY\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH.r,\x18F2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12;\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1c.weft.compute.v1.KeyPairSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12A\n" +
 	"\bobserved\x18\x05 \x01(\v2 .weft.compute.v1.KeyPairObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:i\xeaAU\n" +
 	"\x1acompute.weft.cloud/KeyPair\x12$tenants/{tenant}/keyPairs/{key_pair}*\bkeyPairs2\akeyPair\xaa\xbb\x18\r\n" +
-	"\acompute\x10\x010\x01\"U\n" +
-	"\vKeyPairSpec\x12F\n" +
+	"\acompute\x10\x010\x01\"Y\n" +
+	"\vKeyPairSpec\x12J\n" +
 	"\n" +
-	"public_key\x18\x01 \x01(\tB'\xe0A\x02\xe0A\x05\xbaH\x18r\x16\x10\x14\x18\x80\x80\x012\x0e^(ssh-|ecdsa-)\xb2\xbb\x18\x02\b\x04R\tpublicKey\"a\n" +
+	"public_key\x18\x01 \x01(\tB+\xe0A\x02\xe0A\x05\xbaH\x1cr\x1a\x10\x14\x18\x80\x80\x012\x12^(ssh-|ecdsa-|sk-)\xb2\xbb\x18\x02\b\x04R\tpublicKey\"a\n" +
 	"\x0fKeyPairObserved\x12'\n" +
 	"\rkey_pair_name\x18\x01 \x01(\tB\x03\xe0A\x03R\vkeyPairName\x12%\n" +
-	"\vfingerprint\x18\x02 \x01(\tB\x03\xe0A\x03R\vfingerprint\"p\n" +
-	"\x11GetKeyPairRequest\x12[\n" +
-	"\x04name\x18\x01 \x01(\tBG\xe0A\x02\xfaA\x1c\n" +
-	"\x1acompute.weft.cloud/KeyPair\xbaH\"r 2\x1e^tenants/[^/]+/keyPairs/[^/]+$R\x04name\"\xe1\x01\n" +
-	"\x13ListKeyPairsRequest\x12P\n" +
-	"\x06parent\x18\x01 \x01(\tB8\xe0A\x02\xfaA\x1c\x12\x1acompute.weft.cloud/KeyPair\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	"\vfingerprint\x18\x02 \x01(\tB\x03\xe0A\x03R\vfingerprint\"s\n" +
+	"\x11GetKeyPairRequest\x12^\n" +
+	"\x04name\x18\x01 \x01(\tBJ\xe0A\x02\xfaA\x1c\n" +
+	"\x1acompute.weft.cloud/KeyPair\xbaH%r#\x18\x80\x022\x1e^tenants/[^/]+/keyPairs/[^/]+$R\x04name\"\xe4\x01\n" +
+	"\x13ListKeyPairsRequest\x12S\n" +
+	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1c\x12\x1acompute.weft.cloud/KeyPair\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -608,19 +608,19 @@ const file_weft_compute_v1_key_pair_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"\x7f\n" +
 	"\x14ListKeyPairsResponse\x12:\n" +
 	"\tkey_pairs\x18\x01 \x03(\v2\x18.weft.compute.v1.KeyPairB\x03\xe0A\x03R\bkeyPairs\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xa0\x02\n" +
-	"\x14CreateKeyPairRequest\x12P\n" +
-	"\x06parent\x18\x01 \x01(\tB8\xe0A\x02\xfaA\x1c\x12\x1acompute.weft.cloud/KeyPair\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12L\n" +
-	"\vkey_pair_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\tkeyPairId\x12>\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xa5\x02\n" +
+	"\x14CreateKeyPairRequest\x12S\n" +
+	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1c\x12\x1acompute.weft.cloud/KeyPair\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12N\n" +
+	"\vkey_pair_id\x18\x02 \x01(\tB.\xe0A\x02\xbaH(r&\x18?2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\tkeyPairId\x12>\n" +
 	"\bkey_pair\x18\x03 \x01(\v2\x18.weft.compute.v1.KeyPairB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\akeyPair\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\x98\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xb5\x01\n" +
 	"\x14UpdateKeyPairRequest\x12>\n" +
-	"\bkey_pair\x18\x01 \x01(\v2\x18.weft.compute.v1.KeyPairB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\akeyPair\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x93\x01\n" +
-	"\x14DeleteKeyPairRequest\x12[\n" +
-	"\x04name\x18\x01 \x01(\tBG\xe0A\x02\xfaA\x1c\n" +
-	"\x1acompute.weft.cloud/KeyPair\xbaH\"r 2\x1e^tenants/[^/]+/keyPairs/[^/]+$R\x04name\x12\x1e\n" +
+	"\bkey_pair\x18\x01 \x01(\v2\x18.weft.compute.v1.KeyPairB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\akeyPair\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\x96\x01\n" +
+	"\x14DeleteKeyPairRequest\x12^\n" +
+	"\x04name\x18\x01 \x01(\tBJ\xe0A\x02\xfaA\x1c\n" +
+	"\x1acompute.weft.cloud/KeyPair\xbaH%r#\x18\x80\x022\x1e^tenants/[^/]+/keyPairs/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xc1\x05\n" +
 	"\x0eKeyPairService\x12S\n" +

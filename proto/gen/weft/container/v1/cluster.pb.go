@@ -646,30 +646,30 @@ var File_weft_container_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_weft_container_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1fweft/container/v1/cluster.proto\x12\x11weft.container.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xfa\x02\n" +
-	"\aCluster\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x127\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1e.weft.container.v1.ClusterSpecB\x03\xe0A\x02R\x04spec\x12C\n" +
+	"\x1fweft/container/v1/cluster.proto\x12\x11weft.container.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xab\x03\n" +
+	"\aCluster\x12B\n" +
+	"\x04name\x18\x01 \x01(\tB.\xe0A\b\xbaH(\xd8\x01\x01r#\x18\x80\x022\x1e^tenants/[^/]+/clusters/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12=\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1e.weft.container.v1.ClusterSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12C\n" +
 	"\bobserved\x18\x05 \x01(\v2\".weft.container.v1.ClusterObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:l\xeaAV\n" +
 	"\x1ccontainer.weft.cloud/Cluster\x12#tenants/{tenant}/clusters/{cluster}*\bclusters2\acluster\xaa\xbb\x18\x0f\n" +
-	"\tcontainer\x10\x020\x01\"\xb6\x01\n" +
+	"\tcontainer\x10\x020\x01\"\xb9\x01\n" +
 	"\vClusterSpec\x12P\n" +
-	"\x06driver\x18\x01 \x01(\x0e2 .weft.container.v1.ClusterDriverB\x16\xe0A\x02\xe0A\x05\xbaH\a\x82\x01\x04\x10\x01 \x00\xb2\xbb\x18\x02\b\x04R\x06driver\x12U\n" +
-	"\vcredentials\x18\x02 \x01(\tB3\xe0A\x02\xfaA \n" +
-	"\x1eorchestrator.weft.cloud/Secret\xbaH\x04r\x02\x10\x01\xb2\xbb\x18\x02\b\x02R\vcredentials\"\x92\x01\n" +
+	"\x06driver\x18\x01 \x01(\x0e2 .weft.container.v1.ClusterDriverB\x16\xe0A\x02\xe0A\x05\xbaH\a\x82\x01\x04\x10\x01 \x00\xb2\xbb\x18\x02\b\x04R\x06driver\x12X\n" +
+	"\vcredentials\x18\x02 \x01(\tB6\xe0A\x02\xfaA \n" +
+	"\x1eorchestrator.weft.cloud/Secret\xbaH\ar\x05\x10\x01\x18\x80\x02\xb2\xbb\x18\x02\b\x02R\vcredentials\"\x92\x01\n" +
 	"\x0fClusterObserved\x12\x1d\n" +
 	"\aversion\x18\x01 \x01(\tB\x03\xe0A\x03R\aversion\x12\x1f\n" +
 	"\bendpoint\x18\x02 \x01(\tB\x03\xe0A\x03R\bendpoint\x12\x19\n" +
 	"\x05nodes\x18\x03 \x01(\x05B\x03\xe0A\x03R\x05nodes\x12$\n" +
 	"\vready_nodes\x18\x04 \x01(\x05B\x03\xe0A\x03R\n" +
-	"readyNodes\"r\n" +
-	"\x11GetClusterRequest\x12]\n" +
-	"\x04name\x18\x01 \x01(\tBI\xe0A\x02\xfaA\x1e\n" +
-	"\x1ccontainer.weft.cloud/Cluster\xbaH\"r 2\x1e^tenants/[^/]+/clusters/[^/]+$R\x04name\"\xe3\x01\n" +
-	"\x13ListClustersRequest\x12R\n" +
-	"\x06parent\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1e\x12\x1ccontainer.weft.cloud/Cluster\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	"readyNodes\"u\n" +
+	"\x11GetClusterRequest\x12`\n" +
+	"\x04name\x18\x01 \x01(\tBL\xe0A\x02\xfaA\x1e\n" +
+	"\x1ccontainer.weft.cloud/Cluster\xbaH%r#\x18\x80\x022\x1e^tenants/[^/]+/clusters/[^/]+$R\x04name\"\xe6\x01\n" +
+	"\x13ListClustersRequest\x12U\n" +
+	"\x06parent\x18\x01 \x01(\tB=\xe0A\x02\xfaA\x1e\x12\x1ccontainer.weft.cloud/Cluster\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -677,20 +677,20 @@ const file_weft_container_v1_cluster_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"\x80\x01\n" +
 	"\x14ListClustersResponse\x12;\n" +
 	"\bclusters\x18\x01 \x03(\v2\x1a.weft.container.v1.ClusterB\x03\xe0A\x03R\bclusters\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xa2\x02\n" +
-	"\x14CreateClusterRequest\x12R\n" +
-	"\x06parent\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1e\x12\x1ccontainer.weft.cloud/Cluster\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12K\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xa7\x02\n" +
+	"\x14CreateClusterRequest\x12U\n" +
+	"\x06parent\x18\x01 \x01(\tB=\xe0A\x02\xfaA\x1e\x12\x1ccontainer.weft.cloud/Cluster\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12M\n" +
 	"\n" +
-	"cluster_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\tclusterId\x12?\n" +
+	"cluster_id\x18\x02 \x01(\tB.\xe0A\x02\xbaH(r&\x18?2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\tclusterId\x12?\n" +
 	"\acluster\x18\x03 \x01(\v2\x1a.weft.container.v1.ClusterB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\acluster\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\x99\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xb6\x01\n" +
 	"\x14UpdateClusterRequest\x12?\n" +
-	"\acluster\x18\x01 \x01(\v2\x1a.weft.container.v1.ClusterB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\acluster\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x95\x01\n" +
-	"\x14DeleteClusterRequest\x12]\n" +
-	"\x04name\x18\x01 \x01(\tBI\xe0A\x02\xfaA\x1e\n" +
-	"\x1ccontainer.weft.cloud/Cluster\xbaH\"r 2\x1e^tenants/[^/]+/clusters/[^/]+$R\x04name\x12\x1e\n" +
+	"\acluster\x18\x01 \x01(\v2\x1a.weft.container.v1.ClusterB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\acluster\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\x98\x01\n" +
+	"\x14DeleteClusterRequest\x12`\n" +
+	"\x04name\x18\x01 \x01(\tBL\xe0A\x02\xfaA\x1e\n" +
+	"\x1ccontainer.weft.cloud/Cluster\xbaH%r#\x18\x80\x022\x1e^tenants/[^/]+/clusters/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag*I\n" +
 	"\rClusterDriver\x12\x1e\n" +

@@ -670,19 +670,19 @@ var File_weft_container_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_weft_container_v1_manifest_proto_rawDesc = "" +
 	"\n" +
-	" weft/container/v1/manifest.proto\x12\x11weft.container.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x82\x03\n" +
-	"\bManifest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x128\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1f.weft.container.v1.ManifestSpecB\x03\xe0A\x02R\x04spec\x12D\n" +
+	" weft/container/v1/manifest.proto\x12\x11weft.container.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xb4\x03\n" +
+	"\bManifest\x12C\n" +
+	"\x04name\x18\x01 \x01(\tB/\xe0A\b\xbaH)\xd8\x01\x01r$\x18\x80\x022\x1f^tenants/[^/]+/manifests/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12>\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1f.weft.container.v1.ManifestSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12D\n" +
 	"\bobserved\x18\x05 \x01(\v2#.weft.container.v1.ManifestObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:q\xeaA[\n" +
 	"\x1dcontainer.weft.cloud/Manifest\x12%tenants/{tenant}/manifests/{manifest}*\tmanifests2\bmanifest\xaa\xbb\x18\x0f\n" +
-	"\tcontainer\x10\x020\x01\"\xe4\x01\n" +
-	"\fManifestSpec\x12N\n" +
-	"\acluster\x18\x01 \x01(\tB4\xe0A\x02\xe0A\x05\xfaA\x1e\n" +
-	"\x1ccontainer.weft.cloud/Cluster\xbaH\x04r\x02\x10\x01\xb2\xbb\x18\x02\b\x04R\acluster\x12X\n" +
-	"\tnamespace\x18\x02 \x01(\tB:\xe0A\x01\xe0A\x05\xbaH+r)2'^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$\xb2\xbb\x18\x02\b\x04R\tnamespace\x12*\n" +
+	"\tcontainer\x10\x020\x01\"\xe9\x01\n" +
+	"\fManifestSpec\x12Q\n" +
+	"\acluster\x18\x01 \x01(\tB7\xe0A\x02\xe0A\x05\xfaA\x1e\n" +
+	"\x1ccontainer.weft.cloud/Cluster\xbaH\ar\x05\x10\x01\x18\x80\x02\xb2\xbb\x18\x02\b\x04R\acluster\x12Z\n" +
+	"\tnamespace\x18\x02 \x01(\tB<\xe0A\x01\xe0A\x05\xbaH-r+\x18?2'^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$\xb2\xbb\x18\x02\b\x04R\tnamespace\x12*\n" +
 	"\x04yaml\x18\x03 \x01(\tB\x16\xe0A\x02\xbaH\br\x06\x10\x01(\x80\x80 \xb2\xbb\x18\x04\b\x020\x01R\x04yaml\"T\n" +
 	"\x10ManifestObserved\x12@\n" +
 	"\aobjects\x18\x01 \x03(\v2!.weft.container.v1.ManifestObjectB\x03\xe0A\x03R\aobjects\"\xc5\x01\n" +
@@ -693,12 +693,12 @@ const file_weft_container_v1_manifest_proto_rawDesc = "" +
 	"\tnamespace\x18\x03 \x01(\tB\x03\xe0A\x03R\tnamespace\x12\x17\n" +
 	"\x04name\x18\x04 \x01(\tB\x03\xe0A\x03R\x04name\x12\x19\n" +
 	"\x05ready\x18\x05 \x01(\bB\x03\xe0A\x03R\x05ready\x12\x1d\n" +
-	"\amessage\x18\x06 \x01(\tB\x03\xe0A\x03R\amessage\"u\n" +
-	"\x12GetManifestRequest\x12_\n" +
-	"\x04name\x18\x01 \x01(\tBK\xe0A\x02\xfaA\x1f\n" +
-	"\x1dcontainer.weft.cloud/Manifest\xbaH#r!2\x1f^tenants/[^/]+/manifests/[^/]+$R\x04name\"\xe5\x01\n" +
-	"\x14ListManifestsRequest\x12S\n" +
-	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1f\x12\x1dcontainer.weft.cloud/Manifest\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	"\amessage\x18\x06 \x01(\tB\x03\xe0A\x03R\amessage\"x\n" +
+	"\x12GetManifestRequest\x12b\n" +
+	"\x04name\x18\x01 \x01(\tBN\xe0A\x02\xfaA\x1f\n" +
+	"\x1dcontainer.weft.cloud/Manifest\xbaH&r$\x18\x80\x022\x1f^tenants/[^/]+/manifests/[^/]+$R\x04name\"\xe8\x01\n" +
+	"\x14ListManifestsRequest\x12V\n" +
+	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\x1f\x12\x1dcontainer.weft.cloud/Manifest\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -706,20 +706,20 @@ const file_weft_container_v1_manifest_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"\x84\x01\n" +
 	"\x15ListManifestsResponse\x12>\n" +
 	"\tmanifests\x18\x01 \x03(\v2\x1b.weft.container.v1.ManifestB\x03\xe0A\x03R\tmanifests\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xa9\x02\n" +
-	"\x15CreateManifestRequest\x12S\n" +
-	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1f\x12\x1dcontainer.weft.cloud/Manifest\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12M\n" +
-	"\vmanifest_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xae\x02\n" +
+	"\x15CreateManifestRequest\x12V\n" +
+	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\x1f\x12\x1dcontainer.weft.cloud/Manifest\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12O\n" +
+	"\vmanifest_id\x18\x02 \x01(\tB.\xe0A\x02\xbaH(r&\x18?2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\n" +
 	"manifestId\x12B\n" +
 	"\bmanifest\x18\x03 \x01(\v2\x1b.weft.container.v1.ManifestB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\bmanifest\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\x9d\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xba\x01\n" +
 	"\x15UpdateManifestRequest\x12B\n" +
-	"\bmanifest\x18\x01 \x01(\v2\x1b.weft.container.v1.ManifestB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\bmanifest\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x98\x01\n" +
-	"\x15DeleteManifestRequest\x12_\n" +
-	"\x04name\x18\x01 \x01(\tBK\xe0A\x02\xfaA\x1f\n" +
-	"\x1dcontainer.weft.cloud/Manifest\xbaH#r!2\x1f^tenants/[^/]+/manifests/[^/]+$R\x04name\x12\x1e\n" +
+	"\bmanifest\x18\x01 \x01(\v2\x1b.weft.container.v1.ManifestB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\bmanifest\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\x9b\x01\n" +
+	"\x15DeleteManifestRequest\x12b\n" +
+	"\x04name\x18\x01 \x01(\tBN\xe0A\x02\xfaA\x1f\n" +
+	"\x1dcontainer.weft.cloud/Manifest\xbaH&r$\x18\x80\x022\x1f^tenants/[^/]+/manifests/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xde\x05\n" +
 	"\x0fManifestService\x12Z\n" +

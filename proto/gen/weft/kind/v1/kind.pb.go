@@ -998,28 +998,28 @@ var File_weft_kind_v1_kind_proto protoreflect.FileDescriptor
 
 const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\n" +
-	"\x17weft/kind/v1/kind.proto\x12\fweft.kind.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/descriptor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x01\n" +
-	"\vKindOptions\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\x125\n" +
-	"\tplacement\x18\x02 \x01(\x0e2\x17.weft.kind.v1.PlacementR\tplacement\x12\x1c\n" +
-	"\tcomposite\x18\x03 \x01(\bR\tcomposite\x122\n" +
-	"\bprovides\x18\x04 \x03(\v2\x16.weft.kind.v1.ProvidesR\bprovides\x12\x1d\n" +
+	"\x17weft/kind/v1/kind.proto\x12\fweft.kind.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/descriptor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x02\n" +
+	"\vKindOptions\x124\n" +
+	"\aservice\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18?2\x11^[a-z][a-z0-9-]*$R\aservice\x12?\n" +
+	"\tplacement\x18\x02 \x01(\x0e2\x17.weft.kind.v1.PlacementB\b\xbaH\x05\x82\x01\x02\x10\x01R\tplacement\x12\x1c\n" +
+	"\tcomposite\x18\x03 \x01(\bR\tcomposite\x12<\n" +
+	"\bprovides\x18\x04 \x03(\v2\x16.weft.kind.v1.ProvidesB\b\xbaH\x05\x92\x01\x02\x10@R\bprovides\x12\x1d\n" +
 	"\n" +
 	"holds_data\x18\x05 \x01(\bR\tholdsData\x12\x1c\n" +
-	"\tstackable\x18\x06 \x01(\bR\tstackable\"4\n" +
-	"\bProvides\x12\x12\n" +
-	"\x04type\x18\x01 \x01(\tR\x04type\x12\x14\n" +
-	"\x05child\x18\x02 \x01(\tR\x05child\"\xcc\x01\n" +
-	"\fFieldOptions\x12,\n" +
-	"\x06change\x18\x01 \x01(\x0e2\x14.weft.kind.v1.ChangeR\x06change\x12\x1c\n" +
+	"\tstackable\x18\x06 \x01(\bR\tstackable\"j\n" +
+	"\bProvides\x12=\n" +
+	"\x04type\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x04type\x12\x1f\n" +
+	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\xd6\x01\n" +
+	"\fFieldOptions\x126\n" +
+	"\x06change\x18\x01 \x01(\x0e2\x14.weft.kind.v1.ChangeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06change\x12\x1c\n" +
 	"\tcompletes\x18\x02 \x01(\bR\tcompletes\x12\x1c\n" +
 	"\texclusive\x18\x03 \x01(\bR\texclusive\x12\x1b\n" +
 	"\tgrow_only\x18\x04 \x01(\bR\bgrowOnly\x12\x1d\n" +
 	"\n" +
 	"loses_data\x18\x05 \x01(\bR\tlosesData\x12\x16\n" +
-	"\x06opaque\x18\x06 \x01(\bR\x06opaque\"<\n" +
-	"\x06Access\x122\n" +
-	"\baudience\x18\x01 \x01(\x0e2\x16.weft.kind.v1.AudienceR\baudience\"\x99\x04\n" +
+	"\x06opaque\x18\x06 \x01(\bR\x06opaque\"F\n" +
+	"\x06Access\x12<\n" +
+	"\baudience\x18\x01 \x01(\x0e2\x16.weft.kind.v1.AudienceB\b\xbaH\x05\x82\x01\x02\x10\x01R\baudience\"\x9b\x04\n" +
 	"\bMetadata\x12\x15\n" +
 	"\x03key\x18\x01 \x01(\tB\x03\xe0A\x03R\x03key\x12\x17\n" +
 	"\x04etag\x18\x02 \x01(\tB\x03\xe0A\x03R\x04etag\x12#\n" +
@@ -1032,8 +1032,8 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"updateTime\x12@\n" +
 	"\vdelete_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"deleteTime\x12\x19\n" +
-	"\x05stack\x18\a \x01(\tB\x03\xe0A\x03R\x05stack\x12{\n" +
-	"\x06labels\x18\b \x03(\v2\".weft.kind.v1.Metadata.LabelsEntryB?\xe0A\x01\xbaH9\x9a\x016\x10@\"+r)2'^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$*\x05r\x03\x18\x80\x02R\x06labels\x12\x1f\n" +
+	"\x05stack\x18\a \x01(\tB\x03\xe0A\x03R\x05stack\x12}\n" +
+	"\x06labels\x18\b \x03(\v2\".weft.kind.v1.Metadata.LabelsEntryBA\xe0A\x01\xbaH;\x9a\x018\x10@\"-r+\x18?2'^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$*\x05r\x03\x18\x80\x02R\x06labels\x12\x1f\n" +
 	"\bsequence\x18\t \x01(\x03B\x03\xe0A\x03R\bsequence\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -1047,20 +1047,20 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\x13observed_generation\x18\x05 \x01(\x03B\x03\xe0A\x03R\x12observedGeneration\x12B\n" +
 	"\fobserve_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\vobserveTime\x12>\n" +
 	"\n" +
-	"phase_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tphaseTime\"\xd6\x01\n" +
-	"\x05Fault\x12\x17\n" +
-	"\x04kind\x18\x01 \x01(\tB\x03\xe0A\x03R\x04kind\x12\x1d\n" +
-	"\amessage\x18\x02 \x01(\tB\x03\xe0A\x03R\amessage\x12\"\n" +
+	"phase_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tphaseTime\"\xf1\x02\n" +
+	"\x05Fault\x12\x90\x01\n" +
+	"\x04kind\x18\x01 \x01(\tB|\xe0A\x03\xbaHv\xd8\x01\x01rqR\aInvalidR\bNotFoundR\x06ExistsR\bConflictR\fPreconditionR\x06DeniedR\x05QuotaR\tThrottledR\vUnavailableR\vUnsupportedR\bInternalR\x04kind\x12&\n" +
+	"\amessage\x18\x02 \x01(\tB\f\xe0A\x03\xbaH\x06r\x04(\x80\x80 R\amessage\x12*\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tB\x03\xe0A\x03R\trequestId\x123\n" +
-	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\x04time\x12!\n" +
-	"\tretryable\x18\x05 \x01(\bB\x03\xe0A\x03R\tretryable\x12\x19\n" +
-	"\x05field\x18\x06 \x01(\tB\x03\xe0A\x03R\x05field\"o\n" +
-	"\aBlocker\x12\x17\n" +
-	"\x04kind\x18\x01 \x01(\tB\x03\xe0A\x03R\x04kind\x12\x13\n" +
-	"\x02id\x18\x02 \x01(\tB\x03\xe0A\x03R\x02id\x12\x19\n" +
-	"\x05owner\x18\x03 \x01(\tB\x03\xe0A\x03R\x05owner\x12\x1b\n" +
-	"\x06action\x18\x04 \x01(\tB\x03\xe0A\x03R\x06action*R\n" +
+	"request_id\x18\x03 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\x80\bR\trequestId\x12;\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\v\xe0A\x03\xbaH\x05\xb2\x01\x022\x00R\x04time\x12!\n" +
+	"\tretryable\x18\x05 \x01(\bB\x03\xe0A\x03R\tretryable\x12!\n" +
+	"\x05field\x18\x06 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\x80@R\x05field\"\x90\x01\n" +
+	"\aBlocker\x12\x1f\n" +
+	"\x04kind\x18\x01 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\x80\x02R\x04kind\x12\x1b\n" +
+	"\x02id\x18\x02 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\x80 R\x02id\x12!\n" +
+	"\x05owner\x18\x03 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\x80 R\x05owner\x12$\n" +
+	"\x06action\x18\x04 \x01(\tB\f\xe0A\x03\xbaH\x06r\x04\x18\x80\x80\x04R\x06action*R\n" +
 	"\tPlacement\x12\x19\n" +
 	"\x15PLACEMENT_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fPLACEMENT_CLOUD\x10\x01\x12\x15\n" +

@@ -597,14 +597,14 @@ var File_weft_network_v1_floating_ip_proto protoreflect.FileDescriptor
 
 const file_weft_network_v1_floating_ip_proto_rawDesc = "" +
 	"\n" +
-	"!weft/network/v1/floating_ip.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xfa\x03\n" +
+	"!weft/network/v1/floating_ip.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xb0\x04\n" +
 	"\n" +
-	"FloatingIP\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
-	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x128\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1f.weft.network.v1.FloatingIPSpecB\x03\xe0A\x02R\x04spec\x12D\n" +
+	"FloatingIP\x12E\n" +
+	"\x04name\x18\x01 \x01(\tB1\xe0A\b\xbaH+\xd8\x01\x01r&\x18\x80\x022!^tenants/[^/]+/floatingIps/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12o\n" +
+	"\x05cloud\x18\x03 \x01(\tBY\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH.r,\x18F2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12>\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1f.weft.network.v1.FloatingIPSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12D\n" +
 	"\bobserved\x18\x05 \x01(\v2#.weft.network.v1.FloatingIPObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:x\xeaAd\n" +
 	"\x1dnetwork.weft.cloud/FloatingIP\x12*tenants/{tenant}/floatingIps/{floating_ip}*\vfloatingIps2\n" +
@@ -613,16 +613,16 @@ const file_weft_network_v1_floating_ip_proto_rawDesc = "" +
 	"\x0eFloatingIPSpec\x12?\n" +
 	"\x10external_network\x18\x01 \x01(\tB\x14\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x04R\x0fexternalNetwork\x12G\n" +
 	"\x06server\x18\x02 \x01(\tB/\xe0A\x01\xfaA\x1b\n" +
-	"\x19compute.weft.cloud/Server\xbaH\x05r\x03\x18\xc8\x01\xb2\xbb\x18\x02\b\x02R\x06server\"\x88\x01\n" +
+	"\x19compute.weft.cloud/Server\xbaH\x05r\x03\x18\x80\x02\xb2\xbb\x18\x02\b\x02R\x06server\"\x88\x01\n" +
 	"\x12FloatingIPObserved\x12)\n" +
 	"\x0efloating_ip_id\x18\x01 \x01(\tB\x03\xe0A\x03R\ffloatingIpId\x12\x1d\n" +
 	"\aaddress\x18\x02 \x01(\tB\x03\xe0A\x03R\aaddress\x12(\n" +
-	"\rfixed_address\x18\x03 \x01(\tB\x03\xe0A\x03R\ffixedAddress\"y\n" +
-	"\x14GetFloatingIPRequest\x12a\n" +
-	"\x04name\x18\x01 \x01(\tBM\xe0A\x02\xfaA\x1f\n" +
-	"\x1dnetwork.weft.cloud/FloatingIP\xbaH%r#2!^tenants/[^/]+/floatingIps/[^/]+$R\x04name\"\xe7\x01\n" +
-	"\x16ListFloatingIPsRequest\x12S\n" +
-	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1f\x12\x1dnetwork.weft.cloud/FloatingIP\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	"\rfixed_address\x18\x03 \x01(\tB\x03\xe0A\x03R\ffixedAddress\"|\n" +
+	"\x14GetFloatingIPRequest\x12d\n" +
+	"\x04name\x18\x01 \x01(\tBP\xe0A\x02\xfaA\x1f\n" +
+	"\x1dnetwork.weft.cloud/FloatingIP\xbaH(r&\x18\x80\x022!^tenants/[^/]+/floatingIps/[^/]+$R\x04name\"\xea\x01\n" +
+	"\x16ListFloatingIPsRequest\x12V\n" +
+	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\x1f\x12\x1dnetwork.weft.cloud/FloatingIP\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -630,21 +630,21 @@ const file_weft_network_v1_floating_ip_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"\x8b\x01\n" +
 	"\x17ListFloatingIPsResponse\x12C\n" +
 	"\ffloating_ips\x18\x01 \x03(\v2\x1b.weft.network.v1.FloatingIPB\x03\xe0A\x03R\vfloatingIps\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xb5\x02\n" +
-	"\x17CreateFloatingIPRequest\x12S\n" +
-	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1f\x12\x1dnetwork.weft.cloud/FloatingIP\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12R\n" +
-	"\x0efloating_ip_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\ffloatingIpId\x12G\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xba\x02\n" +
+	"\x17CreateFloatingIPRequest\x12V\n" +
+	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\x1f\x12\x1dnetwork.weft.cloud/FloatingIP\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12T\n" +
+	"\x0efloating_ip_id\x18\x02 \x01(\tB.\xe0A\x02\xbaH(r&\x18?2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\ffloatingIpId\x12G\n" +
 	"\vfloating_ip\x18\x03 \x01(\v2\x1b.weft.network.v1.FloatingIPB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\n" +
 	"floatingIp\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xa4\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xc1\x01\n" +
 	"\x17UpdateFloatingIPRequest\x12G\n" +
 	"\vfloating_ip\x18\x01 \x01(\v2\x1b.weft.network.v1.FloatingIPB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\n" +
-	"floatingIp\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x9c\x01\n" +
-	"\x17DeleteFloatingIPRequest\x12a\n" +
-	"\x04name\x18\x01 \x01(\tBM\xe0A\x02\xfaA\x1f\n" +
-	"\x1dnetwork.weft.cloud/FloatingIP\xbaH%r#2!^tenants/[^/]+/floatingIps/[^/]+$R\x04name\x12\x1e\n" +
+	"floatingIp\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\x9f\x01\n" +
+	"\x17DeleteFloatingIPRequest\x12d\n" +
+	"\x04name\x18\x01 \x01(\tBP\xe0A\x02\xfaA\x1f\n" +
+	"\x1dnetwork.weft.cloud/FloatingIP\xbaH(r&\x18\x80\x022!^tenants/[^/]+/floatingIps/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xf7\x05\n" +
 	"\x11FloatingIPService\x12\\\n" +

@@ -579,13 +579,13 @@ var File_weft_network_v1_network_proto protoreflect.FileDescriptor
 
 const file_weft_network_v1_network_proto_rawDesc = "" +
 	"\n" +
-	"\x1dweft/network/v1/network.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xe1\x03\n" +
-	"\aNetwork\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
-	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x125\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1c.weft.network.v1.NetworkSpecB\x03\xe0A\x02R\x04spec\x12A\n" +
+	"\x1dweft/network/v1/network.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x94\x04\n" +
+	"\aNetwork\x12B\n" +
+	"\x04name\x18\x01 \x01(\tB.\xe0A\b\xbaH(\xd8\x01\x01r#\x18\x80\x022\x1e^tenants/[^/]+/networks/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12o\n" +
+	"\x05cloud\x18\x03 \x01(\tBY\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH.r,\x18F2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12;\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1c.weft.network.v1.NetworkSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12A\n" +
 	"\bobserved\x18\x05 \x01(\v2 .weft.network.v1.NetworkObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:h\xeaAT\n" +
 	"\x1anetwork.weft.cloud/Network\x12#tenants/{tenant}/networks/{network}*\bnetworks2\anetwork\xaa\xbb\x18\r\n" +
@@ -595,12 +595,12 @@ const file_weft_network_v1_network_proto_rawDesc = "" +
 	"\x0fNetworkObserved\x12\"\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tB\x03\xe0A\x03R\tnetworkId\x12\x15\n" +
-	"\x03mtu\x18\x02 \x01(\x05B\x03\xe0A\x03R\x03mtu\"p\n" +
-	"\x11GetNetworkRequest\x12[\n" +
-	"\x04name\x18\x01 \x01(\tBG\xe0A\x02\xfaA\x1c\n" +
-	"\x1anetwork.weft.cloud/Network\xbaH\"r 2\x1e^tenants/[^/]+/networks/[^/]+$R\x04name\"\xe1\x01\n" +
-	"\x13ListNetworksRequest\x12P\n" +
-	"\x06parent\x18\x01 \x01(\tB8\xe0A\x02\xfaA\x1c\x12\x1anetwork.weft.cloud/Network\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	"\x03mtu\x18\x02 \x01(\x05B\x03\xe0A\x03R\x03mtu\"s\n" +
+	"\x11GetNetworkRequest\x12^\n" +
+	"\x04name\x18\x01 \x01(\tBJ\xe0A\x02\xfaA\x1c\n" +
+	"\x1anetwork.weft.cloud/Network\xbaH%r#\x18\x80\x022\x1e^tenants/[^/]+/networks/[^/]+$R\x04name\"\xe4\x01\n" +
+	"\x13ListNetworksRequest\x12S\n" +
+	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1c\x12\x1anetwork.weft.cloud/Network\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -608,20 +608,20 @@ const file_weft_network_v1_network_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"~\n" +
 	"\x14ListNetworksResponse\x129\n" +
 	"\bnetworks\x18\x01 \x03(\v2\x18.weft.network.v1.NetworkB\x03\xe0A\x03R\bnetworks\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\x9e\x02\n" +
-	"\x14CreateNetworkRequest\x12P\n" +
-	"\x06parent\x18\x01 \x01(\tB8\xe0A\x02\xfaA\x1c\x12\x1anetwork.weft.cloud/Network\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12K\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xa3\x02\n" +
+	"\x14CreateNetworkRequest\x12S\n" +
+	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1c\x12\x1anetwork.weft.cloud/Network\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12M\n" +
 	"\n" +
-	"network_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\tnetworkId\x12=\n" +
+	"network_id\x18\x02 \x01(\tB.\xe0A\x02\xbaH(r&\x18?2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\tnetworkId\x12=\n" +
 	"\anetwork\x18\x03 \x01(\v2\x18.weft.network.v1.NetworkB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\anetwork\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\x97\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xb4\x01\n" +
 	"\x14UpdateNetworkRequest\x12=\n" +
-	"\anetwork\x18\x01 \x01(\v2\x18.weft.network.v1.NetworkB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\anetwork\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x93\x01\n" +
-	"\x14DeleteNetworkRequest\x12[\n" +
-	"\x04name\x18\x01 \x01(\tBG\xe0A\x02\xfaA\x1c\n" +
-	"\x1anetwork.weft.cloud/Network\xbaH\"r 2\x1e^tenants/[^/]+/networks/[^/]+$R\x04name\x12\x1e\n" +
+	"\anetwork\x18\x01 \x01(\v2\x18.weft.network.v1.NetworkB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\anetwork\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\x96\x01\n" +
+	"\x14DeleteNetworkRequest\x12^\n" +
+	"\x04name\x18\x01 \x01(\tBJ\xe0A\x02\xfaA\x1c\n" +
+	"\x1anetwork.weft.cloud/Network\xbaH%r#\x18\x80\x022\x1e^tenants/[^/]+/networks/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xbe\x05\n" +
 	"\x0eNetworkService\x12S\n" +

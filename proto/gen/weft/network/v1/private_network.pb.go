@@ -625,13 +625,13 @@ var File_weft_network_v1_private_network_proto protoreflect.FileDescriptor
 
 const file_weft_network_v1_private_network_proto_rawDesc = "" +
 	"\n" +
-	"%weft/network/v1/private_network.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x8f\x05\n" +
-	"\x0ePrivateNetwork\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
-	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12<\n" +
-	"\x04spec\x18\x04 \x01(\v2#.weft.network.v1.PrivateNetworkSpecB\x03\xe0A\x02R\x04spec\x12H\n" +
+	"%weft/network/v1/private_network.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xc9\x05\n" +
+	"\x0ePrivateNetwork\x12I\n" +
+	"\x04name\x18\x01 \x01(\tB5\xe0A\b\xbaH/\xd8\x01\x01r*\x18\x80\x022%^tenants/[^/]+/privateNetworks/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12o\n" +
+	"\x05cloud\x18\x03 \x01(\tBY\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH.r,\x18F2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12B\n" +
+	"\x04spec\x18\x04 \x01(\v2#.weft.network.v1.PrivateNetworkSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12H\n" +
 	"\bobserved\x18\x05 \x01(\v2'.weft.network.v1.PrivateNetworkObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:\x80\x02\xeaAx\n" +
 	"!network.weft.cloud/PrivateNetwork\x122tenants/{tenant}/privateNetworks/{private_network}*\x0fprivateNetworks2\x0eprivateNetwork\xaa\xbb\x18\x80\x01\n" +
@@ -651,12 +651,12 @@ const file_weft_network_v1_private_network_proto_rawDesc = "" +
 	"gateway_ip\x18\x02 \x01(\tB\x03\xe0A\x03R\tgatewayIp\x12\"\n" +
 	"\n" +
 	"network_id\x18\x03 \x01(\tB\x03\xe0A\x03R\tnetworkId\x12.\n" +
-	"\x10external_address\x18\x04 \x01(\tB\x03\xe0A\x03R\x0fexternalAddress\"\x85\x01\n" +
-	"\x18GetPrivateNetworkRequest\x12i\n" +
-	"\x04name\x18\x01 \x01(\tBU\xe0A\x02\xfaA#\n" +
-	"!network.weft.cloud/PrivateNetwork\xbaH)r'2%^tenants/[^/]+/privateNetworks/[^/]+$R\x04name\"\xef\x01\n" +
-	"\x1aListPrivateNetworksRequest\x12W\n" +
-	"\x06parent\x18\x01 \x01(\tB?\xe0A\x02\xfaA#\x12!network.weft.cloud/PrivateNetwork\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	"\x10external_address\x18\x04 \x01(\tB\x03\xe0A\x03R\x0fexternalAddress\"\x88\x01\n" +
+	"\x18GetPrivateNetworkRequest\x12l\n" +
+	"\x04name\x18\x01 \x01(\tBX\xe0A\x02\xfaA#\n" +
+	"!network.weft.cloud/PrivateNetwork\xbaH,r*\x18\x80\x022%^tenants/[^/]+/privateNetworks/[^/]+$R\x04name\"\xf2\x01\n" +
+	"\x1aListPrivateNetworksRequest\x12Z\n" +
+	"\x06parent\x18\x01 \x01(\tBB\xe0A\x02\xfaA#\x12!network.weft.cloud/PrivateNetwork\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -664,19 +664,19 @@ const file_weft_network_v1_private_network_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"\x9b\x01\n" +
 	"\x1bListPrivateNetworksResponse\x12O\n" +
 	"\x10private_networks\x18\x01 \x03(\v2\x1f.weft.network.v1.PrivateNetworkB\x03\xe0A\x03R\x0fprivateNetworks\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xd1\x02\n" +
-	"\x1bCreatePrivateNetworkRequest\x12W\n" +
-	"\x06parent\x18\x01 \x01(\tB?\xe0A\x02\xfaA#\x12!network.weft.cloud/PrivateNetwork\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12Z\n" +
-	"\x12private_network_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\x10privateNetworkId\x12S\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xd6\x02\n" +
+	"\x1bCreatePrivateNetworkRequest\x12Z\n" +
+	"\x06parent\x18\x01 \x01(\tBB\xe0A\x02\xfaA#\x12!network.weft.cloud/PrivateNetwork\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12\\\n" +
+	"\x12private_network_id\x18\x02 \x01(\tB.\xe0A\x02\xbaH(r&\x18?2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\x10privateNetworkId\x12S\n" +
 	"\x0fprivate_network\x18\x03 \x01(\v2\x1f.weft.network.v1.PrivateNetworkB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x0eprivateNetwork\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xb4\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xd1\x01\n" +
 	"\x1bUpdatePrivateNetworkRequest\x12S\n" +
-	"\x0fprivate_network\x18\x01 \x01(\v2\x1f.weft.network.v1.PrivateNetworkB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x0eprivateNetwork\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\xa8\x01\n" +
-	"\x1bDeletePrivateNetworkRequest\x12i\n" +
-	"\x04name\x18\x01 \x01(\tBU\xe0A\x02\xfaA#\n" +
-	"!network.weft.cloud/PrivateNetwork\xbaH)r'2%^tenants/[^/]+/privateNetworks/[^/]+$R\x04name\x12\x1e\n" +
+	"\x0fprivate_network\x18\x01 \x01(\v2\x1f.weft.network.v1.PrivateNetworkB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x0eprivateNetwork\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\xab\x01\n" +
+	"\x1bDeletePrivateNetworkRequest\x12l\n" +
+	"\x04name\x18\x01 \x01(\tBX\xe0A\x02\xfaA#\n" +
+	"!network.weft.cloud/PrivateNetwork\xbaH,r*\x18\x80\x022%^tenants/[^/]+/privateNetworks/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xbf\x06\n" +
 	"\x15PrivateNetworkService\x12h\n" +

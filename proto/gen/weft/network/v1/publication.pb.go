@@ -655,31 +655,31 @@ var File_weft_network_v1_publication_proto protoreflect.FileDescriptor
 
 const file_weft_network_v1_publication_proto_rawDesc = "" +
 	"\n" +
-	"!weft/network/v1/publication.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x83\x04\n" +
-	"\vPublication\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
-	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x129\n" +
-	"\x04spec\x18\x04 \x01(\v2 .weft.network.v1.PublicationSpecB\x03\xe0A\x02R\x04spec\x12E\n" +
+	"!weft/network/v1/publication.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xba\x04\n" +
+	"\vPublication\x12F\n" +
+	"\x04name\x18\x01 \x01(\tB2\xe0A\b\xbaH,\xd8\x01\x01r'\x18\x80\x022\"^tenants/[^/]+/publications/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12o\n" +
+	"\x05cloud\x18\x03 \x01(\tBY\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH.r,\x18F2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12?\n" +
+	"\x04spec\x18\x04 \x01(\v2 .weft.network.v1.PublicationSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12E\n" +
 	"\bobserved\x18\x05 \x01(\v2$.weft.network.v1.PublicationObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:~\xeaAh\n" +
 	"\x1enetwork.weft.cloud/Publication\x12+tenants/{tenant}/publications/{publication}*\fpublications2\vpublication\xaa\xbb\x18\x0f\n" +
-	"\anetwork\x10\x01\x18\x010\x01\"\x81\x02\n" +
-	"\x0fPublicationSpec\x12F\n" +
-	"\x06target\x18\x01 \x01(\tB.\xe0A\x02\xfaA\x1b\n" +
-	"\x19compute.weft.cloud/Server\xbaH\x04r\x02\x10\x01\xb2\xbb\x18\x02\b\x02R\x06target\x12(\n" +
+	"\anetwork\x10\x01\x18\x010\x01\"\x84\x02\n" +
+	"\x0fPublicationSpec\x12I\n" +
+	"\x06target\x18\x01 \x01(\tB1\xe0A\x02\xfaA\x1b\n" +
+	"\x19compute.weft.cloud/Server\xbaH\ar\x05\x10\x01\x18\x80\x02\xb2\xbb\x18\x02\b\x02R\x06target\x12(\n" +
 	"\x04port\x18\x02 \x01(\x05B\x14\xe0A\x02\xbaH\b\x1a\x06\x18\xff\xff\x03(\x01\xb2\xbb\x18\x02\b\x02R\x04port\x12;\n" +
 	"\x03via\x18\x03 \x01(\x0e2\x14.weft.network.v1.ViaB\x13\xe0A\x02\xbaH\a\x82\x01\x04\x10\x01 \x00\xb2\xbb\x18\x02\b\x04R\x03via\x12?\n" +
 	"\x10external_network\x18\x04 \x01(\tB\x14\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x04R\x0fexternalNetwork\"M\n" +
 	"\x13PublicationObserved\x12\x1d\n" +
 	"\aaddress\x18\x01 \x01(\tB\x03\xe0A\x03R\aaddress\x12\x17\n" +
-	"\x04port\x18\x02 \x01(\x05B\x03\xe0A\x03R\x04port\"|\n" +
-	"\x15GetPublicationRequest\x12c\n" +
-	"\x04name\x18\x01 \x01(\tBO\xe0A\x02\xfaA \n" +
-	"\x1enetwork.weft.cloud/Publication\xbaH&r$2\"^tenants/[^/]+/publications/[^/]+$R\x04name\"\xe9\x01\n" +
-	"\x17ListPublicationsRequest\x12T\n" +
-	"\x06parent\x18\x01 \x01(\tB<\xe0A\x02\xfaA \x12\x1enetwork.weft.cloud/Publication\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	"\x04port\x18\x02 \x01(\x05B\x03\xe0A\x03R\x04port\"\x7f\n" +
+	"\x15GetPublicationRequest\x12f\n" +
+	"\x04name\x18\x01 \x01(\tBR\xe0A\x02\xfaA \n" +
+	"\x1enetwork.weft.cloud/Publication\xbaH)r'\x18\x80\x022\"^tenants/[^/]+/publications/[^/]+$R\x04name\"\xec\x01\n" +
+	"\x17ListPublicationsRequest\x12W\n" +
+	"\x06parent\x18\x01 \x01(\tB?\xe0A\x02\xfaA \x12\x1enetwork.weft.cloud/Publication\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -687,19 +687,19 @@ const file_weft_network_v1_publication_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"\x8e\x01\n" +
 	"\x18ListPublicationsResponse\x12E\n" +
 	"\fpublications\x18\x01 \x03(\v2\x1c.weft.network.v1.PublicationB\x03\xe0A\x03R\fpublications\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xba\x02\n" +
-	"\x18CreatePublicationRequest\x12T\n" +
-	"\x06parent\x18\x01 \x01(\tB<\xe0A\x02\xfaA \x12\x1enetwork.weft.cloud/Publication\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12S\n" +
-	"\x0epublication_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\rpublicationId\x12I\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xbf\x02\n" +
+	"\x18CreatePublicationRequest\x12W\n" +
+	"\x06parent\x18\x01 \x01(\tB?\xe0A\x02\xfaA \x12\x1enetwork.weft.cloud/Publication\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12U\n" +
+	"\x0epublication_id\x18\x02 \x01(\tB.\xe0A\x02\xbaH(r&\x18?2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\rpublicationId\x12I\n" +
 	"\vpublication\x18\x03 \x01(\v2\x1c.weft.network.v1.PublicationB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\vpublication\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xa7\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xc4\x01\n" +
 	"\x18UpdatePublicationRequest\x12I\n" +
-	"\vpublication\x18\x01 \x01(\v2\x1c.weft.network.v1.PublicationB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\vpublication\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x9f\x01\n" +
-	"\x18DeletePublicationRequest\x12c\n" +
-	"\x04name\x18\x01 \x01(\tBO\xe0A\x02\xfaA \n" +
-	"\x1enetwork.weft.cloud/Publication\xbaH&r$2\"^tenants/[^/]+/publications/[^/]+$R\x04name\x12\x1e\n" +
+	"\vpublication\x18\x01 \x01(\v2\x1c.weft.network.v1.PublicationB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\vpublication\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\xa2\x01\n" +
+	"\x18DeletePublicationRequest\x12f\n" +
+	"\x04name\x18\x01 \x01(\tBR\xe0A\x02\xfaA \n" +
+	"\x1enetwork.weft.cloud/Publication\xbaH)r'\x18\x80\x022\"^tenants/[^/]+/publications/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag*/\n" +
 	"\x03Via\x12\x13\n" +

@@ -588,30 +588,30 @@ var File_weft_network_v1_router_proto protoreflect.FileDescriptor
 
 const file_weft_network_v1_router_proto_rawDesc = "" +
 	"\n" +
-	"\x1cweft/network/v1/router.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xd9\x03\n" +
-	"\x06Router\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
-	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x124\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1b.weft.network.v1.RouterSpecB\x03\xe0A\x02R\x04spec\x12@\n" +
+	"\x1cweft/network/v1/router.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x8b\x04\n" +
+	"\x06Router\x12A\n" +
+	"\x04name\x18\x01 \x01(\tB-\xe0A\b\xbaH'\xd8\x01\x01r\"\x18\x80\x022\x1d^tenants/[^/]+/routers/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12o\n" +
+	"\x05cloud\x18\x03 \x01(\tBY\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH.r,\x18F2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12:\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1b.weft.network.v1.RouterSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12@\n" +
 	"\bobserved\x18\x05 \x01(\v2\x1f.weft.network.v1.RouterObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:c\xeaAO\n" +
 	"\x19network.weft.cloud/Router\x12!tenants/{tenant}/routers/{router}*\arouters2\x06router\xaa\xbb\x18\r\n" +
-	"\anetwork\x10\x010\x01\"\x99\x01\n" +
+	"\anetwork\x10\x010\x01\"\xa2\x01\n" +
 	"\n" +
 	"RouterSpec\x12<\n" +
-	"\x10external_network\x18\x01 \x01(\tB\x11\xe0A\x01\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x02R\x0fexternalNetwork\x12M\n" +
-	"\asubnets\x18\x02 \x03(\tB3\xe0A\x01\xfaA\x1b\n" +
-	"\x19network.weft.cloud/Subnet\xbaH\a\x92\x01\x04\x10@\x18\x01\xb2\xbb\x18\x04\b\x02\x10\x01R\asubnets\"b\n" +
+	"\x10external_network\x18\x01 \x01(\tB\x11\xe0A\x01\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x02R\x0fexternalNetwork\x12V\n" +
+	"\asubnets\x18\x02 \x03(\tB<\xe0A\x01\xfaA\x1b\n" +
+	"\x19network.weft.cloud/Subnet\xbaH\x10\x92\x01\r\x10@\x18\x01\"\ar\x05\x10\x01\x18\x80\x02\xb2\xbb\x18\x04\b\x02\x10\x01R\asubnets\"b\n" +
 	"\x0eRouterObserved\x12 \n" +
 	"\trouter_id\x18\x01 \x01(\tB\x03\xe0A\x03R\brouterId\x12.\n" +
-	"\x10external_address\x18\x02 \x01(\tB\x03\xe0A\x03R\x0fexternalAddress\"m\n" +
-	"\x10GetRouterRequest\x12Y\n" +
-	"\x04name\x18\x01 \x01(\tBE\xe0A\x02\xfaA\x1b\n" +
-	"\x19network.weft.cloud/Router\xbaH!r\x1f2\x1d^tenants/[^/]+/routers/[^/]+$R\x04name\"\xdf\x01\n" +
-	"\x12ListRoutersRequest\x12O\n" +
-	"\x06parent\x18\x01 \x01(\tB7\xe0A\x02\xfaA\x1b\x12\x19network.weft.cloud/Router\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	"\x10external_address\x18\x02 \x01(\tB\x03\xe0A\x03R\x0fexternalAddress\"p\n" +
+	"\x10GetRouterRequest\x12\\\n" +
+	"\x04name\x18\x01 \x01(\tBH\xe0A\x02\xfaA\x1b\n" +
+	"\x19network.weft.cloud/Router\xbaH$r\"\x18\x80\x022\x1d^tenants/[^/]+/routers/[^/]+$R\x04name\"\xe2\x01\n" +
+	"\x12ListRoutersRequest\x12R\n" +
+	"\x06parent\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1b\x12\x19network.weft.cloud/Router\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -619,19 +619,19 @@ const file_weft_network_v1_router_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"z\n" +
 	"\x13ListRoutersResponse\x126\n" +
 	"\arouters\x18\x01 \x03(\v2\x17.weft.network.v1.RouterB\x03\xe0A\x03R\arouters\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\x97\x02\n" +
-	"\x13CreateRouterRequest\x12O\n" +
-	"\x06parent\x18\x01 \x01(\tB7\xe0A\x02\xfaA\x1b\x12\x19network.weft.cloud/Router\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12I\n" +
-	"\trouter_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\brouterId\x12:\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\x9c\x02\n" +
+	"\x13CreateRouterRequest\x12R\n" +
+	"\x06parent\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1b\x12\x19network.weft.cloud/Router\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12K\n" +
+	"\trouter_id\x18\x02 \x01(\tB.\xe0A\x02\xbaH(r&\x18?2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\brouterId\x12:\n" +
 	"\x06router\x18\x03 \x01(\v2\x17.weft.network.v1.RouterB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06router\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\x93\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xb0\x01\n" +
 	"\x13UpdateRouterRequest\x12:\n" +
-	"\x06router\x18\x01 \x01(\v2\x17.weft.network.v1.RouterB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06router\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x90\x01\n" +
-	"\x13DeleteRouterRequest\x12Y\n" +
-	"\x04name\x18\x01 \x01(\tBE\xe0A\x02\xfaA\x1b\n" +
-	"\x19network.weft.cloud/Router\xbaH!r\x1f2\x1d^tenants/[^/]+/routers/[^/]+$R\x04name\x12\x1e\n" +
+	"\x06router\x18\x01 \x01(\v2\x17.weft.network.v1.RouterB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06router\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\x93\x01\n" +
+	"\x13DeleteRouterRequest\x12\\\n" +
+	"\x04name\x18\x01 \x01(\tBH\xe0A\x02\xfaA\x1b\n" +
+	"\x19network.weft.cloud/Router\xbaH$r\"\x18\x80\x022\x1d^tenants/[^/]+/routers/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xac\x05\n" +
 	"\rRouterService\x12P\n" +

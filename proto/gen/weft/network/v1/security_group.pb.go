@@ -772,36 +772,36 @@ var File_weft_network_v1_security_group_proto protoreflect.FileDescriptor
 
 const file_weft_network_v1_security_group_proto_rawDesc = "" +
 	"\n" +
-	"$weft/network/v1/security_group.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x93\x04\n" +
-	"\rSecurityGroup\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
-	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12;\n" +
-	"\x04spec\x18\x04 \x01(\v2\".weft.network.v1.SecurityGroupSpecB\x03\xe0A\x02R\x04spec\x12G\n" +
+	"$weft/network/v1/security_group.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xcc\x04\n" +
+	"\rSecurityGroup\x12H\n" +
+	"\x04name\x18\x01 \x01(\tB4\xe0A\b\xbaH.\xd8\x01\x01r)\x18\x80\x022$^tenants/[^/]+/securityGroups/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12o\n" +
+	"\x05cloud\x18\x03 \x01(\tBY\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH.r,\x18F2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12A\n" +
+	"\x04spec\x18\x04 \x01(\v2\".weft.network.v1.SecurityGroupSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12G\n" +
 	"\bobserved\x18\x05 \x01(\v2&.weft.network.v1.SecurityGroupObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:\x87\x01\xeaAs\n" +
 	" network.weft.cloud/SecurityGroup\x120tenants/{tenant}/securityGroups/{security_group}*\x0esecurityGroups2\rsecurityGroup\xaa\xbb\x18\r\n" +
-	"\anetwork\x10\x010\x01\"`\n" +
-	"\x11SecurityGroupSpec\x12K\n" +
-	"\x05rules\x18\x01 \x03(\v2\".weft.network.v1.SecurityGroupRuleB\x11\xe0A\x01\xbaH\x05\x92\x01\x02\x10d\xb2\xbb\x18\x02\b\x02R\x05rules\"l\n" +
+	"\anetwork\x10\x010\x01\"a\n" +
+	"\x11SecurityGroupSpec\x12L\n" +
+	"\x05rules\x18\x01 \x03(\v2\".weft.network.v1.SecurityGroupRuleB\x12\xe0A\x01\xbaH\x06\x92\x01\x03\x10\xe8\a\xb2\xbb\x18\x02\b\x02R\x05rules\"l\n" +
 	"\x15SecurityGroupObserved\x12/\n" +
 	"\x11security_group_id\x18\x01 \x01(\tB\x03\xe0A\x03R\x0fsecurityGroupId\x12\"\n" +
 	"\n" +
-	"rule_count\x18\x02 \x01(\x05B\x03\xe0A\x03R\truleCount\"\xe3\x02\n" +
+	"rule_count\x18\x02 \x01(\x05B\x03\xe0A\x03R\truleCount\"\xe5\x02\n" +
 	"\x11SecurityGroupRule\x12E\n" +
 	"\tdirection\x18\x01 \x01(\x0e2\x1a.weft.network.v1.DirectionB\v\xe0A\x01\xbaH\x05\x82\x01\x02\x10\x01R\tdirection\x12B\n" +
-	"\bprotocol\x18\x02 \x01(\x0e2\x19.weft.network.v1.ProtocolB\v\xe0A\x01\xbaH\x05\x82\x01\x02\x10\x01R\bprotocol\x12=\n" +
-	"\x05ports\x18\x03 \x01(\tB'\xe0A\x01\xbaH!r\x1f2\x1d^([0-9]{1,5}(-[0-9]{1,5})?)?$R\x05ports\x12/\n" +
+	"\bprotocol\x18\x02 \x01(\x0e2\x19.weft.network.v1.ProtocolB\v\xe0A\x01\xbaH\x05\x82\x01\x02\x10\x01R\bprotocol\x12?\n" +
+	"\x05ports\x18\x03 \x01(\tB)\xe0A\x01\xbaH#r!\x18\v2\x1d^([0-9]{1,5}(-[0-9]{1,5})?)?$R\x05ports\x12/\n" +
 	"\vremote_cidr\x18\x04 \x01(\tB\x0e\xe0A\x01\xbaH\b\xd8\x01\x01r\x03\xe8\x01\x01R\n" +
 	"remoteCidr\x12S\n" +
 	"\fremote_group\x18\x05 \x01(\tB0\xe0A\x01\xfaA\"\n" +
-	" network.weft.cloud/SecurityGroup\xbaH\x05r\x03\x18\xc8\x01R\vremoteGroup\"\x82\x01\n" +
-	"\x17GetSecurityGroupRequest\x12g\n" +
-	"\x04name\x18\x01 \x01(\tBS\xe0A\x02\xfaA\"\n" +
-	" network.weft.cloud/SecurityGroup\xbaH(r&2$^tenants/[^/]+/securityGroups/[^/]+$R\x04name\"\xed\x01\n" +
-	"\x19ListSecurityGroupsRequest\x12V\n" +
-	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\"\x12 network.weft.cloud/SecurityGroup\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	" network.weft.cloud/SecurityGroup\xbaH\x05r\x03\x18\x80\x02R\vremoteGroup\"\x85\x01\n" +
+	"\x17GetSecurityGroupRequest\x12j\n" +
+	"\x04name\x18\x01 \x01(\tBV\xe0A\x02\xfaA\"\n" +
+	" network.weft.cloud/SecurityGroup\xbaH+r)\x18\x80\x022$^tenants/[^/]+/securityGroups/[^/]+$R\x04name\"\xf0\x01\n" +
+	"\x19ListSecurityGroupsRequest\x12Y\n" +
+	"\x06parent\x18\x01 \x01(\tBA\xe0A\x02\xfaA\"\x12 network.weft.cloud/SecurityGroup\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -809,19 +809,19 @@ const file_weft_network_v1_security_group_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"\x97\x01\n" +
 	"\x1aListSecurityGroupsResponse\x12L\n" +
 	"\x0fsecurity_groups\x18\x01 \x03(\v2\x1e.weft.network.v1.SecurityGroupB\x03\xe0A\x03R\x0esecurityGroups\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xca\x02\n" +
-	"\x1aCreateSecurityGroupRequest\x12V\n" +
-	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\"\x12 network.weft.cloud/SecurityGroup\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12X\n" +
-	"\x11security_group_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\x0fsecurityGroupId\x12P\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xcf\x02\n" +
+	"\x1aCreateSecurityGroupRequest\x12Y\n" +
+	"\x06parent\x18\x01 \x01(\tBA\xe0A\x02\xfaA\"\x12 network.weft.cloud/SecurityGroup\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12Z\n" +
+	"\x11security_group_id\x18\x02 \x01(\tB.\xe0A\x02\xbaH(r&\x18?2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\x0fsecurityGroupId\x12P\n" +
 	"\x0esecurity_group\x18\x03 \x01(\v2\x1e.weft.network.v1.SecurityGroupB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\rsecurityGroup\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xb0\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xcd\x01\n" +
 	"\x1aUpdateSecurityGroupRequest\x12P\n" +
-	"\x0esecurity_group\x18\x01 \x01(\v2\x1e.weft.network.v1.SecurityGroupB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\rsecurityGroup\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\xa5\x01\n" +
-	"\x1aDeleteSecurityGroupRequest\x12g\n" +
-	"\x04name\x18\x01 \x01(\tBS\xe0A\x02\xfaA\"\n" +
-	" network.weft.cloud/SecurityGroup\xbaH(r&2$^tenants/[^/]+/securityGroups/[^/]+$R\x04name\x12\x1e\n" +
+	"\x0esecurity_group\x18\x01 \x01(\v2\x1e.weft.network.v1.SecurityGroupB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\rsecurityGroup\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\xa8\x01\n" +
+	"\x1aDeleteSecurityGroupRequest\x12j\n" +
+	"\x04name\x18\x01 \x01(\tBV\xe0A\x02\xfaA\"\n" +
+	" network.weft.cloud/SecurityGroup\xbaH+r)\x18\x80\x022$^tenants/[^/]+/securityGroups/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag*S\n" +
 	"\tDirection\x12\x19\n" +

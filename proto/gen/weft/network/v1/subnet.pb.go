@@ -624,21 +624,21 @@ var File_weft_network_v1_subnet_proto protoreflect.FileDescriptor
 
 const file_weft_network_v1_subnet_proto_rawDesc = "" +
 	"\n" +
-	"\x1cweft/network/v1/subnet.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xd9\x03\n" +
-	"\x06Subnet\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
-	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x124\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1b.weft.network.v1.SubnetSpecB\x03\xe0A\x02R\x04spec\x12@\n" +
+	"\x1cweft/network/v1/subnet.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x8b\x04\n" +
+	"\x06Subnet\x12A\n" +
+	"\x04name\x18\x01 \x01(\tB-\xe0A\b\xbaH'\xd8\x01\x01r\"\x18\x80\x022\x1d^tenants/[^/]+/subnets/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12o\n" +
+	"\x05cloud\x18\x03 \x01(\tBY\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH.r,\x18F2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12:\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1b.weft.network.v1.SubnetSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12@\n" +
 	"\bobserved\x18\x05 \x01(\v2\x1f.weft.network.v1.SubnetObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:c\xeaAO\n" +
 	"\x19network.weft.cloud/Subnet\x12!tenants/{tenant}/subnets/{subnet}*\asubnets2\x06subnet\xaa\xbb\x18\r\n" +
-	"\anetwork\x10\x010\x01\"\xa4\x02\n" +
+	"\anetwork\x10\x010\x01\"\xa7\x02\n" +
 	"\n" +
-	"SubnetSpec\x12N\n" +
-	"\anetwork\x18\x01 \x01(\tB4\xe0A\x02\xe0A\x05\xfaA\x1c\n" +
-	"\x1anetwork.weft.cloud/Network\xbaH\x04r\x02\x10\x01\xb2\xbb\x18\x04\b\x04\x10\x01R\anetwork\x12(\n" +
+	"SubnetSpec\x12Q\n" +
+	"\anetwork\x18\x01 \x01(\tB7\xe0A\x02\xe0A\x05\xfaA\x1c\n" +
+	"\x1anetwork.weft.cloud/Network\xbaH\ar\x05\x10\x01\x18\x80\x02\xb2\xbb\x18\x04\b\x04\x10\x01R\anetwork\x12(\n" +
 	"\x04cidr\x18\x02 \x01(\tB\x14\xe0A\x02\xe0A\x05\xbaH\x05r\x03\xe8\x01\x01\xb2\xbb\x18\x02\b\x04R\x04cidr\x122\n" +
 	"\n" +
 	"gateway_ip\x18\x03 \x01(\tB\x13\xe0A\x01\xbaH\a\xd8\x01\x01r\x02p\x01\xb2\xbb\x18\x02\b\x02R\tgatewayIp\x128\n" +
@@ -649,12 +649,12 @@ const file_weft_network_v1_subnet_proto_rawDesc = "" +
 	"\tsubnet_id\x18\x01 \x01(\tB\x03\xe0A\x03R\bsubnetId\x12\x17\n" +
 	"\x04cidr\x18\x02 \x01(\tB\x03\xe0A\x03R\x04cidr\x12\"\n" +
 	"\n" +
-	"gateway_ip\x18\x03 \x01(\tB\x03\xe0A\x03R\tgatewayIp\"m\n" +
-	"\x10GetSubnetRequest\x12Y\n" +
-	"\x04name\x18\x01 \x01(\tBE\xe0A\x02\xfaA\x1b\n" +
-	"\x19network.weft.cloud/Subnet\xbaH!r\x1f2\x1d^tenants/[^/]+/subnets/[^/]+$R\x04name\"\xdf\x01\n" +
-	"\x12ListSubnetsRequest\x12O\n" +
-	"\x06parent\x18\x01 \x01(\tB7\xe0A\x02\xfaA\x1b\x12\x19network.weft.cloud/Subnet\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	"gateway_ip\x18\x03 \x01(\tB\x03\xe0A\x03R\tgatewayIp\"p\n" +
+	"\x10GetSubnetRequest\x12\\\n" +
+	"\x04name\x18\x01 \x01(\tBH\xe0A\x02\xfaA\x1b\n" +
+	"\x19network.weft.cloud/Subnet\xbaH$r\"\x18\x80\x022\x1d^tenants/[^/]+/subnets/[^/]+$R\x04name\"\xe2\x01\n" +
+	"\x12ListSubnetsRequest\x12R\n" +
+	"\x06parent\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1b\x12\x19network.weft.cloud/Subnet\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -662,19 +662,19 @@ const file_weft_network_v1_subnet_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"z\n" +
 	"\x13ListSubnetsResponse\x126\n" +
 	"\asubnets\x18\x01 \x03(\v2\x17.weft.network.v1.SubnetB\x03\xe0A\x03R\asubnets\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\x97\x02\n" +
-	"\x13CreateSubnetRequest\x12O\n" +
-	"\x06parent\x18\x01 \x01(\tB7\xe0A\x02\xfaA\x1b\x12\x19network.weft.cloud/Subnet\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12I\n" +
-	"\tsubnet_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\bsubnetId\x12:\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\x9c\x02\n" +
+	"\x13CreateSubnetRequest\x12R\n" +
+	"\x06parent\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1b\x12\x19network.weft.cloud/Subnet\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12K\n" +
+	"\tsubnet_id\x18\x02 \x01(\tB.\xe0A\x02\xbaH(r&\x18?2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\bsubnetId\x12:\n" +
 	"\x06subnet\x18\x03 \x01(\v2\x17.weft.network.v1.SubnetB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06subnet\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\x93\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xb0\x01\n" +
 	"\x13UpdateSubnetRequest\x12:\n" +
-	"\x06subnet\x18\x01 \x01(\v2\x17.weft.network.v1.SubnetB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06subnet\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x90\x01\n" +
-	"\x13DeleteSubnetRequest\x12Y\n" +
-	"\x04name\x18\x01 \x01(\tBE\xe0A\x02\xfaA\x1b\n" +
-	"\x19network.weft.cloud/Subnet\xbaH!r\x1f2\x1d^tenants/[^/]+/subnets/[^/]+$R\x04name\x12\x1e\n" +
+	"\x06subnet\x18\x01 \x01(\v2\x17.weft.network.v1.SubnetB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06subnet\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\x93\x01\n" +
+	"\x13DeleteSubnetRequest\x12\\\n" +
+	"\x04name\x18\x01 \x01(\tBH\xe0A\x02\xfaA\x1b\n" +
+	"\x19network.weft.cloud/Subnet\xbaH$r\"\x18\x80\x022\x1d^tenants/[^/]+/subnets/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xac\x05\n" +
 	"\rSubnetService\x12P\n" +

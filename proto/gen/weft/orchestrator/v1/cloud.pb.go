@@ -637,30 +637,30 @@ var File_weft_orchestrator_v1_cloud_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_cloud_proto_rawDesc = "" +
 	"\n" +
-	" weft/orchestrator/v1/cloud.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\x1a%weft/participant/v1/participant.proto\"\xe1\x02\n" +
-	"\x05Cloud\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x128\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1f.weft.orchestrator.v1.CloudSpecB\x03\xe0A\x02R\x04spec\x12D\n" +
+	" weft/orchestrator/v1/cloud.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\x1a%weft/participant/v1/participant.proto\"\x82\x03\n" +
+	"\x05Cloud\x122\n" +
+	"\x04name\x18\x01 \x01(\tB\x1e\xe0A\b\xbaH\x18\xd8\x01\x01r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12>\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1f.weft.orchestrator.v1.CloudSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12D\n" +
 	"\bobserved\x18\x05 \x01(\v2#.weft.orchestrator.v1.CloudObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:S\xeaA>\n" +
 	"\x1dorchestrator.weft.cloud/Cloud\x12\x0eclouds/{cloud}*\x06clouds2\x05cloud\xaa\xbb\x18\x0e\n" +
-	"\forchestrator\"\xcf\x02\n" +
+	"\forchestrator\"\xfe\x02\n" +
 	"\tCloudSpec\x124\n" +
-	"\x06driver\x18\x01 \x01(\tB\x1c\xe0A\x02\xe0A\x05\xbaH\rr\vR\topenstack\xb2\xbb\x18\x02\b\x04R\x06driver\x12-\n" +
-	"\bendpoint\x18\x02 \x01(\tB\x11\xe0A\x02\xbaH\x05r\x03\x88\x01\x01\xb2\xbb\x18\x02\b\x02R\bendpoint\x12!\n" +
-	"\x06region\x18\x03 \x01(\tB\t\xe0A\x01\xb2\xbb\x18\x02\b\x02R\x06region\x12r\n" +
-	"\vcredentials\x18\x04 \x01(\tBP\xe0A\x02\xfaA \n" +
-	"\x1eorchestrator.weft.cloud/Secret\xbaH!r\x1f2\x1d^tenants/[^/]+/secrets/[^/]+$\xb2\xbb\x18\x02\b\x02R\vcredentials\x12F\n" +
-	"\atenants\x18\x05 \x03(\tB,\xe0A\x01\xfaA \n" +
-	"\x1eorchestrator.weft.cloud/Tenant\xb2\xbb\x18\x02\b\x02R\atenants\"\x8e\x01\n" +
+	"\x06driver\x18\x01 \x01(\tB\x1c\xe0A\x02\xe0A\x05\xbaH\rr\vR\topenstack\xb2\xbb\x18\x02\b\x04R\x06driver\x120\n" +
+	"\bendpoint\x18\x02 \x01(\tB\x14\xe0A\x02\xbaH\br\x06\x18\x80\x10\x88\x01\x01\xb2\xbb\x18\x02\b\x02R\bendpoint\x12)\n" +
+	"\x06region\x18\x03 \x01(\tB\x11\xe0A\x01\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x02R\x06region\x12u\n" +
+	"\vcredentials\x18\x04 \x01(\tBS\xe0A\x02\xfaA \n" +
+	"\x1eorchestrator.weft.cloud/Secret\xbaH$r\"\x18\x80\x022\x1d^tenants/[^/]+/secrets/[^/]+$\xb2\xbb\x18\x02\b\x02R\vcredentials\x12g\n" +
+	"\atenants\x18\x05 \x03(\tBM\xe0A\x01\xfaA \n" +
+	"\x1eorchestrator.weft.cloud/Tenant\xbaH\x1e\x92\x01\x1b\x10\x90N\"\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$\xb2\xbb\x18\x02\b\x02R\atenants\"\x8e\x01\n" +
 	"\rCloudObserved\x12=\n" +
 	"\bfeatures\x18\x01 \x03(\v2\x1c.weft.participant.v1.FeatureB\x03\xe0A\x03R\bfeatures\x12>\n" +
 	"\n" +
-	"probe_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tprobeTime\"a\n" +
-	"\x0fGetCloudRequest\x12N\n" +
-	"\x04name\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH\x12r\x102\x0e^clouds/[^/]+$R\x04name\"\x93\x01\n" +
+	"probe_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tprobeTime\"d\n" +
+	"\x0fGetCloudRequest\x12Q\n" +
+	"\x04name\x18\x01 \x01(\tB=\xe0A\x02\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH\x15r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\x04name\"\x93\x01\n" +
 	"\x11ListCloudsRequest\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
@@ -669,23 +669,23 @@ const file_weft_orchestrator_v1_cloud_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filterJ\x04\b\x01\x10\x02\"{\n" +
 	"\x12ListCloudsResponse\x128\n" +
 	"\x06clouds\x18\x01 \x03(\v2\x1b.weft.orchestrator.v1.CloudB\x03\xe0A\x03R\x06clouds\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xcb\x01\n" +
-	"\x12CreateCloudRequest\x12G\n" +
-	"\bcloud_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\acloudId\x12<\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xcc\x01\n" +
+	"\x12CreateCloudRequest\x12H\n" +
+	"\bcloud_id\x18\x02 \x01(\tB-\xe0A\x02\xbaH'r%\x18?2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\acloudId\x12<\n" +
 	"\x05cloud\x18\x03 \x01(\v2\x1b.weft.orchestrator.v1.CloudB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x05cloud\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnlyJ\x04\b\x01\x10\x02\"\x94\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnlyJ\x04\b\x01\x10\x02\"\xb1\x01\n" +
 	"\x12UpdateCloudRequest\x12<\n" +
-	"\x05cloud\x18\x01 \x01(\v2\x1b.weft.orchestrator.v1.CloudB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x05cloud\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x84\x01\n" +
-	"\x12DeleteCloudRequest\x12N\n" +
-	"\x04name\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH\x12r\x102\x0e^clouds/[^/]+$R\x04name\x12\x1e\n" +
+	"\x05cloud\x18\x01 \x01(\v2\x1b.weft.orchestrator.v1.CloudB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x05cloud\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\x87\x01\n" +
+	"\x12DeleteCloudRequest\x12Q\n" +
+	"\x04name\x18\x01 \x01(\tB=\xe0A\x02\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH\x15r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
-	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag\"c\n" +
-	"\x11ProbeCloudRequest\x12N\n" +
-	"\x04name\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH\x12r\x102\x0e^clouds/[^/]+$R\x04name2\xa7\x06\n" +
+	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag\"f\n" +
+	"\x11ProbeCloudRequest\x12Q\n" +
+	"\x04name\x18\x01 \x01(\tB=\xe0A\x02\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH\x15r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\x04name2\xa7\x06\n" +
 	"\fCloudService\x12]\n" +
 	"\bGetCloud\x12%.weft.orchestrator.v1.GetCloudRequest\x1a\x1b.weft.orchestrator.v1.Cloud\"\r\xdaA\x04name\xba\xbb\x18\x02\b\x03\x12g\n" +
 	"\n" +

@@ -248,10 +248,10 @@ var File_weft_orchestrator_v1_credential_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_credential_proto_rawDesc = "" +
 	"\n" +
-	"%weft/orchestrator/v1/credential.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\"i\n" +
-	"\x1aGetCloudCredentialsRequest\x12.\n" +
-	"\x05cloud\x18\x01 \x01(\tB\x18\xe0A\x02\xbaH\x12r\x102\x0e^clouds/[^/]+$R\x05cloud\x12\x1b\n" +
-	"\x06tenant\x18\x02 \x01(\tB\x03\xe0A\x01R\x06tenant\"\xf1\x01\n" +
+	"%weft/orchestrator/v1/credential.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\"\x88\x01\n" +
+	"\x1aGetCloudCredentialsRequest\x121\n" +
+	"\x05cloud\x18\x01 \x01(\tB\x1b\xe0A\x02\xbaH\x15r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\x05cloud\x127\n" +
+	"\x06tenant\x18\x02 \x01(\tB\x1f\xe0A\x01\xbaH\x19\xd8\x01\x01r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06tenant\"\xf1\x01\n" +
 	"\x10CloudCredentials\x12\x1b\n" +
 	"\x06driver\x18\x01 \x01(\tB\x03\xe0A\x03R\x06driver\x12\x1f\n" +
 	"\bendpoint\x18\x02 \x01(\tB\x03\xe0A\x03R\bendpoint\x12\x1b\n" +
@@ -259,9 +259,9 @@ const file_weft_orchestrator_v1_credential_proto_rawDesc = "" +
 	"\x04data\x18\x04 \x03(\v20.weft.orchestrator.v1.CloudCredentials.DataEntryB\x03\xe0A\x03R\x04data\x1a7\n" +
 	"\tDataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
-	"\x14GetSecretDataRequest\x12;\n" +
-	"\x04name\x18\x01 \x01(\tB'\xe0A\x02\xbaH!r\x1f2\x1d^tenants/[^/]+/secrets/[^/]+$R\x04name\"\x8a\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"V\n" +
+	"\x14GetSecretDataRequest\x12>\n" +
+	"\x04name\x18\x01 \x01(\tB*\xe0A\x02\xbaH$r\"\x18\x80\x022\x1d^tenants/[^/]+/secrets/[^/]+$R\x04name\"\x8a\x01\n" +
 	"\n" +
 	"SecretData\x12C\n" +
 	"\x04data\x18\x01 \x03(\v2*.weft.orchestrator.v1.SecretData.DataEntryB\x03\xe0A\x03R\x04data\x1a7\n" +

@@ -239,10 +239,10 @@ var File_weft_orchestrator_v1_event_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_event_proto_rawDesc = "" +
 	"\n" +
-	" weft/orchestrator/v1/event.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x01\n" +
-	"\x12WatchEventsRequest\x121\n" +
-	"\x06parent\x18\x01 \x01(\tB\x19\xe0A\x02\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x125\n" +
-	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x01R\x05since\x12\x1b\n" +
+	" weft/orchestrator/v1/event.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x01\n" +
+	"\x12WatchEventsRequest\x124\n" +
+	"\x06parent\x18\x01 \x01(\tB\x1c\xe0A\x02\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12D\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x12\xe0A\x01\xbaH\f\xb2\x01\t\"\a\b\xff\x82\xd1\xff\xaf\aR\x05since\x12\x1b\n" +
 	"\x06follow\x18\x03 \x01(\bB\x03\xe0A\x01R\x06follow\"M\n" +
 	"\x13WatchEventsResponse\x126\n" +
 	"\x05event\x18\x01 \x01(\v2\x1b.weft.orchestrator.v1.EventB\x03\xe0A\x03R\x05event\"\xf9\x01\n" +

@@ -139,9 +139,9 @@ var File_weft_orchestrator_v1_ledger_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_ledger_proto_rawDesc = "" +
 	"\n" +
-	"!weft/orchestrator/v1/ledger.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\x1a%weft/participant/v1/participant.proto\"l\n" +
-	"\x18ListLedgerEntriesRequest\x121\n" +
-	"\x06parent\x18\x01 \x01(\tB\x19\xe0A\x02\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12\x1d\n" +
+	"!weft/orchestrator/v1/ledger.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\x1a%weft/participant/v1/participant.proto\"o\n" +
+	"\x18ListLedgerEntriesRequest\x124\n" +
+	"\x06parent\x18\x01 \x01(\tB\x1c\xe0A\x02\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12\x1d\n" +
 	"\aorphans\x18\x02 \x01(\bB\x03\xe0A\x01R\aorphans\"\x98\x01\n" +
 	"\x19ListLedgerEntriesResponse\x12?\n" +
 	"\aentries\x18\x01 \x03(\v2 .weft.participant.v1.LedgerEntryB\x03\xe0A\x03R\aentries\x12:\n" +

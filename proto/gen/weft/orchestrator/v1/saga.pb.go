@@ -7,6 +7,7 @@
 package orchestratorv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -867,55 +868,64 @@ var File_weft_orchestrator_v1_saga_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\n" +
-	"\x1fweft/orchestrator/v1/saga.proto\x12\x14weft.orchestrator.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\x1a$weft/orchestrator/v1/operation.proto\x1a weft/orchestrator/v1/stack.proto\"\xe0\x04\n" +
-	"\bSagaPlan\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05stack\x18\x02 \x01(\tR\x05stack\x124\n" +
-	"\x06action\x18\x03 \x01(\x0e2\x1c.weft.orchestrator.v1.ActionR\x06action\x127\n" +
-	"\x05steps\x18\x04 \x03(\v2!.weft.orchestrator.v1.PlannedStepR\x05steps\x12;\n" +
-	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x126\n" +
-	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12&\n" +
+	"\x1fweft/orchestrator/v1/saga.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\x1a$weft/orchestrator/v1/operation.proto\x1a weft/orchestrator/v1/stack.proto\"\x81\a\n" +
+	"\bSagaPlan\x12>\n" +
+	"\x04name\x18\x01 \x01(\tB*\xbaH'r%\x18\x80\x042 ^tenants/[^/]+/operations/[^/]+$R\x04name\x12<\n" +
+	"\x05stack\x18\x02 \x01(\tB&\xbaH#r!\x18\x80\x022\x1c^tenants/[^/]+/stacks/[^/]+$R\x05stack\x12@\n" +
+	"\x06action\x18\x03 \x01(\x0e2\x1c.weft.orchestrator.v1.ActionB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x06action\x12C\n" +
+	"\x05steps\x18\x04 \x03(\v2!.weft.orchestrator.v1.PlannedStepB\n" +
+	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\x05steps\x12E\n" +
+	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\n" +
+	"createTime\x12@\n" +
+	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bdeadline\x12&\n" +
 	"\x0fkeep_on_failure\x18\a \x01(\bR\rkeepOnFailure\x123\n" +
-	"\x06result\x18\b \x01(\v2\x1b.weft.orchestrator.v1.StackR\x06result\x121\n" +
-	"\aoutputs\x18\t \x01(\v2\x17.google.protobuf.StructR\aoutputs\x12B\n" +
+	"\x06result\x18\b \x01(\v2\x1b.weft.orchestrator.v1.StackR\x06result\x12{\n" +
+	"\aoutputs\x18\t \x01(\v2\x17.google.protobuf.StructBH\xbaHE\xba\x01B\n" +
+	"\vstruct.size\x12\x1emust hold at most 10000 fields\x1a\x13size(this) <= 10000R\aoutputs\x12N\n" +
 	"\bstanding\x18\n" +
-	" \x03(\v2&.weft.orchestrator.v1.StandingResourceR\bstanding\x127\n" +
+	" \x03(\v2&.weft.orchestrator.v1.StandingResourceB\n" +
+	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\bstanding\x12\x81\x01\n" +
 	"\n" +
-	"parameters\x18\v \x01(\v2\x17.google.protobuf.StructR\n" +
+	"parameters\x18\v \x01(\v2\x17.google.protobuf.StructBH\xbaHE\xba\x01B\n" +
+	"\vstruct.size\x12\x1emust hold at most 10000 fields\x1a\x13size(this) <= 10000R\n" +
 	"parameters\x129\n" +
-	"\x06former\x18\f \x01(\v2!.weft.orchestrator.v1.StackRecordR\x06former\"\xa3\x02\n" +
-	"\vPlannedStep\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
-	"\x06change\x18\x02 \x01(\x0e2\x14.weft.kind.v1.ChangeR\x06change\x12.\n" +
-	"\x04goal\x18\x03 \x01(\v2\x1a.weft.orchestrator.v1.GoalR\x04goal\x12.\n" +
-	"\x04undo\x18\x04 \x01(\v2\x1a.weft.orchestrator.v1.GoalR\x04undo\x12\x14\n" +
-	"\x05needs\x18\x05 \x03(\tR\x05needs\x12\x1c\n" +
-	"\tretriable\x18\x06 \x01(\bR\tretriable\x12B\n" +
-	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationR\x0eattemptTimeout\"\x80\x01\n" +
-	"\x04Goal\x12B\n" +
-	"\bresource\x18\x01 \x01(\v2&.weft.orchestrator.v1.StandingResourceR\bresource\x12\x18\n" +
-	"\arelease\x18\x02 \x01(\bR\arelease\x12\x1a\n" +
-	"\breplaces\x18\x03 \x01(\tR\breplaces\"\x8a\x06\n" +
-	"\x10StandingResource\x12\x1d\n" +
+	"\x06former\x18\f \x01(\v2!.weft.orchestrator.v1.StackRecordR\x06former\"\xe0\x02\n" +
+	"\vPlannedStep\x12\x1a\n" +
+	"\x02id\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x02id\x126\n" +
+	"\x06change\x18\x02 \x01(\x0e2\x14.weft.kind.v1.ChangeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06change\x126\n" +
+	"\x04goal\x18\x03 \x01(\v2\x1a.weft.orchestrator.v1.GoalB\x06\xbaH\x03\xc8\x01\x01R\x04goal\x12.\n" +
+	"\x04undo\x18\x04 \x01(\v2\x1a.weft.orchestrator.v1.GoalR\x04undo\x12)\n" +
+	"\x05needs\x18\x05 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\xa0\x8d\x06\"\ar\x05\x10\x01\x18\x80\x02R\x05needs\x12\x1c\n" +
+	"\tretriable\x18\x06 \x01(\bR\tretriable\x12L\n" +
+	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x0eattemptTimeout\"\x95\x01\n" +
+	"\x04Goal\x12J\n" +
+	"\bresource\x18\x01 \x01(\v2&.weft.orchestrator.v1.StandingResourceB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
+	"\arelease\x18\x02 \x01(\bR\arelease\x12'\n" +
+	"\breplaces\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\breplaces\"\xc3\t\n" +
+	"\x10StandingResource\x12)\n" +
 	"\n" +
-	"local_name\x18\x01 \x01(\tR\tlocalName\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
-	"\x04type\x18\x03 \x01(\tR\x04type\x12\x10\n" +
-	"\x03key\x18\x04 \x01(\tR\x03key\x12\x14\n" +
-	"\x05cloud\x18\x05 \x01(\tR\x05cloud\x12+\n" +
-	"\x04spec\x18\x06 \x01(\v2\x17.google.protobuf.StructR\x04spec\x123\n" +
-	"\bresolved\x18\a \x01(\v2\x17.google.protobuf.StructR\bresolved\x12V\n" +
+	"local_name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\tlocalName\x12@\n" +
+	"\x04name\x18\x02 \x01(\tB,\xbaH)r'\x18\x80\x022\"^(tenants/[^/]+/)?[a-zA-Z]+/[^/]+$R\x04name\x12=\n" +
+	"\x04type\x18\x03 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x04type\x12\x1d\n" +
+	"\x03key\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x03key\x121\n" +
+	"\x05cloud\x18\x05 \x01(\tB\x1b\xbaH\x18\xd8\x01\x01r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\x05cloud\x12u\n" +
+	"\x04spec\x18\x06 \x01(\v2\x17.google.protobuf.StructBH\xbaHE\xba\x01B\n" +
+	"\vstruct.size\x12\x1emust hold at most 10000 fields\x1a\x13size(this) <= 10000R\x04spec\x12}\n" +
+	"\bresolved\x18\a \x01(\v2\x17.google.protobuf.StructBH\xbaHE\xba\x01B\n" +
+	"\vstruct.size\x12\x1emust hold at most 10000 fields\x1a\x13size(this) <= 10000R\bresolved\x12q\n" +
 	"\n" +
-	"references\x18\b \x03(\v26.weft.orchestrator.v1.StandingResource.ReferencesEntryR\n" +
-	"references\x12\x14\n" +
-	"\x05needs\x18\t \x03(\tR\x05needs\x120\n" +
+	"references\x18\b \x03(\v26.weft.orchestrator.v1.StandingResource.ReferencesEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x90N\"\ar\x05\x10\x01\x18\x80\x02*\x05r\x03\xb0\x01\x01R\n" +
+	"references\x12(\n" +
+	"\x05needs\x18\t \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\x90N\"\ar\x05\x10\x01\x18\x80\x02R\x05needs\x120\n" +
 	"\bobserved\x18\n" +
-	" \x01(\v2\x14.google.protobuf.AnyR\bobserved\x12\x16\n" +
-	"\x06parent\x18\v \x01(\tR\x06parent\x12M\n" +
-	"\aoutputs\x18\f \x03(\v23.weft.orchestrator.v1.StandingResource.OutputsEntryR\aoutputs\x12\x1c\n" +
-	"\tcomposite\x18\r \x01(\bR\tcomposite\x12J\n" +
-	"\x06labels\x18\x0e \x03(\v22.weft.orchestrator.v1.StandingResource.LabelsEntryR\x06labels\x1a=\n" +
+	" \x01(\v2\x14.google.protobuf.AnyR\bobserved\x12 \n" +
+	"\x06parent\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06parent\x12i\n" +
+	"\aoutputs\x18\f \x03(\v23.weft.orchestrator.v1.StandingResource.OutputsEntryB\x1a\xbaH\x17\x9a\x01\x14\x10\xe8\a\"\ar\x05\x10\x01\x18\x80\x02*\x06r\x04\x18\x80\x80\x04R\aoutputs\x12\x1c\n" +
+	"\tcomposite\x18\r \x01(\bR\tcomposite\x12\x8a\x01\n" +
+	"\x06labels\x18\x0e \x03(\v22.weft.orchestrator.v1.StandingResource.LabelsEntryB>\xbaH;\x9a\x018\x10@\"-r+\x18?2'^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$*\x05r\x03\x18\x80\x02R\x06labels\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
@@ -924,40 +934,45 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdc\x01\n" +
 	"\vStackRecord\x121\n" +
-	"\x05stack\x18\x01 \x01(\v2\x1b.weft.orchestrator.v1.StackR\x05stack\x12B\n" +
-	"\bstanding\x18\x02 \x03(\v2&.weft.orchestrator.v1.StandingResourceR\bstanding\x12?\n" +
-	"\brequests\x18\x03 \x03(\v2#.weft.orchestrator.v1.RequestRecordR\brequests\"L\n" +
-	"\rRequestRecord\x12\x1d\n" +
+	"\x05stack\x18\x01 \x01(\v2\x1b.weft.orchestrator.v1.StackR\x05stack\x12N\n" +
+	"\bstanding\x18\x02 \x03(\v2&.weft.orchestrator.v1.StandingResourceB\n" +
+	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\bstanding\x12J\n" +
+	"\brequests\x18\x03 \x03(\v2#.weft.orchestrator.v1.RequestRecordB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\brequests\"\x94\x01\n" +
+	"\rRequestRecord\x129\n" +
 	"\n" +
-	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1c\n" +
-	"\toperation\x18\x02 \x01(\tR\toperation\"\x9d\x03\n" +
-	"\tSagaState\x12:\n" +
-	"\x05state\x18\x01 \x01(\x0e2$.weft.orchestrator.v1.OperationStateR\x05state\x126\n" +
-	"\x05steps\x18\x02 \x03(\v2 .weft.orchestrator.v1.StepRecordR\x05steps\x12)\n" +
+	"request_id\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18@2\x11^[a-z0-9-]{8,64}$R\trequestId\x12H\n" +
+	"\toperation\x18\x02 \x01(\tB*\xbaH'r%\x18\x80\x042 ^tenants/[^/]+/operations/[^/]+$R\toperation\"\xe5\x03\n" +
+	"\tSagaState\x12F\n" +
+	"\x05state\x18\x01 \x01(\x0e2$.weft.orchestrator.v1.OperationStateB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05state\x12B\n" +
+	"\x05steps\x18\x02 \x03(\v2 .weft.orchestrator.v1.StepRecordB\n" +
+	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\x05steps\x12)\n" +
 	"\x05fault\x18\x03 \x01(\v2\x13.weft.kind.v1.FaultR\x05fault\x12)\n" +
-	"\x10cancel_requested\x18\x04 \x01(\bR\x0fcancelRequested\x125\n" +
-	"\bend_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1a\n" +
-	"\bsequence\x18\x06 \x01(\x03R\bsequence\x12\x14\n" +
-	"\x05epoch\x18\a \x01(\x03R\x05epoch\x12%\n" +
-	"\x0eabandon_reason\x18\b \x01(\tR\rabandonReason\x126\n" +
-	"\bdeadline\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xcb\x03\n" +
+	"\x10cancel_requested\x18\x04 \x01(\bR\x0fcancelRequested\x12?\n" +
+	"\bend_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\aendTime\x12#\n" +
+	"\bsequence\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\bsequence\x12\x1d\n" +
+	"\x05epoch\x18\a \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05epoch\x12/\n" +
+	"\x0eabandon_reason\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\rabandonReason\x12@\n" +
+	"\bdeadline\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bdeadline\"\xa8\x04\n" +
 	"\n" +
-	"StepRecord\x125\n" +
-	"\x05state\x18\x01 \x01(\x0e2\x1f.weft.orchestrator.v1.StepStateR\x05state\x12\x18\n" +
-	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12!\n" +
-	"\fundo_attempt\x18\x03 \x01(\x05R\vundoAttempt\x12)\n" +
-	"\x05fault\x18\x04 \x01(\v2\x13.weft.kind.v1.FaultR\x05fault\x121\n" +
-	"\bblockers\x18\x05 \x03(\v2\x15.weft.kind.v1.BlockerR\bblockers\x12\x1f\n" +
-	"\vprovider_id\x18\x06 \x01(\tR\n" +
-	"providerId\x129\n" +
+	"StepRecord\x12A\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x1f.weft.orchestrator.v1.StepStateB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05state\x12!\n" +
+	"\aattempt\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\aattempt\x12*\n" +
+	"\fundo_attempt\x18\x03 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\vundoAttempt\x12)\n" +
+	"\x05fault\x18\x04 \x01(\v2\x13.weft.kind.v1.FaultR\x05fault\x12=\n" +
+	"\bblockers\x18\x05 \x03(\v2\x15.weft.kind.v1.BlockerB\n" +
+	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\bblockers\x12*\n" +
+	"\vprovider_id\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\n" +
+	"providerId\x12C\n" +
 	"\n" +
-	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x127\n" +
-	"\twake_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bwakeTime\x12\x1f\n" +
+	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\tstartTime\x12?\n" +
+	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\aendTime\x12A\n" +
+	"\twake_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bwakeTime\x12)\n" +
 	"\vskip_reason\x18\n" +
-	" \x01(\tR\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\n" +
 	"skipReasonBIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
 
 var (

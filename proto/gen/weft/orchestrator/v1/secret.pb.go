@@ -562,28 +562,28 @@ var File_weft_orchestrator_v1_secret_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_secret_proto_rawDesc = "" +
 	"\n" +
-	"!weft/orchestrator/v1/secret.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xfa\x02\n" +
-	"\x06Secret\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x129\n" +
-	"\x04spec\x18\x04 \x01(\v2 .weft.orchestrator.v1.SecretSpecB\x03\xe0A\x02R\x04spec\x12E\n" +
+	"!weft/orchestrator/v1/secret.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xaa\x03\n" +
+	"\x06Secret\x12A\n" +
+	"\x04name\x18\x01 \x01(\tB-\xe0A\b\xbaH'\xd8\x01\x01r\"\x18\x80\x022\x1d^tenants/[^/]+/secrets/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12?\n" +
+	"\x04spec\x18\x04 \x01(\v2 .weft.orchestrator.v1.SecretSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12E\n" +
 	"\bobserved\x18\x05 \x01(\v2$.weft.orchestrator.v1.SecretObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:i\xeaAT\n" +
 	"\x1eorchestrator.weft.cloud/Secret\x12!tenants/{tenant}/secrets/{secret}*\asecrets2\x06secret\xaa\xbb\x18\x0e\n" +
-	"\forchestrator\"\x9f\x01\n" +
+	"\forchestrator\"\xb0\x01\n" +
 	"\n" +
-	"SecretSpec\x12X\n" +
-	"\x04data\x18\x01 \x03(\v2*.weft.orchestrator.v1.SecretSpec.DataEntryB\x18\xe0A\x02\xe0A\x04\xbaH\a\x9a\x01\x04\b\x01\x10@\xb2\xbb\x18\x04\b\x020\x01R\x04data\x1a7\n" +
+	"SecretSpec\x12i\n" +
+	"\x04data\x18\x01 \x03(\v2*.weft.orchestrator.v1.SecretSpec.DataEntryB)\xe0A\x02\xe0A\x04\xbaH\x18\x9a\x01\x15\b\x01\x10@\"\ar\x05\x10\x01\x18\xfd\x01*\x06r\x04(\x80\x80@\xb2\xbb\x18\x04\b\x020\x01R\x04data\x1a7\n" +
 	"\tDataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\")\n" +
 	"\x0eSecretObserved\x12\x17\n" +
-	"\x04keys\x18\x01 \x03(\tB\x03\xe0A\x03R\x04keys\"r\n" +
-	"\x10GetSecretRequest\x12^\n" +
-	"\x04name\x18\x01 \x01(\tBJ\xe0A\x02\xfaA \n" +
-	"\x1eorchestrator.weft.cloud/Secret\xbaH!r\x1f2\x1d^tenants/[^/]+/secrets/[^/]+$R\x04name\"\xe4\x01\n" +
-	"\x12ListSecretsRequest\x12T\n" +
-	"\x06parent\x18\x01 \x01(\tB<\xe0A\x02\xfaA \x12\x1eorchestrator.weft.cloud/Secret\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	"\x04keys\x18\x01 \x03(\tB\x03\xe0A\x03R\x04keys\"u\n" +
+	"\x10GetSecretRequest\x12a\n" +
+	"\x04name\x18\x01 \x01(\tBM\xe0A\x02\xfaA \n" +
+	"\x1eorchestrator.weft.cloud/Secret\xbaH$r\"\x18\x80\x022\x1d^tenants/[^/]+/secrets/[^/]+$R\x04name\"\xe7\x01\n" +
+	"\x12ListSecretsRequest\x12W\n" +
+	"\x06parent\x18\x01 \x01(\tB?\xe0A\x02\xfaA \x12\x1eorchestrator.weft.cloud/Secret\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -591,19 +591,19 @@ const file_weft_orchestrator_v1_secret_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"\x7f\n" +
 	"\x13ListSecretsResponse\x12;\n" +
 	"\asecrets\x18\x01 \x03(\v2\x1c.weft.orchestrator.v1.SecretB\x03\xe0A\x03R\asecrets\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xa1\x02\n" +
-	"\x13CreateSecretRequest\x12T\n" +
-	"\x06parent\x18\x01 \x01(\tB<\xe0A\x02\xfaA \x12\x1eorchestrator.weft.cloud/Secret\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12I\n" +
-	"\tsecret_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\bsecretId\x12?\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xa6\x02\n" +
+	"\x13CreateSecretRequest\x12W\n" +
+	"\x06parent\x18\x01 \x01(\tB?\xe0A\x02\xfaA \x12\x1eorchestrator.weft.cloud/Secret\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12K\n" +
+	"\tsecret_id\x18\x02 \x01(\tB.\xe0A\x02\xbaH(r&\x18?2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\bsecretId\x12?\n" +
 	"\x06secret\x18\x03 \x01(\v2\x1c.weft.orchestrator.v1.SecretB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06secret\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\x98\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xb5\x01\n" +
 	"\x13UpdateSecretRequest\x12?\n" +
-	"\x06secret\x18\x01 \x01(\v2\x1c.weft.orchestrator.v1.SecretB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06secret\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x95\x01\n" +
-	"\x13DeleteSecretRequest\x12^\n" +
-	"\x04name\x18\x01 \x01(\tBJ\xe0A\x02\xfaA \n" +
-	"\x1eorchestrator.weft.cloud/Secret\xbaH!r\x1f2\x1d^tenants/[^/]+/secrets/[^/]+$R\x04name\x12\x1e\n" +
+	"\x06secret\x18\x01 \x01(\v2\x1c.weft.orchestrator.v1.SecretB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06secret\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\x98\x01\n" +
+	"\x13DeleteSecretRequest\x12a\n" +
+	"\x04name\x18\x01 \x01(\tBM\xe0A\x02\xfaA \n" +
+	"\x1eorchestrator.weft.cloud/Secret\xbaH$r\"\x18\x80\x022\x1d^tenants/[^/]+/secrets/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xcf\x05\n" +
 	"\rSecretService\x12Z\n" +

@@ -740,9 +740,9 @@ var File_weft_orchestrator_v1_stack_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"\n" +
-	" weft/orchestrator/v1/stack.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\x1a\x1fweft/orchestrator/v1/plan.proto\"\xec\x03\n" +
-	"\x05Stack\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
+	" weft/orchestrator/v1/stack.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\x1a\x1fweft/orchestrator/v1/plan.proto\"\x95\x04\n" +
+	"\x05Stack\x12@\n" +
+	"\x04name\x18\x01 \x01(\tB,\xe0A\b\xbaH&\xd8\x01\x01r!\x18\x80\x022\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\x127\n" +
 	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12\x1f\n" +
 	"\bdocument\x18\x03 \x01(\tB\x03\xe0A\x03R\bdocument\x12;\n" +
 	"\x05state\x18\x04 \x01(\x0e2 .weft.orchestrator.v1.StackStateB\x03\xe0A\x03R\x05state\x12F\n" +
@@ -764,31 +764,33 @@ const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"\x05cloud\x18\a \x01(\tB\x03\xe0A\x03R\x05cloud\x12\x19\n" +
 	"\x05needs\x18\b \x03(\tB\x03\xe0A\x03R\x05needs\x12@\n" +
 	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"createTime\"\xa2\x03\n" +
-	"\x11ApplyStackRequest\x12S\n" +
-	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1f\x12\x1dorchestrator.weft.cloud/Stack\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12*\n" +
-	"\bdocument\x18\x02 \x01(\tB\x0e\xe0A\x02\xbaH\br\x06\x10\x01(\x80\x80@R\bdocument\x12(\n" +
-	"\rdocument_name\x18\x03 \x01(\tB\x03\xe0A\x01R\fdocumentName\x12<\n" +
+	"createTime\"\x87\x04\n" +
+	"\x11ApplyStackRequest\x12V\n" +
+	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\x1f\x12\x1dorchestrator.weft.cloud/Stack\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12*\n" +
+	"\bdocument\x18\x02 \x01(\tB\x0e\xe0A\x02\xbaH\br\x06\x10\x01(\x80\x80@R\bdocument\x120\n" +
+	"\rdocument_name\x18\x03 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\fdocumentName\x12\x84\x01\n" +
 	"\n" +
-	"parameters\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x03\xe0A\x01R\n" +
-	"parameters\x128\n" +
-	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x03\xe0A\x01R\atimeout\x12+\n" +
-	"\x0fkeep_on_failure\x18\x06 \x01(\bB\x03\xe0A\x01R\rkeepOnFailure\x12=\n" +
+	"parameters\x18\x04 \x01(\v2\x17.google.protobuf.StructBK\xe0A\x01\xbaHE\xba\x01B\n" +
+	"\vstruct.size\x12\x1emust hold at most 10000 fields\x1a\x13size(this) <= 10000R\n" +
+	"parameters\x12G\n" +
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x12\xe0A\x01\xbaH\f\xaa\x01\t\"\x05\b\x80\x9a\x9e\x012\x00R\atimeout\x12+\n" +
+	"\x0fkeep_on_failure\x18\x06 \x01(\bB\x03\xe0A\x01R\rkeepOnFailure\x12?\n" +
 	"\n" +
-	"request_id\x18\a \x01(\tB\x1e\xe0A\x01\xbaH\x18r\x162\x14^([a-z0-9-]{8,64})?$R\trequestId\"\xa7\x02\n" +
-	"\x10PlanStackRequest\x12S\n" +
-	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1f\x12\x1dorchestrator.weft.cloud/Stack\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12*\n" +
-	"\bdocument\x18\x02 \x01(\tB\x0e\xe0A\x02\xbaH\br\x06\x10\x01(\x80\x80@R\bdocument\x12(\n" +
-	"\rdocument_name\x18\x03 \x01(\tB\x03\xe0A\x01R\fdocumentName\x12<\n" +
+	"request_id\x18\a \x01(\tB \xe0A\x01\xbaH\x1ar\x18\x18@2\x14^([a-z0-9-]{8,64})?$R\trequestId\"\xfb\x02\n" +
+	"\x10PlanStackRequest\x12V\n" +
+	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\x1f\x12\x1dorchestrator.weft.cloud/Stack\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12*\n" +
+	"\bdocument\x18\x02 \x01(\tB\x0e\xe0A\x02\xbaH\br\x06\x10\x01(\x80\x80@R\bdocument\x120\n" +
+	"\rdocument_name\x18\x03 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\fdocumentName\x12\x84\x01\n" +
 	"\n" +
-	"parameters\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x03\xe0A\x01R\n" +
+	"parameters\x18\x04 \x01(\v2\x17.google.protobuf.StructBK\xe0A\x01\xbaHE\xba\x01B\n" +
+	"\vstruct.size\x12\x1emust hold at most 10000 fields\x1a\x13size(this) <= 10000R\n" +
 	"parameters\x12*\n" +
-	"\x0eskip_preflight\x18\x05 \x01(\bB\x03\xe0A\x01R\rskipPreflight\"o\n" +
-	"\x0fGetStackRequest\x12\\\n" +
-	"\x04name\x18\x01 \x01(\tBH\xe0A\x02\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Stack\xbaH r\x1e2\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\"\xe2\x01\n" +
-	"\x11ListStacksRequest\x12S\n" +
-	"\x06parent\x18\x01 \x01(\tB;\xe0A\x02\xfaA\x1f\x12\x1dorchestrator.weft.cloud/Stack\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	"\x0eskip_preflight\x18\x05 \x01(\bB\x03\xe0A\x01R\rskipPreflight\"r\n" +
+	"\x0fGetStackRequest\x12_\n" +
+	"\x04name\x18\x01 \x01(\tBK\xe0A\x02\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Stack\xbaH#r!\x18\x80\x022\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\"\xe5\x01\n" +
+	"\x11ListStacksRequest\x12V\n" +
+	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\x1f\x12\x1dorchestrator.weft.cloud/Stack\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -796,13 +798,13 @@ const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"{\n" +
 	"\x12ListStacksResponse\x128\n" +
 	"\x06stacks\x18\x01 \x03(\v2\x1b.weft.orchestrator.v1.StackB\x03\xe0A\x03R\x06stacks\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xcc\x01\n" +
-	"\x12DeleteStackRequest\x12\\\n" +
-	"\x04name\x18\x01 \x01(\tBH\xe0A\x02\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Stack\xbaH r\x1e2\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\x12\x1e\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xde\x01\n" +
+	"\x12DeleteStackRequest\x12_\n" +
+	"\x04name\x18\x01 \x01(\tBK\xe0A\x02\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Stack\xbaH#r!\x18\x80\x022\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
-	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag\x128\n" +
-	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x03\xe0A\x01R\atimeout*\x8e\x01\n" +
+	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag\x12G\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xe0A\x01\xbaH\f\xaa\x01\t\"\x05\b\x80\x9a\x9e\x012\x00R\atimeout*\x8e\x01\n" +
 	"\n" +
 	"StackState\x12\x1b\n" +
 	"\x17STACK_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +

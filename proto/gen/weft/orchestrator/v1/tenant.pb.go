@@ -534,11 +534,11 @@ var File_weft_orchestrator_v1_tenant_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_tenant_proto_rawDesc = "" +
 	"\n" +
-	"!weft/orchestrator/v1/tenant.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xe9\x02\n" +
-	"\x06Tenant\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x129\n" +
-	"\x04spec\x18\x04 \x01(\v2 .weft.orchestrator.v1.TenantSpecB\x03\xe0A\x02R\x04spec\x12E\n" +
+	"!weft/orchestrator/v1/tenant.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x8b\x03\n" +
+	"\x06Tenant\x123\n" +
+	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\b\xbaH\x19\xd8\x01\x01r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12?\n" +
+	"\x04spec\x18\x04 \x01(\v2 .weft.orchestrator.v1.TenantSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12E\n" +
 	"\bobserved\x18\x05 \x01(\v2$.weft.orchestrator.v1.TenantObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:X\xeaAC\n" +
 	"\x1eorchestrator.weft.cloud/Tenant\x12\x10tenants/{tenant}*\atenants2\x06tenant\xaa\xbb\x18\x0e\n" +
@@ -546,10 +546,10 @@ const file_weft_orchestrator_v1_tenant_proto_rawDesc = "" +
 	"\n" +
 	"TenantSpec\x124\n" +
 	"\fdisplay_name\x18\x01 \x01(\tB\x11\xe0A\x01\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x02R\vdisplayName\"\x10\n" +
-	"\x0eTenantObserved\"d\n" +
-	"\x10GetTenantRequest\x12P\n" +
-	"\x04name\x18\x01 \x01(\tB<\xe0A\x02\xfaA \n" +
-	"\x1eorchestrator.weft.cloud/Tenant\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x04name\"\x94\x01\n" +
+	"\x0eTenantObserved\"g\n" +
+	"\x10GetTenantRequest\x12S\n" +
+	"\x04name\x18\x01 \x01(\tB?\xe0A\x02\xfaA \n" +
+	"\x1eorchestrator.weft.cloud/Tenant\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x04name\"\x94\x01\n" +
 	"\x12ListTenantsRequest\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
@@ -558,18 +558,18 @@ const file_weft_orchestrator_v1_tenant_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filterJ\x04\b\x01\x10\x02\"\x7f\n" +
 	"\x13ListTenantsResponse\x12;\n" +
 	"\atenants\x18\x01 \x03(\v2\x1c.weft.orchestrator.v1.TenantB\x03\xe0A\x03R\atenants\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xd1\x01\n" +
-	"\x13CreateTenantRequest\x12I\n" +
-	"\ttenant_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\btenantId\x12?\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xd2\x01\n" +
+	"\x13CreateTenantRequest\x12J\n" +
+	"\ttenant_id\x18\x02 \x01(\tB-\xe0A\x02\xbaH'r%\x18?2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12?\n" +
 	"\x06tenant\x18\x03 \x01(\v2\x1c.weft.orchestrator.v1.TenantB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06tenant\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnlyJ\x04\b\x01\x10\x02\"\x98\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnlyJ\x04\b\x01\x10\x02\"\xb5\x01\n" +
 	"\x13UpdateTenantRequest\x12?\n" +
-	"\x06tenant\x18\x01 \x01(\v2\x1c.weft.orchestrator.v1.TenantB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06tenant\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x87\x01\n" +
-	"\x13DeleteTenantRequest\x12P\n" +
-	"\x04name\x18\x01 \x01(\tB<\xe0A\x02\xfaA \n" +
-	"\x1eorchestrator.weft.cloud/Tenant\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x04name\x12\x1e\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x1c.weft.orchestrator.v1.TenantB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06tenant\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\x8a\x01\n" +
+	"\x13DeleteTenantRequest\x12S\n" +
+	"\x04name\x18\x01 \x01(\tB?\xe0A\x02\xfaA \n" +
+	"\x1eorchestrator.weft.cloud/Tenant\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xdd\x05\n" +
 	"\rTenantService\x12`\n" +

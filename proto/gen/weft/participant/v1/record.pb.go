@@ -7,6 +7,7 @@
 package participantv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -238,30 +239,30 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xa4\x04\n" +
-	"\x06Record\x120\n" +
-	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\bresource\x12\x18\n" +
-	"\arelease\x18\x02 \x01(\bR\arelease\x12K\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xfa\x04\n" +
+	"\x06Record\x128\n" +
+	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
+	"\arelease\x18\x02 \x01(\bR\arelease\x12f\n" +
 	"\n" +
-	"references\x18\x03 \x03(\v2+.weft.participant.v1.Record.ReferencesEntryR\n" +
+	"references\x18\x03 \x03(\v2+.weft.participant.v1.Record.ReferencesEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x90N\"\ar\x05\x10\x01\x18\x80\x02*\x05r\x03\xb0\x01\x01R\n" +
 	"references\x12+\n" +
-	"\x06origin\x18\x04 \x01(\v2\x13.weft.bus.v1.OriginR\x06origin\x12\x1a\n" +
-	"\breplaces\x18\x05 \x01(\tR\breplaces\x12-\n" +
-	"\x12applied_generation\x18\x06 \x01(\x03R\x11appliedGeneration\x12\x1c\n" +
-	"\tattempted\x18\a \x01(\bR\tattempted\x12\x1a\n" +
-	"\bfailures\x18\b \x01(\x05R\bfailures\x127\n" +
-	"\twake_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bwakeTime\x12=\n" +
+	"\x06origin\x18\x04 \x01(\v2\x13.weft.bus.v1.OriginR\x06origin\x12'\n" +
+	"\breplaces\x18\x05 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\breplaces\x126\n" +
+	"\x12applied_generation\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x11appliedGeneration\x12\x1c\n" +
+	"\tattempted\x18\a \x01(\bR\tattempted\x12#\n" +
+	"\bfailures\x18\b \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bfailures\x12A\n" +
+	"\twake_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bwakeTime\x12G\n" +
 	"\fmissing_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\vmissingTime\x12\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\vmissingTime\x12\x18\n" +
 	"\arefused\x18\v \x01(\bR\arefused\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xca\x01\n" +
-	"\tTombstone\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
-	"\x06origin\x18\x02 \x01(\v2\x13.weft.bus.v1.OriginR\x06origin\x12=\n" +
-	"\frelease_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vreleaseTime\x12=\n" +
-	"\frequest_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vrequestTimeBGZEgithub.com/weftcloud/weft/proto/gen/weft/participant/v1;participantv1b\x06proto3"
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x02\n" +
+	"\tTombstone\x12@\n" +
+	"\x04name\x18\x01 \x01(\tB,\xbaH)r'\x18\x80\x022\"^(tenants/[^/]+/)?[a-zA-Z]+/[^/]+$R\x04name\x12+\n" +
+	"\x06origin\x18\x02 \x01(\v2\x13.weft.bus.v1.OriginR\x06origin\x12G\n" +
+	"\frelease_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\vreleaseTime\x12G\n" +
+	"\frequest_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\vrequestTimeBGZEgithub.com/weftcloud/weft/proto/gen/weft/participant/v1;participantv1b\x06proto3"
 
 var (
 	file_weft_participant_v1_record_proto_rawDescOnce sync.Once

@@ -615,20 +615,20 @@ var File_weft_storage_v1_volume_proto protoreflect.FileDescriptor
 
 const file_weft_storage_v1_volume_proto_rawDesc = "" +
 	"\n" +
-	"\x1cweft/storage/v1/volume.proto\x12\x0fweft.storage.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xdb\x03\n" +
-	"\x06Volume\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
-	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x124\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1b.weft.storage.v1.VolumeSpecB\x03\xe0A\x02R\x04spec\x12@\n" +
+	"\x1cweft/storage/v1/volume.proto\x12\x0fweft.storage.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x8d\x04\n" +
+	"\x06Volume\x12A\n" +
+	"\x04name\x18\x01 \x01(\tB-\xe0A\b\xbaH'\xd8\x01\x01r\"\x18\x80\x022\x1d^tenants/[^/]+/volumes/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12o\n" +
+	"\x05cloud\x18\x03 \x01(\tBY\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH.r,\x18F2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12:\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1b.weft.storage.v1.VolumeSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12@\n" +
 	"\bobserved\x18\x05 \x01(\v2\x1f.weft.storage.v1.VolumeObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:e\xeaAO\n" +
 	"\x19storage.weft.cloud/Volume\x12!tenants/{tenant}/volumes/{volume}*\avolumes2\x06volume\xaa\xbb\x18\x0f\n" +
-	"\astorage\x10\x01(\x010\x01\"\xa8\x01\n" +
+	"\astorage\x10\x01(\x010\x01\"\xaa\x01\n" +
 	"\n" +
-	"VolumeSpec\x12@\n" +
-	"\x04size\x18\x01 \x01(\tB,\xe0A\x02\xbaH\x1cr\x1a2\x18^[1-9][0-9]{0,6}(Gi|Ti)$\xb2\xbb\x18\x06\b\x02 \x01(\x01R\x04size\x12*\n" +
+	"VolumeSpec\x12B\n" +
+	"\x04size\x18\x01 \x01(\tB.\xe0A\x02\xbaH\x1er\x1c\x18\t2\x18^[1-9][0-9]{0,6}(Gi|Ti)$\xb2\xbb\x18\x06\b\x02 \x01(\x01R\x04size\x12*\n" +
 	"\x04type\x18\x02 \x01(\tB\x16\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x04\b\x04(\x01R\x04type\x12,\n" +
 	"\x05image\x18\x03 \x01(\tB\x16\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x04\b\x04(\x01R\x05image\"\x8f\x01\n" +
 	"\x0eVolumeObserved\x12 \n" +
@@ -636,12 +636,12 @@ const file_weft_storage_v1_volume_proto_rawDesc = "" +
 	"\bsize_gib\x18\x02 \x01(\x03B\x03\xe0A\x03R\asizeGib\x12\x17\n" +
 	"\x04type\x18\x03 \x01(\tB\x03\xe0A\x03R\x04type\x12\"\n" +
 	"\n" +
-	"server_ids\x18\x04 \x03(\tB\x03\xe0A\x03R\tserverIds\"m\n" +
-	"\x10GetVolumeRequest\x12Y\n" +
-	"\x04name\x18\x01 \x01(\tBE\xe0A\x02\xfaA\x1b\n" +
-	"\x19storage.weft.cloud/Volume\xbaH!r\x1f2\x1d^tenants/[^/]+/volumes/[^/]+$R\x04name\"\xdf\x01\n" +
-	"\x12ListVolumesRequest\x12O\n" +
-	"\x06parent\x18\x01 \x01(\tB7\xe0A\x02\xfaA\x1b\x12\x19storage.weft.cloud/Volume\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	"server_ids\x18\x04 \x03(\tB\x03\xe0A\x03R\tserverIds\"p\n" +
+	"\x10GetVolumeRequest\x12\\\n" +
+	"\x04name\x18\x01 \x01(\tBH\xe0A\x02\xfaA\x1b\n" +
+	"\x19storage.weft.cloud/Volume\xbaH$r\"\x18\x80\x022\x1d^tenants/[^/]+/volumes/[^/]+$R\x04name\"\xe2\x01\n" +
+	"\x12ListVolumesRequest\x12R\n" +
+	"\x06parent\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1b\x12\x19storage.weft.cloud/Volume\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -649,19 +649,19 @@ const file_weft_storage_v1_volume_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"z\n" +
 	"\x13ListVolumesResponse\x126\n" +
 	"\avolumes\x18\x01 \x03(\v2\x17.weft.storage.v1.VolumeB\x03\xe0A\x03R\avolumes\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\x97\x02\n" +
-	"\x13CreateVolumeRequest\x12O\n" +
-	"\x06parent\x18\x01 \x01(\tB7\xe0A\x02\xfaA\x1b\x12\x19storage.weft.cloud/Volume\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12I\n" +
-	"\tvolume_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\bvolumeId\x12:\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\x9c\x02\n" +
+	"\x13CreateVolumeRequest\x12R\n" +
+	"\x06parent\x18\x01 \x01(\tB:\xe0A\x02\xfaA\x1b\x12\x19storage.weft.cloud/Volume\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12K\n" +
+	"\tvolume_id\x18\x02 \x01(\tB.\xe0A\x02\xbaH(r&\x18?2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\bvolumeId\x12:\n" +
 	"\x06volume\x18\x03 \x01(\v2\x17.weft.storage.v1.VolumeB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06volume\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\x93\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xb0\x01\n" +
 	"\x13UpdateVolumeRequest\x12:\n" +
-	"\x06volume\x18\x01 \x01(\v2\x17.weft.storage.v1.VolumeB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06volume\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\x90\x01\n" +
-	"\x13DeleteVolumeRequest\x12Y\n" +
-	"\x04name\x18\x01 \x01(\tBE\xe0A\x02\xfaA\x1b\n" +
-	"\x19storage.weft.cloud/Volume\xbaH!r\x1f2\x1d^tenants/[^/]+/volumes/[^/]+$R\x04name\x12\x1e\n" +
+	"\x06volume\x18\x01 \x01(\v2\x17.weft.storage.v1.VolumeB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x06volume\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\x93\x01\n" +
+	"\x13DeleteVolumeRequest\x12\\\n" +
+	"\x04name\x18\x01 \x01(\tBH\xe0A\x02\xfaA\x1b\n" +
+	"\x19storage.weft.cloud/Volume\xbaH$r\"\x18\x80\x022\x1d^tenants/[^/]+/volumes/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xac\x05\n" +
 	"\rVolumeService\x12P\n" +

@@ -588,30 +588,30 @@ var File_weft_storage_v1_volume_attachment_proto protoreflect.FileDescriptor
 
 const file_weft_storage_v1_volume_attachment_proto_rawDesc = "" +
 	"\n" +
-	"'weft/storage/v1/volume_attachment.proto\x12\x0fweft.storage.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xac\x04\n" +
-	"\x10VolumeAttachment\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12m\n" +
-	"\x05cloud\x18\x03 \x01(\tBW\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
-	"\x1dorchestrator.weft.cloud/Cloud\xbaH,r*2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12>\n" +
-	"\x04spec\x18\x04 \x01(\v2%.weft.storage.v1.VolumeAttachmentSpecB\x03\xe0A\x02R\x04spec\x12J\n" +
+	"'weft/storage/v1/volume_attachment.proto\x12\x0fweft.storage.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xe8\x04\n" +
+	"\x10VolumeAttachment\x12K\n" +
+	"\x04name\x18\x01 \x01(\tB7\xe0A\b\xbaH1\xd8\x01\x01r,\x18\x80\x022'^tenants/[^/]+/volumeAttachments/[^/]+$R\x04name\x127\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12o\n" +
+	"\x05cloud\x18\x03 \x01(\tBY\xe0A\x02\xe0A\x05\xfaA\x1f\n" +
+	"\x1dorchestrator.weft.cloud/Cloud\xbaH.r,\x18F2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12D\n" +
+	"\x04spec\x18\x04 \x01(\v2%.weft.storage.v1.VolumeAttachmentSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12J\n" +
 	"\bobserved\x18\x05 \x01(\v2).weft.storage.v1.VolumeAttachmentObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:\x97\x01\xeaA\x82\x01\n" +
 	"#storage.weft.cloud/VolumeAttachment\x126tenants/{tenant}/volumeAttachments/{volume_attachment}*\x11volumeAttachments2\x10volumeAttachment\xaa\xbb\x18\r\n" +
-	"\astorage\x10\x010\x01\"\xdc\x01\n" +
-	"\x14VolumeAttachmentSpec\x12I\n" +
-	"\x06server\x18\x01 \x01(\tB1\xe0A\x02\xe0A\x05\xfaA\x1b\n" +
-	"\x19compute.weft.cloud/Server\xbaH\x04r\x02\x10\x01\xb2\xbb\x18\x02\b\x04R\x06server\x12K\n" +
-	"\x06volume\x18\x02 \x01(\tB3\xe0A\x02\xe0A\x05\xfaA\x1b\n" +
-	"\x19storage.weft.cloud/Volume\xbaH\x04r\x02\x10\x01\xb2\xbb\x18\x04\b\x04\x18\x01R\x06volume\x12,\n" +
+	"\astorage\x10\x010\x01\"\xe2\x01\n" +
+	"\x14VolumeAttachmentSpec\x12L\n" +
+	"\x06server\x18\x01 \x01(\tB4\xe0A\x02\xe0A\x05\xfaA\x1b\n" +
+	"\x19compute.weft.cloud/Server\xbaH\ar\x05\x10\x01\x18\x80\x02\xb2\xbb\x18\x02\b\x04R\x06server\x12N\n" +
+	"\x06volume\x18\x02 \x01(\tB6\xe0A\x02\xe0A\x05\xfaA\x1b\n" +
+	"\x19storage.weft.cloud/Volume\xbaH\ar\x05\x10\x01\x18\x80\x02\xb2\xbb\x18\x04\b\x04\x18\x01R\x06volume\x12,\n" +
 	"\x06device\x18\x03 \x01(\tB\x14\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x04R\x06device\"7\n" +
 	"\x18VolumeAttachmentObserved\x12\x1b\n" +
-	"\x06device\x18\x01 \x01(\tB\x03\xe0A\x03R\x06device\"\x8b\x01\n" +
-	"\x1aGetVolumeAttachmentRequest\x12m\n" +
-	"\x04name\x18\x01 \x01(\tBY\xe0A\x02\xfaA%\n" +
-	"#storage.weft.cloud/VolumeAttachment\xbaH+r)2'^tenants/[^/]+/volumeAttachments/[^/]+$R\x04name\"\xf3\x01\n" +
-	"\x1cListVolumeAttachmentsRequest\x12Y\n" +
-	"\x06parent\x18\x01 \x01(\tBA\xe0A\x02\xfaA%\x12#storage.weft.cloud/VolumeAttachment\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
+	"\x06device\x18\x01 \x01(\tB\x03\xe0A\x03R\x06device\"\x8e\x01\n" +
+	"\x1aGetVolumeAttachmentRequest\x12p\n" +
+	"\x04name\x18\x01 \x01(\tB\\\xe0A\x02\xfaA%\n" +
+	"#storage.weft.cloud/VolumeAttachment\xbaH.r,\x18\x80\x022'^tenants/[^/]+/volumeAttachments/[^/]+$R\x04name\"\xf6\x01\n" +
+	"\x1cListVolumeAttachmentsRequest\x12\\\n" +
+	"\x06parent\x18\x01 \x01(\tBD\xe0A\x02\xfaA%\x12#storage.weft.cloud/VolumeAttachment\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xe0A\x01\xbaH\x04\x1a\x02(\x00R\bpageSize\x12*\n" +
 	"\n" +
@@ -619,19 +619,19 @@ const file_weft_storage_v1_volume_attachment_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"\xa3\x01\n" +
 	"\x1dListVolumeAttachmentsResponse\x12U\n" +
 	"\x12volume_attachments\x18\x01 \x03(\v2!.weft.storage.v1.VolumeAttachmentB\x03\xe0A\x03R\x11volumeAttachments\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xdf\x02\n" +
-	"\x1dCreateVolumeAttachmentRequest\x12Y\n" +
-	"\x06parent\x18\x01 \x01(\tBA\xe0A\x02\xfaA%\x12#storage.weft.cloud/VolumeAttachment\xbaH\x13r\x112\x0f^tenants/[^/]+$R\x06parent\x12^\n" +
-	"\x14volume_attachment_id\x18\x02 \x01(\tB,\xe0A\x02\xbaH&r$2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\x12volumeAttachmentId\x12Y\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xe4\x02\n" +
+	"\x1dCreateVolumeAttachmentRequest\x12\\\n" +
+	"\x06parent\x18\x01 \x01(\tBD\xe0A\x02\xfaA%\x12#storage.weft.cloud/VolumeAttachment\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12`\n" +
+	"\x14volume_attachment_id\x18\x02 \x01(\tB.\xe0A\x02\xbaH(r&\x18?2\"^[a-z]([a-z0-9.-]{0,61}[a-z0-9])?$R\x12volumeAttachmentId\x12Y\n" +
 	"\x11volume_attachment\x18\x03 \x01(\v2!.weft.storage.v1.VolumeAttachmentB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x10volumeAttachment\x12(\n" +
-	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xbc\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bB\x03\xe0A\x01R\fvalidateOnly\"\xd9\x01\n" +
 	"\x1dUpdateVolumeAttachmentRequest\x12Y\n" +
-	"\x11volume_attachment\x18\x01 \x01(\v2!.weft.storage.v1.VolumeAttachmentB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x10volumeAttachment\x12@\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x01R\n" +
-	"updateMask\"\xae\x01\n" +
-	"\x1dDeleteVolumeAttachmentRequest\x12m\n" +
-	"\x04name\x18\x01 \x01(\tBY\xe0A\x02\xfaA%\n" +
-	"#storage.weft.cloud/VolumeAttachment\xbaH+r)2'^tenants/[^/]+/volumeAttachments/[^/]+$R\x04name\x12\x1e\n" +
+	"\x11volume_attachment\x18\x01 \x01(\v2!.weft.storage.v1.VolumeAttachmentB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x10volumeAttachment\x12]\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB \xe0A\x01\xbaH\x1a\xe2\x01\x17\x12\x0fmetadata.labels\x12\x04specR\n" +
+	"updateMask\"\xb1\x01\n" +
+	"\x1dDeleteVolumeAttachmentRequest\x12p\n" +
+	"\x04name\x18\x01 \x01(\tB\\\xe0A\x02\xfaA%\n" +
+	"#storage.weft.cloud/VolumeAttachment\xbaH.r,\x18\x80\x022'^tenants/[^/]+/volumeAttachments/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xe4\x06\n" +
 	"\x17VolumeAttachmentService\x12n\n" +
