@@ -51,6 +51,9 @@ type Document struct {
 	Outputs *structpb.Struct
 	// Scope is what specs of this stack can name.
 	Scope *Scope
+	// Omitted are the resources that stand in the text and are left out here, see Sound; nil for one whose kind is not
+	// known. It is empty for a document that was read whole.
+	Omitted map[string]*Resource
 
 	places map[string]place
 }
@@ -133,8 +136,20 @@ const maxName = 100
 
 // Parse reads a document. Either the document or at least one problem is returned.
 func Parse(src Source) (*Document, []*orchestratorv1.Problem) {
+	p := parse(src)
+	if len(p.problems) > 0 {
+		return nil, p.problems
+	}
+	return p.doc, nil
+}
+
+// parse reads a document as far as it goes.
+func parse(src Source) *documentReader {
 	root, troubles := read(string(src.Text))
-	p := &documentReader{src: src, doc: &Document{Source: src.Name, Text: string(src.Text), Tenant: src.Tenant, places: map[string]place{}}, kinds: map[string]*resource.Kind{}}
+	p := &documentReader{
+		src: src, doc: &Document{Source: src.Name, Text: string(src.Text), Tenant: src.Tenant, places: map[string]place{}},
+		kinds: map[string]*resource.Kind{}, unsound: map[string]bool{},
+	}
 	p.reader = &reader{src: string(src.Text)}
 	p.reader.index()
 	for _, t := range troubles {
@@ -143,13 +158,10 @@ func Parse(src Source) (*Document, []*orchestratorv1.Problem) {
 	if root != nil {
 		p.document(root)
 	}
-	if len(p.problems) > 0 {
-		slices.SortStableFunc(p.problems, func(a, b *orchestratorv1.Problem) int {
-			return int(a.GetLine()-b.GetLine())*100000 + int(a.GetColumn()-b.GetColumn())
-		})
-		return nil, p.problems
-	}
-	return p.doc, nil
+	slices.SortStableFunc(p.problems, func(a, b *orchestratorv1.Problem) int {
+		return int(a.GetLine()-b.GetLine())*100000 + int(a.GetColumn()-b.GetColumn())
+	})
+	return p
 }
 
 // documentReader reads one document.
@@ -162,12 +174,16 @@ type documentReader struct {
 	nodes    map[string]*node
 	params   map[string]any
 	env      *expr.Env
+	unsound  map[string]bool // the resources of which something is wrong
+	blind    bool            // something is wrong that all resources may hang on
+	misled   bool            // something is wrong with a parameter
 }
 
 func (p *documentReader) fail(field string, at place, format string, args ...any) {
 	if at.line == 0 {
 		at.line, at.col = p.doc.Position("", field)
 	}
+	p.blame(field)
 	p.problems = append(p.problems, &orchestratorv1.Problem{
 		Document: p.src.Name, Line: int32(at.line), Column: int32(at.col), Field: field,
 		Fault: &kindv1.Fault{Kind: string(fault.Invalid), Message: fmt.Sprintf(format, args...), Field: field},

@@ -79,12 +79,16 @@ type Result struct {
 	// Items are the resources that are touched, by service, for preflight. Paths in unknown are relative to the spec.
 	Items map[string][]*participantv1.Item
 
-	document *document.Document
-	locals   map[string]string            // full name to local name
-	sources  map[string]map[string]string // of children, by local name
+	document  *document.Document
+	locals    map[string]string            // full name to local name
+	sources   map[string]map[string]string // of children, by local name
+	ranks     map[string]int               // full name to place in the document's order
+	uncertain []string
+	frees     bool
 }
 
-// Build makes a plan. Problems are what is wrong with the document; an error means that it could not be found out.
+// Build makes a plan. Problems are what is wrong with the document; an error means that it could not be found out. Of a
+// document that leaves something out (document.Sound) the plan says what preflight needs; it must not be run.
 func Build(ctx context.Context, in Input) (*Result, []*orchestratorv1.Problem, error) {
 	p := &planner{in: in, nodes: map[string]*node{}, composites: map[string]*expansion{}, former: map[string]*orchestratorv1.StandingResource{}, formerComposites: map[string]*orchestratorv1.StandingResource{}}
 	p.readFormer()
@@ -125,9 +129,12 @@ func Build(ctx context.Context, in Input) (*Result, []*orchestratorv1.Problem, e
 }
 
 func (p *planner) result(saga *orchestratorv1.SagaPlan, plan *orchestratorv1.Plan, items map[string][]*participantv1.Item) *Result {
-	r := &Result{Plan: plan, Saga: saga, Items: items, document: p.in.Document, locals: map[string]string{}, sources: map[string]map[string]string{}}
-	for _, n := range p.sorted {
-		r.locals[n.name], r.sources[n.local] = n.local, n.sources
+	r := &Result{
+		Plan: plan, Saga: saga, Items: items, document: p.in.Document, locals: map[string]string{}, sources: map[string]map[string]string{},
+		ranks: map[string]int{}, uncertain: p.uncertain(), frees: len(p.leftStanding()) > 0,
+	}
+	for i, n := range p.order {
+		r.locals[n.name], r.sources[n.local], r.ranks[n.name] = n.local, n.sources, i
 	}
 	return r
 }
@@ -154,6 +161,9 @@ func (p *planner) stack() string {
 // readFormer sorts what stands by local name.
 func (p *planner) readFormer() {
 	for _, s := range p.in.Former.GetStanding() {
+		if p.left(s) {
+			continue
+		}
 		if s.GetComposite() {
 			p.formerComposites[s.GetLocalName()] = s
 			continue

@@ -1,19 +1,19 @@
 package stack
 
 import (
+	"cmp"
 	"context"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/resource"
-	"github.com/weftcloud/weft/pkg/service"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 	"github.com/weftcloud/weft/services/orchestrator/internal/document"
@@ -43,10 +43,10 @@ func (s *Server) read(src source) document.Source {
 // compiled is a document that was compared with what stands.
 type compiled struct {
 	source   source
-	doc      *document.Document
+	doc      *document.Document          // nil if anything is wrong with it
 	record   *orchestratorv1.StackRecord // nil if the stack does not exist
 	revision int64
-	result   *plan.Result
+	result   *plan.Result                // nil if anything is wrong with the document
 	problems []*orchestratorv1.Problem
 	quotas   []*participantv1.QuotaUse
 }
@@ -62,7 +62,8 @@ func (c *compiled) plan() *orchestratorv1.Plan {
 }
 
 // compile parses, expands, plans and looks at the clouds. What is wrong with the document stands in problems; an error
-// means that it could not be found out.
+// means that it could not be found out. Of a document with problems all that is sound is still looked at, so that the
+// problems and what the clouds say are told together.
 func (s *Server) compile(ctx context.Context, src source, look bool) (*compiled, error) {
 	tenant, err := resource.ParseParent(src.parent)
 	if err != nil {
@@ -72,23 +73,85 @@ func (s *Server) compile(ctx context.Context, src source, look bool) (*compiled,
 		return nil, err
 	}
 	c := &compiled{source: src}
-	c.doc, c.problems = document.Parse(s.read(src))
-	if len(c.problems) > 0 || c.doc == nil {
+	sound, problems := document.Sound(s.read(src))
+	c.problems = problems
+	if sound == nil {
 		return c, nil
 	}
-	name := resource.Name{Tenant: tenant, Collection: "stacks", ID: c.doc.Name}.String()
+	err = s.examine(ctx, c, sound, look)
+	if err != nil && len(problems) > 0 && ctx.Err() == nil { // what is known to be wrong is worth telling by itself
+		c.problems = append(c.problems, &orchestratorv1.Problem{
+			Document: src.name, Fault: fault.Proto(fault.Wrap(err, "the rest of the document could not be looked at"), s.Now()),
+		})
+		err = nil
+	}
+	inOrder(c.problems)
+	return c, err
+}
+
+// examine plans what is sound of a document, and looks at the clouds. The document is left without what turns out not to
+// be sound until a plan can be made of the rest.
+func (s *Server) examine(ctx context.Context, c *compiled, sound *document.Document, look bool) error {
+	tenant := sound.Tenant
+	name := resource.Name{Tenant: tenant, Collection: "stacks", ID: sound.Name}.String()
+	var err error
 	c.record, c.revision, err = s.Engine.ReadStack(ctx, name)
 	if err != nil && !fault.Is(err, fault.NotFound) {
-		return nil, err
+		return err
 	}
-	c.result, c.problems, err = plan.Build(ctx, plan.Input{
-		Document: c.doc, Former: c.record, Kinds: s.Kinds, Expand: s.expand, Lookup: s.lookup, NewKey: s.NewKey, Tenant: tenant,
-		Now: s.Now(), Timeout: timeoutOr(src.timeout), Operation: s.newOperation(tenant),
+	for sound != nil {
+		result, problems, err := plan.Build(ctx, plan.Input{
+			Document: sound, Former: c.record, Kinds: s.Kinds, Expand: s.expand, Lookup: s.lookup, NewKey: s.NewKey, Tenant: tenant,
+			Now: s.Now(), Timeout: timeoutOr(c.source.timeout), Operation: s.newOperation(tenant),
+		})
+		if err != nil {
+			return err
+		}
+		c.problems = append(c.problems, problems...)
+		unsound := blamed(problems)
+		if len(problems) == 0 {
+			unsound = result.Uncertain()
+		}
+		switch {
+		case len(unsound) > 0:
+			sound = sound.Without(unsound...)
+			continue
+		case len(problems) > 0: // of no resource, so nothing is known to be sound
+			return nil
+		}
+		if len(c.problems) == 0 {
+			c.doc, c.result = sound, result
+		}
+		if !look {
+			return nil
+		}
+		return s.preflight(ctx, c, result)
+	}
+	return nil
+}
+
+// blamed gives the resources that problems are about.
+func blamed(problems []*orchestratorv1.Problem) []string {
+	var out []string
+	for _, p := range problems {
+		if name := document.ResourceOf(p.GetField()); name != "" {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// inOrder sorts problems by their place in the document; those without one come last.
+func inOrder(problems []*orchestratorv1.Problem) {
+	line := func(p *orchestratorv1.Problem) int32 {
+		if p.GetLine() == 0 {
+			return math.MaxInt32
+		}
+		return p.GetLine()
+	}
+	slices.SortStableFunc(problems, func(a, b *orchestratorv1.Problem) int {
+		return cmp.Or(cmp.Compare(line(a), line(b)), cmp.Compare(a.GetColumn(), b.GetColumn()))
 	})
-	if err != nil || len(c.problems) > 0 || !look {
-		return c, err
-	}
-	return c, s.preflight(ctx, c)
 }
 
 // expand asks the service that owns a composite kind.
@@ -136,58 +199,6 @@ func (s *Server) participant(name string) (participantv1.ParticipantServiceClien
 		return nil, fault.New(fault.Unavailable, "no connection to the %s service", name)
 	}
 	return participantv1.NewParticipantServiceClient(peer), nil
-}
-
-// preflight asks every service that the plan touches to look at the clouds, all at once.
-func (s *Server) preflight(ctx context.Context, c *compiled) error {
-	answers := make([]*participantv1.PreflightResponse, len(c.result.Items))
-	g, ctx := errgroup.WithContext(ctx)
-	services := make([]string, 0, len(c.result.Items))
-	for name := range c.result.Items {
-		services = append(services, name)
-	}
-	slices.Sort(services)
-	for i, name := range services {
-		g.Go(func() error {
-			client, err := s.participant(name)
-			if err != nil {
-				return err
-			}
-			answers[i], err = client.Preflight(ctx, &participantv1.PreflightRequest{Tenant: c.source.parent, Items: c.result.Items[name]})
-			return fault.Wrap(fault.FromStatus(err), "preflight of the %s service", name)
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	for _, a := range answers {
-		for _, q := range a.GetQuotas() {
-			c.draw(q, s.Now())
-		}
-		for _, f := range a.GetFindings() {
-			c.problems = append(c.problems, c.result.Problem(f))
-		}
-	}
-	return nil
-}
-
-// draw adds what one service needs of a quota. Several services may draw on one, each little enough by itself; together
-// they must not want more than there is.
-func (c *compiled) draw(q *participantv1.QuotaUse, now time.Time) {
-	i := slices.IndexFunc(c.quotas, func(o *participantv1.QuotaUse) bool {
-		return o.GetCloud() == q.GetCloud() && o.GetService() == q.GetService() && o.GetQuota() == q.GetQuota()
-	})
-	if i < 0 {
-		c.quotas = append(c.quotas, q)
-		return
-	}
-	sum := c.quotas[i]
-	fits := func(need int64) bool { return sum.GetLimit() < 0 || sum.GetUsed()+need <= sum.GetLimit() }
-	alone := fits(sum.GetNeed()) && fits(q.GetNeed())
-	sum.Need += q.GetNeed()
-	if alone && !fits(sum.GetNeed()) {
-		c.problems = append(c.problems, c.result.Problem(&participantv1.Finding{Fault: fault.Proto(service.QuotaFault(sum), now)}))
-	}
 }
 
 func plural(n int, what string) string {
