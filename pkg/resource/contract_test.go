@@ -6,20 +6,29 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"buf.build/go/protovalidate"
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weftcloud/weft/pkg/resource"
-	_ "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
-	_ "github.com/weftcloud/weft/proto/gen/weft/container/v1"
-	_ "github.com/weftcloud/weft/proto/gen/weft/network/v1"
-	_ "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
+	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
+	containerv1 "github.com/weftcloud/weft/proto/gen/weft/container/v1"
+	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 	_ "github.com/weftcloud/weft/proto/gen/weft/storage/v1"
 )
 
@@ -275,4 +284,102 @@ func TestEveryKindDescribesItself(t *testing.T) {
 	if len(kinds.Kinds()) != 17 {
 		t.Errorf("%d kinds, want 17", len(kinds.Kinds()))
 	}
+}
+
+// TestRulesTakeWhatCloudsTake holds the rules to the limits of the systems that the values go to: what those take is not
+// refused, and what nothing could take is.
+func TestRulesTakeWhatCloudsTake(t *testing.T) {
+	const key = "0192f0c1-2b3c-7d4e-8f50-61728394a5b6"
+	container := func(change func(*containerv1.Container)) proto.Message {
+		c := &containerv1.Container{Name: "web", Image: "nginx"}
+		change(c)
+		return &containerv1.WorkloadSpec{Cluster: "main", Containers: []*containerv1.Container{c}}
+	}
+	needs := func(r *containerv1.ResourceRequirements) proto.Message {
+		return container(func(c *containerv1.Container) { c.Resources = r })
+	}
+	server := func(change func(*computev1.ServerSpec)) proto.Message {
+		s := &computev1.ServerSpec{Image: "cirros", Flavor: "m1.tiny", Network: "lan"}
+		change(s)
+		return s
+	}
+	longest := "tenants/" + strings.Repeat("t", 63) + "/securityGroups/" + strings.Repeat("g", 128)
+	preflight := func(fields int) proto.Message {
+		spec := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+		for i := range fields {
+			spec.Fields[fmt.Sprint(i)] = structpb.NewNumberValue(float64(i))
+		}
+		return &participantv1.PreflightRequest{Items: []*participantv1.Item{{Spec: spec, Key: key}}}
+	}
+	update := func(paths ...string) proto.Message {
+		return &networkv1.UpdateNetworkRequest{
+			Network:    &networkv1.Network{Cloud: "clouds/lab", Spec: &networkv1.NetworkSpec{}},
+			UpdateMask: &fieldmaskpb.FieldMask{Paths: paths},
+		}
+	}
+	origin := &busv1.Origin{Saga: "tenants/acme/operations/" + key, Step: "net.subnet/release", Direction: busv1.Direction_DIRECTION_DO, Attempt: 1}
+	spec, err := anypb.New(&networkv1.NetworkSpec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct {
+		message proto.Message
+		refused string // the path of the field, "" if the message is to be taken
+	}{
+		"a container with nothing but an image": {container(func(*containerv1.Container) {}), ""},
+		"the longest argument of Linux": {container(func(c *containerv1.Container) {
+			c.Command, c.Args = []string{"sh", "-c", ""}, []string{strings.Repeat("x", 131071)}
+		}), ""},
+		"an argument longer than Linux takes": {container(func(c *containerv1.Container) { c.Args = []string{strings.Repeat("x", 131072)} }), "containers[0].args[0]"},
+		"variables with dots and spaces":      {container(func(c *containerv1.Container) { c.Env = map[string]string{"a.b-c": "", "_A 1": "x=y\n"} }), ""},
+		"a variable with an equals sign":      {container(func(c *containerv1.Container) { c.Env = map[string]string{"a=b": ""} }), `containers[0].env["a=b"]`},
+		"a variable without a name":           {container(func(c *containerv1.Container) { c.Env = map[string]string{"": "x"} }), `containers[0].env[""]`},
+		"quantities of all spellings":         {needs(&containerv1.ResourceRequirements{Cpu: "0.5", CpuLimit: "1500m", Memory: "1.5Gi", MemoryLimit: "2T"}), ""},
+		"quantities without a unit":           {needs(&containerv1.ResourceRequirements{Cpu: ".5", Memory: "129e6"}), ""},
+		"a quantity in words":                 {needs(&containerv1.ResourceRequirements{Memory: "64MB"}), "containers[0].resources.memory"},
+		"labels as Kubernetes has them": {&containerv1.WorkloadSpec{
+			Cluster: "main", Containers: []*containerv1.Container{{Name: "a", Image: "b"}},
+			Labels: map[string]string{"app.kubernetes.io/name": "Web_1.0", "tier": ""},
+		}, ""},
+		"a reference by the longest name":            {server(func(s *computev1.ServerSpec) { s.SecurityGroups = []string{longest} }), ""},
+		"an empty reference":                         {server(func(s *computev1.ServerSpec) { s.SecurityGroups = []string{""} }), "security_groups[0]"},
+		"metadata with the longest key of Nova":      {server(func(s *computev1.ServerSpec) { s.Metadata = map[string]string{strings.Repeat("k", 255): ""} }), ""},
+		"metadata with a key that Nova refuses":      {server(func(s *computev1.ServerSpec) { s.Metadata = map[string]string{"a/b": ""} }), `metadata["a/b"]`},
+		"a key on a security token":                  {&computev1.KeyPairSpec{PublicKey: "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5"}, ""},
+		"a spec whose values are not known yet":      {preflight(0), ""},
+		"a spec of the sort people write":            {preflight(20), ""},
+		"a spec that no document holds":              {preflight(10001), "items[0].spec"},
+		"a mask of a part of the spec":               {update("spec.mtu", "metadata.labels"), ""},
+		"a mask of what cannot be changed":           {update("status"), "update_mask"},
+		"since ever":                                 {&orchestratorv1.WatchEventsRequest{Parent: "tenants/acme", Since: &timestamppb.Timestamp{Seconds: -62135596800}}, ""},
+		"a time that cannot be written":              {&orchestratorv1.WatchEventsRequest{Parent: "tenants/acme", Since: &timestamppb.Timestamp{Seconds: 1 << 60}}, "since"},
+		"a timeout in the past":                      {&orchestratorv1.DeleteStackRequest{Name: "tenants/acme/stacks/shop", Timeout: durationpb.New(-1)}, "timeout"},
+		"a timeout of a day":                         {&orchestratorv1.DeleteStackRequest{Name: "tenants/acme/stacks/shop", Timeout: durationpb.New(24 * time.Hour)}, ""},
+		"an operation on one resource":               {&orchestratorv1.WatchOperationRequest{Name: "tenants/acme/operations/network.subnets.a." + key + ".1"}, ""},
+		"what is no operation":                       {&orchestratorv1.WatchOperationRequest{Name: "tenants/acme/subnets/a"}, "name"},
+		"a tenant that no name could hold":           {&orchestratorv1.CreateTenantRequest{TenantId: "a.b", Tenant: &orchestratorv1.Tenant{Spec: &orchestratorv1.TenantSpec{}}}, "tenant_id"},
+		"the ledger of all tenants":                  {&orchestratorv1.ListLedgerEntriesRequest{Parent: "tenants/-"}, ""},
+		"a command to make":                          {&busv1.Command{Origin: origin, Name: "tenants/acme/networks/n", Type: "network.weft.cloud/Network", Key: key, Action: &busv1.Command_Ensure{Ensure: &busv1.Ensure{Cloud: "clouds/lab", Spec: spec}}}, ""},
+		"a command that asks for nothing":            {&busv1.Command{Origin: origin, Name: "tenants/acme/networks/n", Type: "network.weft.cloud/Network", Key: key}, "action"},
+		"a command without a key":                    {&busv1.Command{Origin: origin, Name: "tenants/acme/networks/n", Type: "network.weft.cloud/Network", Action: &busv1.Command_Release{}}, "key"},
+		"an outcome of a command that nobody counts": {&busv1.Outcome{Origin: &busv1.Origin{Saga: origin.GetSaga(), Step: "a", Direction: origin.GetDirection()}, Key: key, Result: busv1.Result_RESULT_READY}, "origin.attempt"},
+	} {
+		if diff := cmp.Diff(c.refused, firstRefused(t, c.message)); diff != "" {
+			t.Errorf("%s: the refused field: %s", what, diff)
+		}
+	}
+}
+
+// firstRefused gives the path of the first field that the rules refuse; "" if they refuse none.
+func firstRefused(t *testing.T, m proto.Message) string {
+	t.Helper()
+	err := protovalidate.Validate(m)
+	if err == nil {
+		return ""
+	}
+	var invalid *protovalidate.ValidationError
+	if !errors.As(err, &invalid) {
+		t.Fatal(err)
+	}
+	return protovalidate.FieldPathString(invalid.Violations[0].Proto.GetField())
 }

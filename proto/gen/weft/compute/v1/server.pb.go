@@ -187,9 +187,10 @@ type ServerSpec struct {
 	KeyPair string `protobuf:"bytes,6,opt,name=key_pair,json=keyPair,proto3" json:"key_pair,omitempty"`
 	// What the guest runs or reads at its first start, as text: a script or cloud-config.
 	UserData string `protobuf:"bytes,7,opt,name=user_data,json=userData,proto3" json:"user_data,omitempty"`
-	// The volumes that are attached to it.
+	// The volumes that are attached to it. How many a guest can have is the hypervisor's (with virtio 25).
 	Volumes []*ServerVolume `protobuf:"bytes,8,rep,name=volumes,proto3" json:"volumes,omitempty"`
-	// Pairs that the guest can read from the cloud's metadata service.
+	// Pairs that the guest can read from the cloud's metadata service. Keys and values are those of Nova; how many there may
+	// be is a quota of the cloud.
 	Metadata map[string]string `protobuf:"bytes,9,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Whether it runs; unspecified means on.
 	PowerState PowerState `protobuf:"varint,10,opt,name=power_state,json=powerState,proto3,enum=weft.compute.v1.PowerState" json:"power_state,omitempty"`

@@ -172,7 +172,7 @@ type WorkloadSpec struct {
 	Replicas *int32 `protobuf:"varint,3,opt,name=replicas,proto3,oneof" json:"replicas,omitempty"`
 	// The containers of each copy.
 	Containers []*Container `protobuf:"bytes,4,rep,name=containers,proto3" json:"containers,omitempty"`
-	// Labels of the copies.
+	// Labels of the copies, as Kubernetes writes them: [domain/]name, and a value of at most 63.
 	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Volumes that the containers can mount.
 	Volumes []*WorkloadVolume `protobuf:"bytes,6,rep,name=volumes,proto3" json:"volumes,omitempty"`
@@ -350,13 +350,14 @@ type Container struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its image.
 	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
-	// The entry point; empty means the image's.
+	// The entry point; empty means the image's. One argument is at most what Linux takes (MAX_ARG_STRLEN, 128 KiB with the
+	// zero at its end).
 	Command []string `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
 	// The arguments; empty means the image's.
 	Args []string `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
 	// The TCP ports that it listens on.
 	Ports []int32 `protobuf:"varint,5,rep,packed,name=ports,proto3" json:"ports,omitempty"`
-	// The environment.
+	// The environment. A name is what Kubernetes takes: printable ASCII without "="; a value what Linux does.
 	Env map[string]string `protobuf:"bytes,6,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What it needs and may use.
 	Resources *ResourceRequirements `protobuf:"bytes,7,opt,name=resources,proto3" json:"resources,omitempty"`
@@ -470,7 +471,7 @@ func (x *Container) GetMounts() []*VolumeMount {
 	return nil
 }
 
-// ResourceRequirements is what a container needs and may use, as Kubernetes quantities.
+// ResourceRequirements is what a container needs and may use, as Kubernetes quantities, in any spelling of theirs.
 type ResourceRequirements struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The CPU that is set aside, e.g. 250m.
@@ -630,7 +631,7 @@ type WorkloadVolume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name, unique in the workload.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The files by name, with their content.
+	// The files by name, with their content. Names and size are those of a ConfigMap: at most 253, and 1 MiB.
 	Config        map[string]string `protobuf:"bytes,2,rep,name=config,proto3" json:"config,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -685,7 +686,7 @@ type VolumeMount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The volume's name.
 	Volume string `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
-	// The absolute path in the container.
+	// The absolute path in the container, at most what Linux takes (PATH_MAX).
 	Path          string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -778,7 +778,8 @@ func (x *Status) GetPhaseTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// Fault is an error as a person and a program can read it.
+// Fault is an error as a person and a program can read it. A provider's words may be long; half of what the bus carries is
+// the most.
 type Fault struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The kind of error: Invalid, NotFound, Exists, Conflict, Precondition, Denied, Quota, Throttled, Unavailable,

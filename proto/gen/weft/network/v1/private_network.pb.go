@@ -125,7 +125,7 @@ type PrivateNetworkSpec struct {
 	Cidr string `protobuf:"bytes,1,opt,name=cidr,proto3" json:"cidr,omitempty"`
 	// The cloud's external network, by name or id; empty means that the network has no way out.
 	External string `protobuf:"bytes,2,opt,name=external,proto3" json:"external,omitempty"`
-	// The name servers that DHCP announces.
+	// The name servers that DHCP announces; five is what Neutron takes as it comes (max_dns_nameservers).
 	DnsServers []string `protobuf:"bytes,3,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"`
 	// The largest packet in bytes; 0 leaves it to the cloud.
 	Mtu           int32 `protobuf:"varint,4,opt,name=mtu,proto3" json:"mtu,omitempty"`

@@ -231,7 +231,7 @@ func (x *SecurityGroup) GetStatus() *v1.Status {
 // SecurityGroupSpec is what is wanted of a SecurityGroup.
 type SecurityGroupSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What may come in, or go out beyond the default.
+	// What may come in, or go out beyond the default. How many rules a project has is a quota of the cloud.
 	Rules         []*SecurityGroupRule `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -126,7 +126,7 @@ type SubnetSpec struct {
 	Cidr string `protobuf:"bytes,2,opt,name=cidr,proto3" json:"cidr,omitempty"`
 	// The gateway's address; empty means the first address of the range.
 	GatewayIp string `protobuf:"bytes,3,opt,name=gateway_ip,json=gatewayIp,proto3" json:"gateway_ip,omitempty"`
-	// The name servers that DHCP announces.
+	// The name servers that DHCP announces; five is what Neutron takes as it comes (max_dns_nameservers).
 	DnsServers []string `protobuf:"bytes,4,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"`
 	// The range is served without DHCP.
 	DhcpDisabled  bool `protobuf:"varint,5,opt,name=dhcp_disabled,json=dhcpDisabled,proto3" json:"dhcp_disabled,omitempty"`

@@ -112,7 +112,7 @@ func (x *Secret) GetStatus() *v1.Status {
 // SecretSpec is what is wanted of a Secret.
 type SecretSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The values by key. They can be written and never read.
+	// The values by key. They can be written and never read. One value is at most 1 MiB, as in a Secret of Kubernetes.
 	Data          map[string]string `protobuf:"bytes,1,rep,name=data,proto3" json:"data,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -327,7 +327,7 @@ type ApplyStackRequest struct {
 	DocumentName string `protobuf:"bytes,3,opt,name=document_name,json=documentName,proto3" json:"document_name,omitempty"`
 	// Values of parameters, over those in the document.
 	Parameters *structpb.Struct `protobuf:"bytes,4,opt,name=parameters,proto3" json:"parameters,omitempty"`
-	// The operation is undone if it is not done by then; absent means 30 minutes.
+	// The operation is undone if it is not done by then; absent means 30 minutes, 30 days are the most.
 	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// What was made is left for a look when the operation fails, instead of being undone.
 	KeepOnFailure bool `protobuf:"varint,6,opt,name=keep_on_failure,json=keepOnFailure,proto3" json:"keep_on_failure,omitempty"`
@@ -679,7 +679,7 @@ type DeleteStackRequest struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// If given, the deletion is refused unless the stack still has this etag.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
-	// The operation needs a hand if it is not done by then; absent means 30 minutes.
+	// The operation needs a hand if it is not done by then; absent means 30 minutes, 30 days are the most.
 	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -251,7 +251,7 @@ func (x *ResolveResponse) GetResource() *anypb.Any {
 	return nil
 }
 
-// Item is one resource as it is wanted.
+// Item is one resource as it is wanted. Its bounds are those of a document, of which it is a part: 1 MiB, 200000 nodes.
 type Item struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its full name.
