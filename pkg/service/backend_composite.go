@@ -2,8 +2,11 @@ package service
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -13,10 +16,13 @@ import (
 	"github.com/weftcloud/weft/pkg/resource"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 )
 
-// compositeBackend serves a composite kind alone: as a stack of its own that holds just the one resource. The stack is
-// called {singular}-{id}, the resource in it {id}, so that the planner, the saga and the ledger know only stacks.
+// compositeBackend serves a composite kind. One that is made by this API is alone: a stack of its own that holds just the
+// one resource. The stack is called {singular}-{id}, the resource in it {id}, so that the planner, the saga and the ledger
+// know only stacks. One that a person's stack holds is called {stack}.{resource}, so a dot in the id tells the two apart;
+// the orchestrator says how it stands, and only the stack's document can change it.
 type compositeBackend struct {
 	service *Service
 	kind    *resource.Kind
@@ -24,6 +30,10 @@ type compositeBackend struct {
 
 func (b *compositeBackend) stacks() orchestratorv1.StackServiceClient {
 	return orchestratorv1.NewStackServiceClient(b.service.deps.Peers["orchestrator"])
+}
+
+func (b *compositeBackend) orchestrator() participantv1.ParticipantServiceClient {
+	return participantv1.NewParticipantServiceClient(b.service.deps.Peers["orchestrator"])
 }
 
 func (b *compositeBackend) prefix() string { return stackPrefix(b.kind) }
@@ -114,14 +124,22 @@ func (b *compositeBackend) create(ctx context.Context, object resource.Object, v
 	} else if !fault.Is(err, fault.NotFound) {
 		return nil, err
 	}
+	if inStack(object.Name()) {
+		return nil, fault.InField(b.kind.Singular+"_id", "a %s made alone has no dot in its name; such names are those of stacks' resources", b.kind.Name)
+	}
 	if !validateOnly {
 		return b.apply(ctx, object)
 	}
 	return nil, fault.New(fault.Unsupported, "validate_only: use PlanStack with a document that holds the %s", b.kind.Name)
 }
 
+// inStack tells whether a name is that of a resource that a person's stack holds.
+func inStack(name string) bool {
+	return strings.Contains(name[strings.LastIndexByte(name, '/')+1:], ".")
+}
+
 func (b *compositeBackend) update(ctx context.Context, object resource.Object, mask *fieldmaskpb.FieldMask) (proto.Message, error) {
-	former, err := b.get(ctx, object.Name())
+	former, err := b.open(ctx, object.Name(), object.Metadata().GetEtag())
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +153,26 @@ func (b *compositeBackend) update(ctx context.Context, object resource.Object, m
 	return b.apply(ctx, next)
 }
 
+// open reads a resource that a client wants to change itself, as recordBackend.open does.
+func (b *compositeBackend) open(ctx context.Context, name, etag string) (proto.Message, error) {
+	m, err := b.get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	meta := resource.Wrap(m).Metadata()
+	if etag != "" && etag != meta.GetEtag() {
+		return nil, fault.New(fault.Conflict, "%s was changed since it was read; read it again", name)
+	}
+	if inStack(name) {
+		return nil, fault.New(fault.Precondition, "%s belongs to %s; change the stack's document and apply it", name, meta.GetStack())
+	}
+	return m, nil
+}
+
 func (b *compositeBackend) get(ctx context.Context, name string) (proto.Message, error) {
+	if inStack(name) {
+		return b.held(ctx, name)
+	}
 	stack, err := b.stackName(name)
 	if err != nil {
 		return nil, err
@@ -148,6 +185,16 @@ func (b *compositeBackend) get(ctx context.Context, name string) (proto.Message,
 		return nil, fault.FromStatus(err)
 	}
 	return aloneIn(b.kind, name, st)
+}
+
+// held asks the orchestrator for a resource that a person's stack holds.
+func (b *compositeBackend) held(ctx context.Context, name string) (proto.Message, error) {
+	answer, err := b.orchestrator().Resolve(ctx, &participantv1.ResolveRequest{Name: name})
+	if err != nil {
+		return nil, fault.FromStatus(err)
+	}
+	m, err := answer.GetResource().UnmarshalNew()
+	return m, fault.As(fault.Internal, fault.Wrap(err, "decode %s", name))
 }
 
 // phases gives a composite resource's phase by the state of its stack.
@@ -191,45 +238,92 @@ func aloneIn(kind *resource.Kind, name string, st *orchestratorv1.Stack) (proto.
 	out.SetSpec(spec)
 	out.SetObserved(observed)
 	proto.Merge(out.Metadata(), st.GetMetadata())
-	out.Metadata().Stack = st.GetName()
+	out.Metadata().Stack, out.Metadata().Labels = st.GetName(), labelsIn(inner.GetStructValue())
 	out.Status().Phase = phases[st.GetState()]
 	return out.Message(), nil
 }
 
+// labelsIn reads the labels of a resource in the document that was written for it.
+func labelsIn(inner *structpb.Struct) map[string]string {
+	var out map[string]string
+	for k, v := range inner.GetFields()["labels"].GetStructValue().GetFields() {
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[k] = v.GetStringValue()
+	}
+	return out
+}
+
+// list looks first which there are, then, for one page of them, how they stand.
 func (b *compositeBackend) list(ctx context.Context, tenant, after string, limit int) ([]proto.Message, string, error) {
+	all, err := b.alone(ctx, tenant)
+	if err != nil {
+		return nil, "", err
+	}
+	ledger, err := b.orchestrator().ListLedger(ctx, &participantv1.ListLedgerRequest{Tenant: "tenants/" + tenant})
+	if err != nil {
+		return nil, "", fault.FromStatus(err)
+	}
+	for _, e := range ledger.GetEntries() {
+		if e.GetType() == b.kind.Type {
+			all[e.GetName()] = nil
+		}
+	}
+	maps.DeleteFunc(all, func(name string, _ proto.Message) bool { return name <= after })
+	names, next := slices.Sorted(maps.Keys(all)), ""
+	if len(names) > limit {
+		names, next = names[:limit], names[limit-1]
+	}
+	page := make([]proto.Message, len(names))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i, name := range names {
+		if page[i] = all[name]; page[i] != nil {
+			continue
+		}
+		g.Go(func() error {
+			m, err := b.held(ctx, name)
+			if fault.Is(err, fault.NotFound) {
+				return nil // it has gone since it was listed
+			}
+			page[i] = m
+			return err
+		})
+	}
+	err = g.Wait()
+	return slices.DeleteFunc(page, func(m proto.Message) bool { return m == nil }), next, err
+}
+
+// alone gives the resources that were made by this API, by name.
+func (b *compositeBackend) alone(ctx context.Context, tenant string) (map[string]proto.Message, error) {
 	prefix := "tenants/" + tenant + "/stacks/" + b.prefix()
-	var out []proto.Message
+	out := map[string]proto.Message{}
 	request := &orchestratorv1.ListStacksRequest{Parent: "tenants/" + tenant, PageSize: largestPage, Filter: `name.startsWith("` + prefix + `")`}
 	for {
 		page, err := b.stacks().ListStacks(ctx, request)
 		if err != nil {
-			return nil, "", fault.FromStatus(err)
+			return nil, fault.FromStatus(err)
 		}
 		for _, st := range page.GetStacks() {
 			name := b.kind.FullName(tenant, strings.TrimPrefix(st.GetName(), prefix))
-			if name <= after {
-				continue
-			}
 			m, err := aloneIn(b.kind, name, st)
 			if fault.Is(err, fault.NotFound) {
 				continue // a stack of a person that is called alike
 			}
 			if err != nil {
-				return nil, "", err
+				return nil, err
 			}
-			if len(out) == limit {
-				return out, resource.Wrap(out[limit-1]).Name(), nil
-			}
-			out = append(out, m)
+			out[name] = m
 		}
 		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
-			return out, "", nil
+			return out, nil
 		}
 	}
 }
 
 func (b *compositeBackend) remove(ctx context.Context, name, etag string) (proto.Message, error) {
-	if _, err := b.get(ctx, name); err != nil {
+	if _, err := b.open(ctx, name, etag); err != nil {
 		return nil, err // a stack that a person called alike is not taken away
 	}
 	stack, err := b.stackName(name)

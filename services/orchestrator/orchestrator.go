@@ -97,6 +97,7 @@ func (o *Orchestrator) Register(server grpc.ServiceRegistrar) error {
 		return err
 	}
 	orchestratorv1.RegisterStackServiceServer(server, o.stacks)
+	participantv1.RegisterParticipantServiceServer(server, &stack.Composites{Stacks: o.stacks})
 	orchestratorv1.RegisterOperationServiceServer(server, o.ops)
 	longrunningpb.RegisterOperationsServer(server, o.ops)
 	orchestratorv1.RegisterLedgerServiceServer(server, &ledger.Server{Book: o.Book(), Peers: o.deps.Peers, Now: o.deps.Now})

@@ -25,6 +25,7 @@ type Resolver struct {
 	env        *expr.Env
 	composites map[string]*composite
 	observed   map[string]protoreflect.MessageDescriptor // of the resources that are no children
+	locals     map[string]*resource.Kind                 // of these too
 }
 
 // composite is a composite resource: its outputs are expressions over its children.
@@ -39,7 +40,7 @@ type composite struct {
 // NewResolver makes a resolver of the resources of one stack, composite ones included. The error is Internal or, for
 // outputs of a composite resource that do not fit its children, Invalid.
 func NewResolver(kinds *resource.Registry, standing []*orchestratorv1.StandingResource) (*Resolver, error) {
-	r := &Resolver{kinds: kinds, composites: map[string]*composite{}, observed: map[string]protoreflect.MessageDescriptor{}}
+	r := &Resolver{kinds: kinds, composites: map[string]*composite{}, observed: map[string]protoreflect.MessageDescriptor{}, locals: map[string]*resource.Kind{}}
 	for _, s := range standing {
 		if s.GetParent() != "" {
 			continue
@@ -48,7 +49,7 @@ func NewResolver(kinds *resource.Registry, standing []*orchestratorv1.StandingRe
 		if !ok {
 			return nil, fault.New(fault.Internal, "resolve %s: there is no kind %s", s.GetName(), s.GetType())
 		}
-		r.observed[s.GetLocalName()] = k.Observed
+		r.observed[s.GetLocalName()], r.locals[s.GetLocalName()] = k.Observed, k
 		if !s.GetComposite() {
 			continue
 		}
