@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
@@ -23,6 +24,7 @@ import (
 	"github.com/weftcloud/weft/deploy/e2e/internal/story"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
 
 // tenant is the tenant of a new installation.
@@ -95,6 +97,7 @@ func subnetAlone(t *testing.T, conn *grpc.ClientConn) {
 	}
 	pages(t, subnets)
 	change(t, conn, subnets)
+	listed(t, conn)
 	op, err = networks.DeleteNetwork(ctx, &networkv1.DeleteNetworkRequest{Name: lan.GetName()})
 	if err == nil { // it waits for its subnets, which go below
 		t.Logf("the network is being deleted by %s", op.GetName())
@@ -165,6 +168,36 @@ func change(t *testing.T, conn *grpc.ClientConn, subnets networkv1.SubnetService
 	}
 	if _, err := subnets.DeleteSubnet(t.Context(), &networkv1.DeleteSubnetRequest{Name: name, Etag: "old"}); status.Code(err) != codes.Aborted && status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("a deletion with an old etag: %v", err)
+	}
+}
+
+// listed looks for the single changes among the tenant's operations, in pages of one: of each resource the last one.
+func listed(t *testing.T, conn *grpc.ClientConn) {
+	t.Helper()
+	found := map[string][]string{}
+	for token := ""; ; {
+		page, err := longrunningpb.NewOperationsClient(conn).ListOperations(t.Context(), &longrunningpb.ListOperationsRequest{
+			Name: tenant, PageSize: 1, PageToken: token, Filter: `target.contains("/subnets/") && state == "DONE"`,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, op := range page.GetOperations() {
+			m := &orchestratorv1.OperationMetadata{}
+			if err := op.GetMetadata().UnmarshalTo(m); err != nil {
+				t.Fatal(err)
+			}
+			found[m.GetTarget()] = append(found[m.GetTarget()], m.GetAction().String())
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	want := map[string][]string{
+		tenant + "/subnets/one": {"ACTION_UPDATE"}, tenant + "/subnets/two": {"ACTION_CREATE"}, tenant + "/subnets/three": {"ACTION_CREATE"},
+	}
+	if diff := cmp.Diff(want, found); diff != "" {
+		t.Errorf("the operations on subnets (-want +got):\n%s", diff)
 	}
 }
 

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/weftcloud/weft/pkg/expr"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
@@ -209,6 +211,105 @@ func ended(name string, c change, stone *participantv1.Tombstone) (*longrunningp
 	op.Done = true
 	op.Result = &longrunningpb.Operation_Error{Error: rpcStatus(fault.New(fault.NotFound, "%s has been deleted since", c.id.Name))}
 	return op, nil
+}
+
+// How many operations a page of a list has if the caller does not say, and at most.
+const (
+	defaultOperations = 50
+	mostOperations    = 1000
+)
+
+// PageOfOperations gives how many operations a caller wants on a page.
+func PageOfOperations(asked int32) int {
+	if asked <= 0 {
+		return defaultOperations
+	}
+	return min(int(asked), mostOperations)
+}
+
+// ListOperations lists the operations of this service in a tenant: of each resource that belongs to no stack that of its
+// last change, in order of the resources' names. That of a deletion is listed until the resource is gone. The filter is
+// over the operations' metadata. The name is tenants/{tenant}, or with /operations behind it.
+func (s *Service) ListOperations(ctx context.Context, r *longrunningpb.ListOperationsRequest) (*longrunningpb.ListOperationsResponse, error) {
+	tenant := resource.TenantOf(r.GetName())
+	if tenant == "" {
+		return nil, fault.InField("name", "%q is no tenant; it should look like tenants/acme", r.GetName())
+	}
+	match, err := expr.CompileFilter((&orchestratorv1.OperationMetadata{}).ProtoReflect().Descriptor(), r.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	after, err := parseOperationsToken(r.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	size := PageOfOperations(r.GetPageSize())
+	out := &longrunningpb.ListOperationsResponse{}
+	for {
+		entries, more, err := s.book.List(ctx, "tenants/"+tenant+"/", after, size)
+		if err != nil {
+			return nil, err
+		}
+		for i, e := range entries {
+			after = e.ID
+			op, err := s.listed(e, match)
+			if err != nil {
+				return nil, err
+			}
+			if op != nil {
+				out.Operations = append(out.Operations, op)
+			}
+			if len(out.GetOperations()) == size && (more || i+1 < len(entries)) {
+				out.NextPageToken = operationsToken(after)
+				return out, nil
+			}
+		}
+		if !more || len(entries) == 0 {
+			return out, nil
+		}
+	}
+}
+
+// listed gives the operation of an entry as a list shows it; nil if it does not: what belongs to a stack is made by the
+// stack's operations.
+func (s *Service) listed(e *record.Entry, match func(proto.Message) (bool, error)) (*longrunningpb.Operation, error) {
+	if _, own := s.own.ByType(e.Kind.Type); !own || e.Object.Metadata().GetStack() != "" {
+		return nil, nil
+	}
+	op, err := s.operation(e, false)
+	if err != nil {
+		return nil, err
+	}
+	view := &orchestratorv1.OperationMetadata{}
+	if err := op.GetMetadata().UnmarshalTo(view); err != nil {
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "decode %s", op.GetName()))
+	}
+	if ok, err := match(view); err != nil || !ok {
+		return nil, err
+	}
+	return op, nil
+}
+
+// ListOperations lists the operations of this service in a tenant.
+func (o *operationsServer) ListOperations(ctx context.Context, r *longrunningpb.ListOperationsRequest) (*longrunningpb.ListOperationsResponse, error) {
+	return o.s.ListOperations(ctx, r)
+}
+
+// A page's token names the record that the page before ended with, so that what comes and goes meanwhile shifts nothing.
+func operationsToken(last record.ID) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(last.Name + " " + last.Key))
+}
+
+func parseOperationsToken(token string) (record.ID, error) {
+	if token == "" {
+		return record.ID{}, nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	name, key, ok := strings.Cut(string(raw), " ")
+	if err != nil || !ok {
+		return record.ID{}, fault.InField("page_token", "%q is no token of this list", token)
+	}
+	return record.ID{Name: name, Key: key}, nil
 }
 
 // WaitOperation waits until an operation of this service is done, or until the timeout.

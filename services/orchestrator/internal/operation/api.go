@@ -7,6 +7,7 @@ package operation
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
@@ -160,62 +161,47 @@ func (s *Server) GetOperation(ctx context.Context, r *longrunningpb.GetOperation
 	return s.Describe(ctx, p, state)
 }
 
-// defaultPage is how many operations are listed if the caller does not say.
-const defaultPage = 50
-
-// ListOperations lists the sagas of a tenant, newest first. The name is tenants/{tenant}, or with /operations behind it.
-func (s *Server) ListOperations(ctx context.Context, r *longrunningpb.ListOperationsRequest) (*longrunningpb.ListOperationsResponse, error) {
-	tenant := resource.TenantOf(r.GetName())
-	if tenant == "" {
-		return nil, fault.InField("name", "%q is no tenant; it should look like tenants/acme", r.GetName())
-	}
-	names, err := s.Engine.Names(ctx, tenant)
-	if err != nil {
-		return nil, err
-	}
-	slices.Reverse(names)
-	if r.GetPageToken() != "" {
-		i := slices.Index(names, r.GetPageToken())
-		if i < 0 {
-			return nil, fault.InField("page_token", "%q is no token of this list", r.GetPageToken())
-		}
-		names = names[i:]
-	}
-	size := int(r.GetPageSize())
-	if size <= 0 {
-		size = defaultPage
-	}
-	out := &longrunningpb.ListOperationsResponse{}
-	if len(names) > size {
-		out.NextPageToken, names = names[size], names[:size]
-	}
-	for _, name := range names {
-		op, err := s.GetOperation(ctx, &longrunningpb.GetOperationRequest{Name: name})
-		if err != nil {
-			return nil, err
-		}
-		out.Operations = append(out.Operations, op)
-	}
-	return out, nil
-}
-
-// CancelOperation asks a saga to go back. That it has ended already is no error (AIP-151).
+// CancelOperation asks a saga to go back. One that has ended cannot be cancelled: Precondition, with how it ended.
 func (s *Server) CancelOperation(ctx context.Context, r *longrunningpb.CancelOperationRequest) (*emptypb.Empty, error) {
 	peer, remote, err := s.peerOf(r.GetName())
 	if err != nil {
 		return nil, err
 	}
-	if remote {
-		return peer.CancelOperation(frontdoor.OnBehalf(ctx), r)
+	if remote || own(r.GetName()) {
+		return s.cancelSingle(ctx, peer, r)
 	}
 	_, state, err := s.Engine.Read(ctx, r.GetName())
 	if err != nil {
 		return nil, err
 	}
 	if saga.Ended(state) {
-		return &emptypb.Empty{}, nil
+		return nil, over(r.GetName(), state.GetState())
 	}
 	return &emptypb.Empty{}, s.Engine.Apply(ctx, r.GetName(), saga.Cancelled{})
+}
+
+// cancelSingle answers who wants to cancel the change of a single resource: it may be over; else its service answers.
+func (s *Server) cancelSingle(ctx context.Context, peer longrunningpb.OperationsClient, r *longrunningpb.CancelOperationRequest) (*emptypb.Empty, error) {
+	op, err := s.GetOperation(ctx, &longrunningpb.GetOperationRequest{Name: r.GetName()})
+	if err != nil {
+		return nil, err
+	}
+	if op.GetDone() {
+		view := &orchestratorv1.OperationMetadata{}
+		if err := op.GetMetadata().UnmarshalTo(view); err != nil {
+			return nil, fault.As(fault.Internal, fault.Wrap(err, "decode %s", r.GetName()))
+		}
+		return nil, over(r.GetName(), view.GetState())
+	}
+	if peer == nil {
+		return nil, fault.New(fault.Unsupported, "the change of a single resource cannot be cancelled; delete the resource instead")
+	}
+	return peer.CancelOperation(frontdoor.OnBehalf(ctx), r)
+}
+
+// over is the error of asking something of an operation that has ended.
+func over(name string, state orchestratorv1.OperationState) error {
+	return fault.New(fault.Precondition, "operation %s has already ended as %s", name, strings.TrimPrefix(state.String(), "OPERATION_STATE_"))
 }
 
 // WaitOperation waits until an operation is done, or until the timeout.
@@ -288,29 +274,50 @@ func (s *Server) watchSingle(ctx context.Context, name string, peer longrunningp
 	}
 }
 
-// act applies what a person asks for, and gives the operation as it then stands.
-func (s *Server) act(ctx context.Context, name string, event saga.Event) (*orchestratorv1.OperationMetadata, error) {
-	if err := s.Engine.Apply(ctx, name, event); err != nil {
-		return nil, err
+// act applies what a person asks for, and gives the operation as it then stands. step is the step that is meant; empty
+// for all.
+func (s *Server) act(ctx context.Context, name, step string, event saga.Event) (*orchestratorv1.OperationMetadata, error) {
+	if _, single := service.ServiceOfOperation(name); single {
+		return nil, fault.New(fault.Unsupported, "operation %s is the change of a single resource, which is tried again by itself; if it has failed, make the change again", name)
 	}
 	p, state, err := s.Engine.Read(ctx, name)
 	if err != nil {
 		return nil, err
 	}
+	if step != "" && !slices.ContainsFunc(p.GetSteps(), func(planned *orchestratorv1.PlannedStep) bool { return planned.GetId() == step }) {
+		return nil, fault.New(fault.NotFound, "operation %s has no step %q; its steps are %s", name, step, strings.Join(stepsOf(p), ", "))
+	}
+	if saga.Ended(state) {
+		return nil, over(name, state.GetState())
+	}
+	if err := s.Engine.Apply(ctx, name, event); err != nil {
+		return nil, err
+	}
+	if p, state, err = s.Engine.Read(ctx, name); err != nil {
+		return nil, err
+	}
 	return engine.View(p, state), nil
+}
+
+func stepsOf(p *orchestratorv1.SagaPlan) []string {
+	var out []string
+	for _, planned := range p.GetSteps() {
+		out = append(out, planned.GetId())
+	}
+	return out
 }
 
 // RetryStep tries a stuck or waiting step again at once.
 func (s *Server) RetryStep(ctx context.Context, r *orchestratorv1.RetryStepRequest) (*orchestratorv1.OperationMetadata, error) {
-	return s.act(ctx, r.GetName(), saga.Retried{Step: r.GetStep()})
+	return s.act(ctx, r.GetName(), r.GetStep(), saga.Retried{Step: r.GetStep()})
 }
 
 // SkipStep takes a stuck step as done.
 func (s *Server) SkipStep(ctx context.Context, r *orchestratorv1.SkipStepRequest) (*orchestratorv1.OperationMetadata, error) {
-	return s.act(ctx, r.GetName(), saga.Skipped{Step: r.GetStep(), Reason: r.GetReason()})
+	return s.act(ctx, r.GetName(), r.GetStep(), saga.Skipped{Step: r.GetStep(), Reason: r.GetReason()})
 }
 
 // AbandonOperation ends an operation that needs a hand.
 func (s *Server) AbandonOperation(ctx context.Context, r *orchestratorv1.AbandonOperationRequest) (*orchestratorv1.OperationMetadata, error) {
-	return s.act(ctx, r.GetName(), saga.Abandoned{Reason: r.GetReason()})
+	return s.act(ctx, r.GetName(), "", saga.Abandoned{Reason: r.GetReason()})
 }
