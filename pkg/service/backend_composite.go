@@ -125,7 +125,7 @@ func (b *compositeBackend) create(ctx context.Context, object resource.Object, v
 		return nil, err
 	}
 	if inStack(object.Name()) {
-		return nil, fault.InField(b.kind.Singular+"_id", "a %s made alone has no dot in its name; such names are those of stacks' resources", b.kind.Name)
+		return nil, fault.New(fault.Invalid, "%s cannot be created: a dot is for what stacks hold, {stack}.{resource}; choose a name without one", object.Name())
 	}
 	if !validateOnly {
 		return b.apply(ctx, object)
