@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +65,8 @@ func TestAlone(t *testing.T) {
 	t.Run("subnet", func(t *testing.T) { subnetAlone(t, conn) })
 	i.NothingLeft(t, nothing)
 	t.Run("private network", func(t *testing.T) { compositeAlone(t, i, conn) })
+	i.NothingLeft(t, nothing)
+	t.Run("private network of a stack", func(t *testing.T) { compositeOfStack(t, i, conn) })
 	i.NothingLeft(t, nothing)
 	t.Run("reflection", func(t *testing.T) { byReflection(t, conn) })
 	i.NothingLeft(t, nothing)
@@ -227,6 +231,88 @@ func compositeAlone(t *testing.T, i *story.Installation, conn *grpc.ClientConn) 
 	finish(t, conn, op, err, nil)
 	if _, err := nets.GetPrivateNetwork(ctx, &networkv1.GetPrivateNetworkRequest{Name: name}); status.Code(err) != codes.NotFound {
 		t.Errorf("a private network that was deleted: %v", err)
+	}
+}
+
+// compositeOfStack reads composite resources that a stack holds by their own API, beside one that was made alone. What the
+// stack owns is changed by its document alone: the refusals are those of a plain resource that the stack owns.
+func compositeOfStack(t *testing.T, i *story.Installation, conn *grpc.ClientConn) {
+	nets, ctx := networkv1.NewPrivateNetworkServiceClient(conn), t.Context()
+	owned, office := tenant+"/privateNetworks/house.net", tenant+"/privateNetworks/office"
+	i.Apply(t, stackOf("house", `  net: {kind: PrivateNetwork, labels: {env: prod}, spec: {cidr: "${params.range}", external: public, dnsServers: ["${lan.gateway_ip}"]}}
+  lan: {kind: Subnet, spec: {network: base, cidr: 10.72.0.0/24}}
+  base: {kind: Network, spec: {}}
+  vm: {kind: Server, spec: {image: tiny, flavor: m1.tiny, network: net}}
+  door: {kind: Publication, spec: {target: vm, port: 80, via: FLOATING_IP}}
+parameters: {range: 10.71.0.0/24}
+`), "DONE")
+	op, err := nets.CreatePrivateNetwork(ctx, &networkv1.CreatePrivateNetworkRequest{Parent: tenant, PrivateNetworkId: "office", PrivateNetwork: &networkv1.PrivateNetwork{
+		Cloud: "clouds/lab", Spec: &networkv1.PrivateNetworkSpec{Cidr: "10.73.0.0/24"},
+	}})
+	finish(t, conn, op, err, nil)
+	net := &networkv1.PrivateNetwork{}
+	i.Must(t, "get", "privatenetwork", "house.net", "-o", "json").Decode(t, net)
+	if s := net.GetSpec(); s.GetCidr() != "10.71.0.0/24" || s.GetExternal() != "public" || !slices.Equal(s.GetDnsServers(), []string{"10.72.0.1"}) {
+		t.Errorf("the spec: %v", s)
+	}
+	if net.GetStatus().GetPhase() != kindv1.Phase_PHASE_READY || net.GetMetadata().GetStack() != tenant+"/stacks/house" || net.GetMetadata().GetLabels()["env"] != "prod" ||
+		net.GetObserved().GetNetworkId() == "" || net.GetObserved().GetGatewayIp() != "10.71.0.1" || net.GetCloud() != "clouds/lab" {
+		t.Errorf("the private network: %v", net)
+	}
+	door := &networkv1.Publication{}
+	i.Must(t, "get", "publication", "house.door", "-o", "json").Decode(t, door)
+	if door.GetSpec().GetTarget() != tenant+"/servers/house.vm" || door.GetObserved().GetAddress() == "" || door.GetObserved().GetPort() != 80 {
+		t.Errorf("the publication: %v", door)
+	}
+	if got := privateNetworks(t, nets, ""); !slices.Equal(got, []string{owned, office}) {
+		t.Errorf("pages of one: %v", got)
+	}
+	if got := privateNetworks(t, nets, `metadata.stack.endsWith("/house") && status.phase == "READY"`); !slices.Equal(got, []string{owned}) {
+		t.Errorf("by filter: %v", got)
+	}
+	if out := i.Must(t, "get", "privatenetworks").Out; !strings.Contains(out, "house.net") || !strings.Contains(out, "office") {
+		t.Errorf("the table: %s", out)
+	}
+	i.Must(t, "describe", "privatenetwork", "house.net")
+	_, composite := nets.UpdatePrivateNetwork(ctx, &networkv1.UpdatePrivateNetworkRequest{PrivateNetwork: &networkv1.PrivateNetwork{Name: owned, Spec: net.GetSpec()}})
+	base := tenant + "/networks/house.base"
+	_, plain := networkv1.NewNetworkServiceClient(conn).UpdateNetwork(ctx, &networkv1.UpdateNetworkRequest{Network: &networkv1.Network{Name: base, Spec: &networkv1.NetworkSpec{}}})
+	alike(t, "a change", composite, owned, plain, base)
+	_, composite = nets.DeletePrivateNetwork(ctx, &networkv1.DeletePrivateNetworkRequest{Name: owned})
+	_, plain = networkv1.NewNetworkServiceClient(conn).DeleteNetwork(ctx, &networkv1.DeleteNetworkRequest{Name: base})
+	alike(t, "a deletion", composite, owned, plain, base)
+	i.Destroy(t, "house", "DONE")
+	if _, err := nets.GetPrivateNetwork(ctx, &networkv1.GetPrivateNetworkRequest{Name: owned}); status.Code(err) != codes.NotFound {
+		t.Errorf("after its stack was destroyed: %v", err)
+	}
+	op, err = nets.DeletePrivateNetwork(ctx, &networkv1.DeletePrivateNetworkRequest{Name: office})
+	finish(t, conn, op, err, nil)
+}
+
+// alike fails the test unless both were refused in the same words.
+func alike(t *testing.T, what string, composite error, name string, plain error, plainName string) {
+	t.Helper()
+	want := strings.ReplaceAll(status.Convert(plain).Message(), plainName, name)
+	if status.Code(composite) != codes.FailedPrecondition || status.Code(plain) != codes.FailedPrecondition || status.Convert(composite).Message() != want {
+		t.Errorf("%s of what a stack owns: %v, and of a plain kind %v", what, composite, plain)
+	}
+}
+
+// privateNetworks lists in pages of one.
+func privateNetworks(t *testing.T, nets networkv1.PrivateNetworkServiceClient, filter string) []string {
+	t.Helper()
+	var names []string
+	for token := ""; ; {
+		page, err := nets.ListPrivateNetworks(t.Context(), &networkv1.ListPrivateNetworksRequest{Parent: tenant, PageSize: 1, PageToken: token, Filter: filter})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range page.GetPrivateNetworks() {
+			names = append(names, n.GetName())
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			return names
+		}
 	}
 }
 

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +20,27 @@ type refusal struct {
 	says  []string
 	// args are further arguments.
 	args []string
+	// next is what weft apply says to do; empty means mend.
+	next string
+	// whole says that the request is refused as a whole, so that weft plan says the same.
+	whole bool
+}
+
+// What a person is told to do next: of most that is wrong, and by weft plan.
+const (
+	mend      = "mend what is named above and run the command again"
+	mendPlan  = "mend the places above, then weft plan again"
+	free      = "free some of what counts against the limit, or ask for a higher one"
+	doFirst   = "do first what the message asks for, then run the command again"
+	lookAbout = "look at what there is with weft get KIND; kinds and names complete with the tab key"
+)
+
+// nextOf gives what a verb must say to do next.
+func (r refusal) nextOf(verb string) string {
+	if verb == "plan" && !r.whole {
+		return mendPlan
+	}
+	return cmp.Or(r.next, mend)
 }
 
 const head = "kind: Stack\nname: bad\nplacement: {cloud: lab}\nresources:\n" // four lines
@@ -94,7 +117,16 @@ var refusals = []refusal{
 	},
 	{
 		name: "quota", document: head + sound + "  a: {kind: Volume, spec: {size: 2Ti}}\n",
-		says: []string{"quota of gigabytes does not suffice", "need 2048", "limit 1000", "have the quota raised"},
+		place: "6:3", says: []string{"resources.a", "quota of gigabytes does not suffice", "need 2048", "used 0", "limit 1000", "have the quota raised"}, next: free,
+	},
+	{
+		name: "quota that the second passes", document: head + sound + "  a: {kind: Volume, spec: {size: 600Gi}}\n  c: {kind: Volume, spec: {size: 500Gi}}\n  b: {kind: Volume, spec: {size: 1Gi}}\n",
+		place: "7:3", says: []string{"resources.c", "need 1101", "used 0", "limit 1000"}, next: free,
+	},
+	{
+		name: "unknown field and flavor", document: head + sound + "  v: {kind: Volume, spec: {size: 1Gi, colour: red}}\n  s: {kind: Subnet, spec: {network: fine, cidr: 10.0.0.0/24}}\n" +
+			"  a: {kind: Server, spec: {image: tiny, flavor: m9, network: fine}}\n",
+		place: "6:39", says: []string{`resources.v.spec.colour: there is no field "colour"`, "bad.yaml:8:49", `flavor "m9" does not exist`, "m1.tiny"},
 	},
 	{
 		name: "secret", document: head + sound + "  a: {kind: Cluster, spec: {driver: ADOPT, credentials: nosuch}}\n",
@@ -102,17 +134,17 @@ var refusals = []refusal{
 	},
 	{
 		name: "cluster", document: head + sound + "  a: {kind: Cluster, spec: {driver: ADOPT, credentials: unreachable}}\n",
-		place: "6:57", says: []string{"127.0.0.1:1", "connection refused"},
+		place: "6:57", says: []string{"127.0.0.1:1", "connection refused"}, next: doFirst,
 	},
 	{
 		name: "credentials", document: strings.Replace(head, "lab", "wrong", 1) + sound,
-		place: "5:3", says: []string{"clouds/wrong", "HTTP 401", "weft cloud add wrong"},
+		place: "5:3", says: []string{"clouds/wrong", "HTTP 401", "weft cloud add wrong"}, next: doFirst,
 	},
 	{
 		name: "cloud", document: strings.Replace(head, "lab", "nowhere", 1) + sound,
 		place: "5:3", says: []string{"clouds/nowhere is not registered", "weft cloud list"},
 	},
-	{name: "tenant", document: head + sound, args: []string{"--tenant", "nobody"}, says: []string{"there is no tenant nobody", "weft tenant add nobody"}},
+	{name: "tenant", document: head + sound, args: []string{"--tenant", "nobody"}, says: []string{"there is no tenant nobody", "weft tenant add nobody"}, next: lookAbout, whole: true},
 }
 
 // TestRefusals shows that bad input is refused with its place and what to do, and that nothing was made by then.
@@ -133,10 +165,11 @@ func TestRefusals(t *testing.T) {
 			path := i.Document(t, "bad.yaml", c.document)
 			for _, verb := range []string{"apply", "plan"} {
 				r := i.Weft(t, append([]string{verb, "-f", path}, c.args...)...).Refused(t)
-				want := c.says
+				want := slices.Clone(c.says)
 				if c.place != "" {
 					want = append([]string{"bad.yaml:" + c.place}, want...)
 				}
+				want = append(want, "\n  next: "+c.nextOf(verb)+"\n")
 				for _, text := range want {
 					if !strings.Contains(r.Err, text) {
 						t.Errorf("weft %s does not say %q:\n%s", verb, text, r.Err)

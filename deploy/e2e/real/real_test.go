@@ -15,14 +15,18 @@ import (
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/keypairs"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/floatingips"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/routers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/groups"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/subnets"
 	"github.com/gophercloud/gophercloud/v2/pagination"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/weftcloud/weft/deploy/e2e/internal/story"
 	"github.com/weftcloud/weft/pkg/cloud/kubernetes"
@@ -139,34 +143,49 @@ func (p *place) list(t *testing.T) []string {
 		}
 	}
 	add("network", networks.List(network, nil), ids(networks.ExtractNetworks, func(n networks.Network) string { return n.ID + " " + n.Name }))
+	add("subnet", subnets.List(network, nil), ids(subnets.ExtractSubnets, func(s subnets.Subnet) string { return s.ID + " " + s.Name }))
 	add("router", routers.List(network, nil), ids(routers.ExtractRouters, func(r routers.Router) string { return r.ID + " " + r.Name }))
 	add("port", ports.List(network, nil), ids(ports.ExtractPorts, func(r ports.Port) string { return r.ID + " " + r.Name }))
 	add("group", groups.List(network, groups.ListOpts{}), ids(groups.ExtractGroups, func(g groups.SecGroup) string { return g.ID + " " + g.Name }))
 	add("floating IP", floatingips.List(network, nil), ids(floatingips.ExtractFloatingIPs, func(f floatingips.FloatingIP) string { return f.ID }))
 	add("server", servers.List(compute, nil), ids(servers.ExtractServers, func(s servers.Server) string { return s.ID + " " + s.Name }))
+	add("key pair", keypairs.List(compute, nil), ids(keypairs.ExtractKeyPairs, func(k keypairs.KeyPair) string { return k.Name }))
 	add("volume", volumes.List(storage, nil), ids(volumes.ExtractVolumes, func(v volumes.Volume) string { return v.ID + " " + v.Name }))
 	out = append(out, p.listCluster(t)...)
 	slices.Sort(out)
 	return out
 }
 
+// listCluster gives what the cluster lists of all kinds that Weft can make itself and of what comes with them.
 func (p *place) listCluster(t *testing.T) []string {
 	t.Helper()
 	var out []string
-	deployments, err := p.cluster.Typed.AppsV1().Deployments("").List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
+	add := func(kind string, list runtime.Object, err error) {
+		if err != nil {
+			t.Fatalf("list %ss: %v", kind, err)
+		}
+		err = meta.EachListItem(list, func(o runtime.Object) error {
+			m, err := meta.Accessor(o)
+			if err == nil {
+				out = append(out, kind+" "+m.GetNamespace()+"/"+m.GetName())
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatalf("list %ss: %v", kind, err)
+		}
 	}
-	for _, d := range deployments.Items {
-		out = append(out, "deployment "+d.Namespace+"/"+d.Name)
-	}
-	services, err := p.cluster.Typed.CoreV1().Services("").List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range services.Items {
-		out = append(out, "service "+s.Namespace+"/"+s.Name)
-	}
+	all, ctx := metav1.ListOptions{}, t.Context()
+	deployments, err := p.cluster.Typed.AppsV1().Deployments("").List(ctx, all)
+	add("deployment", deployments, err)
+	services, err := p.cluster.Typed.CoreV1().Services("").List(ctx, all)
+	add("service", services, err)
+	configs, err := p.cluster.Typed.CoreV1().ConfigMaps("").List(ctx, all)
+	add("config map", configs, err)
+	secrets, err := p.cluster.Typed.CoreV1().Secrets("").List(ctx, all)
+	add("secret", secrets, err)
+	pods, err := p.cluster.Typed.CoreV1().Pods("").List(ctx, all)
+	add("pod", pods, err)
 	return out
 }
 
@@ -228,9 +247,12 @@ func TestShop(t *testing.T) {
 		p.podReachesServer(t, foreign, stack.GetOutputs().GetFields()["database"].GetStringValue())
 	})
 	t.Run("destroy waits for a foreign port", func(t *testing.T) { p.destroyWaits(t, i, foreign) })
-	if after := p.list(t); !slices.Equal(before, after) {
-		t.Errorf("something is left:\nbefore %q\nafter  %q", before, after)
-	}
+	await(t, "nothing is left", func() error { // a cluster takes a deployment's pods away after it
+		if after := p.list(t); !slices.Equal(before, after) {
+			return fmt.Errorf("something is left:\nbefore %q\nafter  %q", before, after)
+		}
+		return nil
+	})
 	if entries := i.Ledger(t).GetEntries(); len(entries) > 0 {
 		t.Errorf("the ledger still has %v", entries)
 	}
