@@ -11,7 +11,6 @@ package lease
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/weftcloud/weft/pkg/fault"
@@ -21,7 +20,7 @@ import (
 // DefaultTTL is how long an ownership outlives its owner's last word.
 const DefaultTTL = 5 * time.Second
 
-// Options say more about an ownership.
+// Options say more about an ownership, or a lease.
 type Options struct {
 	// TTL is how long it outlives the owner's last word; 0 means DefaultTTL.
 	TTL time.Duration
@@ -29,27 +28,28 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// complete gives the options with what they leave out.
+func (o Options) complete() Options {
+	if o.TTL <= 0 {
+		o.TTL = DefaultTTL
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
 // Owner is an ownership.
 type Owner struct {
-	store  store.Store
-	key    string
-	id     store.LeaseID
-	epoch  int64
-	lost   chan struct{}
-	once   sync.Once
-	cancel context.CancelFunc
-	done   chan struct{}
+	lease *Lease
+	key   string
+	epoch int64
 }
 
 // Acquire waits until nobody owns key, and owns it. name tells who, for people. Unavailable means that the store did not
 // answer: try again.
 func Acquire(ctx context.Context, s store.Store, key, name string, opts Options) (*Owner, error) {
-	if opts.TTL <= 0 {
-		opts.TTL = DefaultTTL
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
+	opts = opts.complete()
 	for {
 		if err := free(ctx, s, key); err != nil {
 			return nil, err
@@ -86,70 +86,26 @@ func free(ctx context.Context, s store.Store, key string) error {
 }
 
 func take(ctx context.Context, s store.Store, key, name string, opts Options) (*Owner, error) {
-	began := time.Now()
-	id, err := s.Grant(ctx, opts.TTL)
+	opts.Logger = opts.Logger.With("key", key)
+	held, err := Hold(ctx, s, opts)
 	if err != nil {
 		return nil, fault.Wrap(err, "own %s", key)
 	}
-	revision, err := s.Txn(ctx, []store.Compare{{Key: key}}, []store.Op{{Key: key, Value: []byte(name), Lease: id}})
+	revision, err := s.Txn(ctx, []store.Compare{{Key: key}}, []store.Op{{Key: key, Value: []byte(name), Lease: held.ID()}})
 	if err != nil {
 		// If the answer was lost the key may be ours: it goes with the lease, now or when that ends by itself.
 		giving, cancel := context.WithTimeout(context.WithoutCancel(ctx), opts.TTL)
 		defer cancel()
-		if revoked := s.Revoke(giving, id); revoked != nil {
+		if revoked := held.Release(giving); revoked != nil {
 			opts.Logger.Debug("give back a lease", "error", revoked)
 		}
 		return nil, fault.Wrap(err, "own %s", key)
 	}
-	keeping, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	o := &Owner{store: s, key: key, id: id, epoch: revision, lost: make(chan struct{}), cancel: cancel, done: make(chan struct{})}
-	go o.keep(keeping, opts, began)
-	return o, nil
+	return &Owner{lease: held, key: key, epoch: revision}, nil
 }
-
-// keep renews the lease until the ownership is given up or lost. It counts from when the store was asked, not from when
-// it answered: the lease runs from some moment in between.
-func (o *Owner) keep(ctx context.Context, opts Options, granted time.Time) {
-	defer close(o.done)
-	limit := opts.TTL * 2 / 3
-	watchdog := time.AfterFunc(limit-time.Since(granted), o.lose)
-	defer watchdog.Stop()
-	timer := time.NewTimer(opts.TTL / 3)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-o.lost:
-			return
-		case <-timer.C:
-		}
-		sent := time.Now()
-		call, cancel := context.WithTimeout(ctx, opts.TTL/3)
-		_, err := o.store.KeepAlive(call, o.id)
-		cancel()
-		switch {
-		case err == nil && watchdog.Stop():
-			watchdog.Reset(limit - time.Since(sent))
-			timer.Reset(opts.TTL/3 - time.Since(sent))
-		case err == nil:
-			return // too late: Lost has been told
-		case fault.Is(err, fault.NotFound):
-			o.lose()
-			return
-		default:
-			timer.Reset(opts.TTL / 20)
-			if ctx.Err() == nil {
-				opts.Logger.Warn("keep the ownership alive", "key", o.key, "error", err)
-			}
-		}
-	}
-}
-
-func (o *Owner) lose() { o.once.Do(func() { close(o.lost) }) }
 
 // Lost is closed when the owner must stop, and by Release.
-func (o *Owner) Lost() <-chan struct{} { return o.lost }
+func (o *Owner) Lost() <-chan struct{} { return o.lease.Lost() }
 
 // Epoch numbers the owners of the key; a later one has a greater.
 func (o *Owner) Epoch() int64 { return o.epoch }
@@ -159,8 +115,5 @@ func (o *Owner) Fence() store.Compare { return store.Compare{Key: o.key, CreateR
 
 // Release gives the ownership up, so that the next need not wait for the lease to end.
 func (o *Owner) Release(ctx context.Context) error {
-	o.cancel()
-	<-o.done
-	o.lose()
-	return fault.Wrap(o.store.Revoke(ctx, o.id), "give up %s", o.key)
+	return fault.Wrap(o.lease.Release(ctx), "give up %s", o.key)
 }
