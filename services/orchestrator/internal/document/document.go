@@ -153,7 +153,8 @@ func parse(src Source) *documentReader {
 	p.reader = &reader{src: string(src.Text)}
 	p.reader.index()
 	for _, t := range troubles {
-		p.fail("", t.place, "%s", t.message)
+		p.blind = p.blind || !t.within
+		p.add("", t.place, t.message)
 	}
 	if root != nil {
 		p.document(root)
@@ -184,9 +185,13 @@ func (p *documentReader) fail(field string, at place, format string, args ...any
 		at.line, at.col = p.doc.Position("", field)
 	}
 	p.blame(field)
+	p.add(field, at, fmt.Sprintf(format, args...))
+}
+
+func (p *documentReader) add(field string, at place, message string) {
 	p.problems = append(p.problems, &orchestratorv1.Problem{
 		Document: p.src.Name, Line: int32(at.line), Column: int32(at.col), Field: field,
-		Fault: &kindv1.Fault{Kind: string(fault.Invalid), Message: fmt.Sprintf(format, args...), Field: field},
+		Fault: &kindv1.Fault{Kind: string(fault.Invalid), Message: message, Field: field},
 	})
 }
 
@@ -225,6 +230,7 @@ func (p *documentReader) document(root *node) {
 	}
 	parts := map[string]*node{}
 	p.entries(root, "", rootFields, func(e entry, _ string) { parts[e.key] = e.value })
+	p.doubts(root, parts)
 	p.head(root, parts)
 	cloud := p.placement(parts["placement"], "placement")
 	p.parameters(parts["parameters"])

@@ -91,6 +91,25 @@ func (p *documentReader) blame(field string) {
 	} // outputs, a field that there is not, and a placement, whose lack is every resource's own problem, hurt no resource
 }
 
+// doubts notes what is unsound because the text itself is in doubt, as where a name stands twice.
+func (p *documentReader) doubts(root *node, parts map[string]*node) {
+	resources := parts["resources"]
+	if resources == nil {
+		resources = &node{}
+	}
+	p.blind = p.blind || root.doubt || resources.doubt || doubtful(parts["kind"]) || doubtful(parts["name"]) || doubtful(parts["placement"])
+	p.misled = p.misled || doubtful(parts["parameters"])
+	for _, e := range resources.entries {
+		if doubtful(e.value) {
+			p.unsound[e.key] = true
+		}
+	}
+}
+
+func doubtful(n *node) bool {
+	return n != nil && (n.doubt || slices.ContainsFunc(n.items, doubtful) || slices.ContainsFunc(n.entries, func(e entry) bool { return doubtful(e.value) }))
+}
+
 // holds tells whether a word stands in a string of a value.
 func holds(n *node, word string) bool {
 	if n == nil {

@@ -52,6 +52,7 @@ type node struct {
 	f         float64
 	items     []*node
 	entries   []entry
+	doubt     bool // it was not read as it was written, or stands in two ways
 }
 
 type entry struct {
@@ -76,6 +77,7 @@ type place struct{ line, col int }
 type trouble struct {
 	place
 	message string
+	within  bool // it touches no more than the node that is in doubt
 }
 
 // reader turns the parser's tree into nodes.
@@ -95,7 +97,7 @@ func read(text string) (root *node, troubles []trouble) {
 	// The parser is foreign code that has crashed on odd input before; a crash must refuse the document, not end the service.
 	defer func() {
 		if p := recover(); p != nil {
-			root, troubles = nil, []trouble{{place{1, 1}, fmt.Sprintf("the document is no YAML: %v", p)}}
+			root, troubles = nil, []trouble{{place: place{1, 1}, message: fmt.Sprintf("the document is no YAML: %v", p)}}
 		}
 	}()
 	if len(text) > maxBytes {
@@ -123,8 +125,14 @@ func read(text string) (root *node, troubles []trouble) {
 }
 
 func (r *reader) fail(at place, format string, args ...any) []trouble {
-	r.troubles = append(r.troubles, trouble{at, fmt.Sprintf(format, args...)})
+	r.troubles = append(r.troubles, trouble{place: at, message: fmt.Sprintf(format, args...)})
 	return r.troubles
+}
+
+// doubt says what is wrong with one node.
+func (r *reader) doubt(n *node, at place, format string, args ...any) {
+	n.doubt = true
+	r.troubles = append(r.troubles, trouble{at, fmt.Sprintf(format, args...), true})
 }
 
 func (r *reader) index() {
@@ -308,7 +316,7 @@ func (r *reader) scalar(out *node, n ast.Node, at place) {
 	case *ast.FloatNode:
 		out.kind, out.f, out.text = floatNode, n.Value, n.Token.Value
 	default:
-		r.fail(at, "%s has no meaning here; write a string, a number, true or false, a list or a map", strings.TrimSpace(n.String()))
+		r.doubt(out, at, "%s has no meaning here; write a string, a number, true or false, a list or a map", strings.TrimSpace(n.String()))
 	}
 }
 
@@ -335,10 +343,10 @@ func (r *reader) alias(n *ast.AliasNode, at place, depth int, none *node) *node 
 	target, ok := r.anchors[name]
 	switch {
 	case !ok:
-		r.fail(at, "the alias *%s has no anchor &%s", name, name)
+		r.doubt(none, at, "the alias *%s has no anchor &%s", name, name)
 		return none
 	case r.active[name]:
-		r.fail(at, "the alias *%s stands inside its own anchor", name)
+		r.doubt(none, at, "the alias *%s stands inside its own anchor", name)
 		return none
 	}
 	r.active[name] = true
@@ -356,15 +364,15 @@ func (r *reader) mapping(out *node, values []*ast.MappingValueNode, depth int) {
 		}
 		at := r.placeOf(v.Key)
 		if v.Key.IsMergeKey() {
-			merged = append(merged, r.merge(v.Value, at, depth)...)
+			merged = append(merged, r.merge(out, v.Value, at, depth)...)
 			continue
 		}
-		key, ok := r.key(v.Key, at)
+		key, ok := r.key(out, v.Key, at)
 		if !ok {
 			continue
 		}
 		if first, twice := seen[key]; twice {
-			r.fail(at, "%q stands here twice; it stands on line %d already, remove or rename one", key, first.line)
+			r.doubt(out.get(key), at, "%q stands here twice; it stands on line %d already, remove or rename one", key, first.line)
 			continue
 		}
 		seen[key] = at
@@ -379,8 +387,9 @@ func (r *reader) mapping(out *node, values []*ast.MappingValueNode, depth int) {
 }
 
 // merge gives the entries that the key << brings in.
-func (r *reader) merge(v ast.Node, at place, depth int) []entry {
+func (r *reader) merge(into *node, v ast.Node, at place, depth int) []entry {
 	n := r.node(v, depth+1)
+	into.doubt = into.doubt || n.doubt
 	switch n.kind {
 	case mapNode:
 		return n.entries
@@ -391,17 +400,17 @@ func (r *reader) merge(v ast.Node, at place, depth int) []entry {
 				out = append(out, item.entries...)
 				continue
 			}
-			r.fail(at, "<< takes a map or a list of maps")
+			r.doubt(into, at, "<< takes a map or a list of maps")
 		}
 		return out
 	default:
-		r.fail(at, "<< takes a map or a list of maps")
+		r.doubt(into, at, "<< takes a map or a list of maps")
 		return nil
 	}
 }
 
 // key gives the text of a key.
-func (r *reader) key(k ast.MapKeyNode, at place) (string, bool) {
+func (r *reader) key(of *node, k ast.MapKeyNode, at place) (string, bool) {
 	var n ast.Node = k
 	if explicit, ok := k.(*ast.MappingKeyNode); ok {
 		n = explicit.Value
@@ -419,6 +428,6 @@ func (r *reader) key(k ast.MapKeyNode, at place) (string, bool) {
 			return n.Value.Value, true
 		}
 	}
-	r.fail(at, "a key is a string")
+	r.doubt(of, at, "a key is a string")
 	return "", false
 }

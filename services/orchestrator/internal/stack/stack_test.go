@@ -274,9 +274,21 @@ func TestSoundPartIsLookedAt(t *testing.T) {
 		"no name": {
 			document: strings.Replace(head, "name: shop", "name: Shop!", 1) + network + server, check: at("Server", "spec.flavor"), want: []string{"2:7 name"}, looked: []string{},
 		},
-		"twice the same": {
-			document: head + network + network + server, check: at("Server", "spec.flavor"), want: []string{"7:3 "}, looked: []string{},
+		"a resource that stands twice": {
+			document: head + network + "  own: {kind: Volume, spec: {size: 1Gi}}\n" + network + server, check: at("Server", "spec.flavor"), want: []string{"8:3 "}, looked: []string{"own CREATE"},
 		},
+		"a field that stands twice": {
+			document: head + network + "  data: {kind: Volume, spec: {size: 1Gi, size: 901Gi}}\n" + server, check: at("Server", "spec.flavor"),
+			want: []string{"7:42 ", "8:50 resources.db.spec.flavor"}, looked: []string{"db CREATE", "fine CREATE"},
+		},
+		"a name that stands twice": {
+			document: strings.Replace(head, "name: shop", "name: shop\nname: shoq", 1) + network + server, check: at("Server", "spec.flavor"), want: []string{"3:1 "}, looked: []string{},
+		},
+		"an alias of nothing": {
+			document: head + network + "  data: {kind: Volume, spec: {size: *nothing}}\n" + server, check: at("Server", "spec.flavor"),
+			want: []string{"7:30 resources.data.spec.size", "7:37 ", "8:50 resources.db.spec.flavor"}, looked: []string{"db CREATE", "fine CREATE"},
+		},
+		"no YAML": {document: head + network + "  x: [\n" + server, check: at("Server", "spec.flavor"), want: []string{"7:6 "}, looked: []string{}},
 		"what stands and is left out does not go away": {
 			former: volume, document: head + network + "  data: {kind: Volume, spec: {size: 1Gi, colour: red}}\n", want: []string{"7:42 resources.data.spec.colour"}, looked: []string{"fine CREATE"},
 		},
