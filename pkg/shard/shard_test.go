@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,7 @@ type wire struct {
 	changed chan struct{}
 	calls   int
 	txns    atomic.Int64
+	onTxn   func(compares []store.Compare, ops []store.Op) // asked before each transaction; may be nil
 }
 
 func newWire(s store.Store) *wire { return &wire{Store: s, changed: make(chan struct{})} }
@@ -47,6 +49,13 @@ func (w *wire) set(state int) {
 	w.state = state
 	close(w.changed)
 	w.changed = make(chan struct{})
+}
+
+// tap has f asked before each transaction.
+func (w *wire) tap(f func(compares []store.Compare, ops []store.Op)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.onTxn = f
 }
 
 // pass waits while the wire hangs; lose tells to lose the answer.
@@ -90,6 +99,12 @@ func (w *wire) List(ctx context.Context, prefix string, opts store.ListOptions) 
 
 func (w *wire) Txn(ctx context.Context, compares []store.Compare, ops []store.Op) (int64, error) {
 	w.txns.Add(1)
+	w.mu.Lock()
+	onTxn := w.onTxn
+	w.mu.Unlock()
+	if onTxn != nil {
+		onTxn(compares, ops)
+	}
 	return through(ctx, w, func() (int64, error) { return w.Store.Txn(ctx, compares, ops) })
 }
 
@@ -419,6 +434,135 @@ func TestMemberKeyGoesBeforeTheShards(t *testing.T) {
 	})
 }
 
+// However long the store takes to delete the member key: no shard is given before.
+func TestNothingIsGivenBeforeTheMemberKeyIsDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, memstore.New(), 8)
+		a := w.join("a", nil)
+		w.join("b", nil)
+		rest(time.Second)
+		w.check("two replicas")
+		var left, given time.Time
+		a.wire.tap(func(_ []store.Compare, ops []store.Op) {
+			if !ops[0].Delete {
+				return
+			}
+			if ops[0].Key == prefix+"members/a" {
+				time.Sleep(100 * time.Millisecond)
+				left = time.Now()
+			} else if given.IsZero() {
+				given = time.Now()
+			}
+		})
+		w.leave("a")
+		if left.IsZero() || !given.IsZero() && given.Before(left) {
+			t.Errorf("left at %s, gave at %s", left, given)
+		}
+		rest(calm)
+		w.check("a left")
+		w.close()
+	})
+}
+
+func TestEveryTakingIsFencedByTheMemberKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		w := newWorld(t, s, 300)
+		r := w.join("a", func(ctx context.Context, _ *shard.Owned) error { <-ctx.Done(); return nil })
+		taken := 0
+		r.wire.tap(func(compares []store.Compare, ops []store.Op) {
+			if ops[0].Delete || ops[0].Key == prefix+"members/a" {
+				return
+			}
+			taken += len(ops)
+			member, err := s.Get(context.Background(), prefix+"members/a")
+			if err != nil || !slices.Contains(compares, store.Compare{Key: member.Key, CreateRevision: member.CreateRevision}) {
+				t.Errorf("a taking without the fence of the member key (%v)", err)
+			}
+		})
+		rest(calm)
+		w.check("one replica")
+		if taken != 300 {
+			t.Errorf("%d shards were put, want 300", taken)
+		}
+		w.close()
+	})
+}
+
+// The keys vanish just before they are given: that is told, and nothing is stuck.
+func TestRefusedHandoverIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		w := newWorld(t, s, 8)
+		a := w.join("a", nil)
+		rest(time.Second)
+		once := sync.Once{}
+		a.wire.tap(func(_ []store.Compare, ops []store.Op) {
+			if !ops[0].Delete {
+				return
+			}
+			once.Do(func() {
+				if _, err := s.Txn(context.Background(), nil, ops[:1]); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+		w.join("b", nil)
+		rest(time.Second)
+		w.check("b joined")
+		if n := a.fenced.Load(); n != 1 {
+			t.Errorf("told %d times of a refusal, want once", n)
+		}
+		w.close()
+	})
+}
+
+// A replica that lost its lease gives it back only when the last own function has returned, though the store is back.
+func TestLostLeaseIsKeptUntilTheWorkHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, memstore.New(), 8)
+		w.slow = time.Second
+		a := w.join("a", nil)
+		rest(10 * lease.DefaultTTL)
+		w.join("b", func(ctx context.Context, _ *shard.Owned) error { <-ctx.Done(); return nil })
+		rest(3 * time.Second)
+		w.check("two replicas")
+		var first, last time.Time
+		watch := w.store.Watch(t.Context(), prefix+"members/a", 0)
+		go func() {
+			for range watch.Events() {
+				if first.IsZero() {
+					first = time.Now()
+				}
+			}
+		}()
+		a.wire.set(hangs)
+		w.mu.Lock()
+		var lost context.Context
+		for i := range w.count {
+			if name, _, _ := a.spread.Owner(i); name == "a" {
+				lost = w.live[i]
+			}
+		}
+		w.mu.Unlock()
+		<-lost.Done()
+		a.wire.set(up)
+		rest(2 * lease.DefaultTTL)
+		w.mu.Lock()
+		for i, ended := range w.ended {
+			if name, _, _ := a.spread.Owner(i); name == "a" && ended.After(last) {
+				last = ended
+			}
+		}
+		w.mu.Unlock()
+		if first.Before(last) || last.IsZero() {
+			t.Errorf("gone at %s, the last own function returned at %s", first, last)
+		}
+		w.check("a is back")
+		w.close()
+	})
+}
+
 func TestTakeOverAfterKill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, memstore.New(), 64)
@@ -513,8 +657,15 @@ func TestSecondProcessOfANameWaits(t *testing.T) {
 		w.join("a", nil)
 		rest(calm)
 		first := w.replicas["a"]
+		key, err := w.store.Get(t.Context(), prefix+"members/a")
+		if err != nil {
+			t.Fatal(err)
+		}
 		second := w.join("a", nil)
 		rest(time.Minute)
+		if now, err := w.store.Get(t.Context(), key.Key); err != nil || now.ModRevision != key.ModRevision {
+			t.Errorf("the second wrote the first's member key (%v)", err)
+		}
 		w.check("the second waits")
 		if n := first.fenced.Load(); n != 0 {
 			t.Errorf("the first was fenced %d times", n)
