@@ -24,6 +24,9 @@ $(BIN)/golangci-lint: scripts/tools/golangci-lint/go.mod
 $(BIN)/gofumpt: scripts/tools/gofumpt/go.mod
 	cd scripts/tools/gofumpt && GOWORK=off go build -o ../../../$(BIN)/ mvdan.cc/gofumpt
 
+$(BIN)/kubectl: scripts/tools/kubectl/go.mod scripts/tools/kubectl/main.go
+	cd scripts/tools/kubectl && GOWORK=off go build -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2" -o ../../../$@ .
+
 $(BIN)/buf: scripts/tools/buf/package.json
 	cd scripts/tools/buf && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	mkdir -p $(BIN) && ln -sf ../scripts/tools/buf/node_modules/.bin/buf $@ && touch $@
