@@ -284,4 +284,3 @@ func TestRoomForBetterClasses(t *testing.T) {
 		}
 	})
 }
-

@@ -47,7 +47,8 @@ type Config struct {
 	// Peers are the addresses of the other services by name; one that is not named is at NAME:DefaultPort. An entry for
 	// the service itself is left aside, so that all services can share one file.
 	Peers Addresses `koanf:"peers"`
-	// CallsPerSecond is the budget of API calls of each cloud account; 0 means 50.
+	// CallsPerSecond is the budget of API calls of each cloud account, which all processes that use it divide; 0 means 50.
+	// It should be the same in all of them.
 	CallsPerSecond float64 `koanf:"callsPerSecond"`
 	// Log is how it logs.
 	Log app.LogConfig `koanf:"log"`

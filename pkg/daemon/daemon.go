@@ -32,6 +32,7 @@ import (
 
 	"github.com/weftcloud/weft/pkg/app"
 	"github.com/weftcloud/weft/pkg/auth"
+	"github.com/weftcloud/weft/pkg/budget"
 	"github.com/weftcloud/weft/pkg/bus"
 	"github.com/weftcloud/weft/pkg/bus/natsbus"
 	"github.com/weftcloud/weft/pkg/fault"
@@ -151,6 +152,7 @@ func (p *process) openStore(ctx context.Context) error {
 		return err
 	}
 	p.deps.Store = s
+	p.deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: s, Process: p.name, Logger: p.logger})
 	p.closers.AddCloser("the connection to etcd", s)
 	return p.until(ctx, "etcd", func(ctx context.Context) error { return answers(ctx, s) })
 }
@@ -279,7 +281,8 @@ func (p *process) serve(ctx context.Context, compose func(service.Deps) (Compose
 	if err := Register(server, s); err != nil {
 		return err
 	}
-	p.tasks = append(p.tasks, app.Task{Name: p.name, Run: s.Run})
+	metrics.Registry.MustRegister(p.deps.Budgets)
+	p.tasks = append(p.tasks, app.Task{Name: p.name, Run: s.Run}, app.Task{Name: "budgets", Run: p.deps.Budgets.Run})
 	if p.cfg.Metrics != "" {
 		lis, err := app.Listen(ctx, p.cfg.Metrics)
 		if err != nil {

@@ -2,72 +2,220 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weftcloud/weft/pkg/budget"
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
+	"github.com/weftcloud/weft/pkg/resource"
+	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 )
 
 // Account is one account at a provider, with the budget of calls that all of its users share.
 type Account struct {
 	// Name names the account in messages, e.g. clouds/lab.
 	Name string
-	// Session holds the drivers.
+	// Session holds the drivers. What is asked of them beside the loop, looks before a plan, lists of what is marked and
+	// probes, draws on the budget by itself.
 	Session driver.Session
 
-	now     func() time.Time
-	limiter *rate.Limiter
+	budget *budget.Budget
 
-	mu     sync.Mutex
-	paused time.Time
-	paces  map[string]*pace
+	mu    sync.Mutex
+	paces map[string]*pace
 }
 
-// NewAccount makes an account that may be called perSecond times a second, with bursts of twice as many.
-func NewAccount(name string, session driver.Session, perSecond float64, now func() time.Time) *Account {
-	return &Account{
-		Name: name, Session: session, now: now, limiter: rate.NewLimiter(rate.Limit(perSecond), int(2*perSecond)), paces: map[string]*pace{},
+// NewAccount makes an account whose calls draw on a budget. Others may draw on it, too.
+func NewAccount(name string, session driver.Session, calls *budget.Budget) *Account {
+	a := &Account{Name: name, budget: calls, paces: map[string]*pace{}}
+	a.Session = a.metered(session)
+	return a
+}
+
+// errWoken ends a look at a record that was written while the look waited for its turn: it may ask for something else now.
+var errWoken = errors.New("the record was written meanwhile")
+
+// turn is one look at one id: what it is to the budget, and where it can be interrupted.
+type turn struct {
+	*Account // nil until the entry was read
+
+	task  *task
+	slots chan struct{}
+	woken <-chan struct{} // closed when the record was written since the look began
+
+	class       budget.Class
+	tenant      string
+	interrupted bool // it was woken while it waited
+	refused     bool // the provider refused a call as one too many
+}
+
+// classOf gives the class of an entry's calls: what is undone comes first, then single changes, which a person waits for.
+func classOf(e *record.Entry) budget.Class {
+	origin := e.Record.GetOrigin()
+	switch {
+	case origin == nil:
+		return budget.Interactive
+	case origin.GetDirection() == busv1.Direction_DIRECTION_UNDO:
+		return budget.Undo
+	default:
+		return budget.Normal
 	}
 }
 
-// call makes one call at the provider within the account's budget. A provider that asks to wait pauses all calls of the
-// account (RFC 9110, section 10.2.3, Retry-After).
-func call[T any](ctx context.Context, a *Account, do func(context.Context) (T, error)) (T, error) {
-	var zero T
-	if err := a.admit(ctx); err != nil {
-		return zero, err
+// aside does what may take long without the slot that the look holds, so that others can work meanwhile.
+func (at *turn) aside(do func()) {
+	<-at.slots
+	defer func() { at.slots <- struct{}{} }()
+	do()
+}
+
+// admit waits for the look's turn to call. A look that is interrupted leaves its place in line to the next look at the
+// same id.
+func (at *turn) admit(ctx context.Context) (*budget.Ticket, error) {
+	t := at.task.ticket
+	if t == nil || t.Budget() != at.budget {
+		at.task.leave()
+		t = at.budget.Enter(at.class, at.tenant)
+		at.task.ticket = t
 	}
-	out, err := do(ctx)
-	if fault.Is(err, fault.Throttled) {
-		a.pause(max(fault.RetryAfter(err), time.Second))
+	t.SetClass(at.class)
+	if err := at.wait(ctx, t.Ready()); err != nil {
+		return nil, err
 	}
+	at.task.ticket = nil
+	return t, nil
+}
+
+// wait waits until ready is closed. That the record was written comes first.
+func (at *turn) wait(ctx context.Context, ready <-chan struct{}) error {
+	select {
+	case <-at.woken:
+		ready = nil
+	default:
+	}
+	select {
+	case <-ready:
+		return nil
+	case <-at.woken:
+		at.interrupted = true
+		return errWoken
+	case <-ctx.Done():
+		return fault.As(fault.Unavailable, fault.Wrap(ctx.Err(), "wait for a call at %s", at.Name))
+	}
+}
+
+// heard notes what a call was answered.
+func (at *turn) heard(err error) {
+	switch {
+	case err == nil:
+		at.task.refusals = 0
+	case fault.Is(err, fault.Throttled):
+		at.refused = true
+	}
+}
+
+// call makes one call at the provider when its turn has come. A provider that asks to wait pauses all calls of the account.
+func call[T any](ctx context.Context, at *turn, do func(context.Context) (T, error)) (out T, err error) {
+	at.aside(func() {
+		var t *budget.Ticket
+		if t, err = at.admit(ctx); err != nil {
+			return
+		}
+		defer t.Done()
+		out, err = do(ctx)
+		at.throttled(err)
+		at.heard(err)
+	})
 	return out, err
 }
 
-func (a *Account) admit(ctx context.Context) error {
-	a.mu.Lock()
-	rest := a.paused.Sub(a.now())
-	a.mu.Unlock()
-	if rest > 0 {
-		return &fault.Error{Kind: fault.Throttled, RetryAfter: rest, Message: a.Name + " asked to wait"}
+// throttled pauses the account if err says so.
+func (a *Account) throttled(err error) {
+	if fault.Is(err, fault.Throttled) {
+		a.budget.Throttled(fault.RetryAfter(err))
 	}
-	if err := a.limiter.Wait(ctx); err != nil {
-		return fault.As(fault.Unavailable, fault.Wrap(err, "wait for a call at %s", a.Name))
-	}
-	return nil
 }
 
-func (a *Account) pause(d time.Duration) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if until := a.now().Add(d); until.After(a.paused) {
-		a.paused = until
+// lookTries is how often a look that changes nothing is tried if the provider refuses it as one too many.
+const lookTries = 3
+
+// look makes a call that changes nothing, which somebody waits for.
+func look[T any](ctx context.Context, a *Account, tenant string, do func() (T, error)) (T, error) {
+	for try := 1; ; try++ {
+		if err := a.budget.Acquire(ctx, budget.Interactive, tenant); err != nil {
+			var zero T
+			return zero, fault.Wrap(err, "wait for a call at %s", a.Name)
+		}
+		out, err := do()
+		a.throttled(err)
+		a.budget.Done()
+		if !fault.Is(err, fault.Throttled) || try == lookTries {
+			return out, err
+		}
 	}
+}
+
+// metered gives a session whose looks draw on the budget.
+func (a *Account) metered(s driver.Session) driver.Session {
+	drivers := make(map[string]driver.Any, len(s.Drivers))
+	for typ, d := range s.Drivers {
+		drivers[typ] = metered{Any: d, account: a}
+	}
+	out := driver.Session{Drivers: drivers}
+	if s.Probe != nil {
+		out.Probe = func(ctx context.Context) ([]driver.Feature, error) {
+			return look(ctx, a, "", func() ([]driver.Feature, error) { return s.Probe(ctx) })
+		}
+	}
+	return out
+}
+
+// metered is a driver whose looks draw on the budget; the loop accounts for the other calls itself.
+type metered struct {
+	driver.Any
+	account *Account
+}
+
+func (m metered) Checker() (driver.Checker[proto.Message], bool) {
+	c, ok := m.Any.Checker()
+	return meteredChecker{c, m.account}, ok
+}
+
+func (m metered) Lister() (driver.Lister, bool) {
+	l, ok := m.Any.Lister()
+	return meteredLister{l, m.account}, ok
+}
+
+type meteredChecker struct {
+	driver.Checker[proto.Message]
+	account *Account
+}
+
+func (c meteredChecker) Check(ctx context.Context, items []driver.Item[proto.Message]) ([]driver.Finding, []driver.QuotaUse, error) {
+	tenant := ""
+	if len(items) > 0 {
+		tenant = resource.TenantOf(items[0].Name)
+	}
+	var quotas []driver.QuotaUse
+	findings, err := look(ctx, c.account, tenant, func() (found []driver.Finding, err error) {
+		found, quotas, err = c.Checker.Check(ctx, items)
+		return found, err
+	})
+	return findings, quotas, err
+}
+
+type meteredLister struct {
+	driver.Lister
+	account *Account
+}
+
+func (l meteredLister) ListMarked(ctx context.Context) ([]driver.Marked, error) {
+	return look(ctx, l.account, "", func() ([]driver.Marked, error) { return l.Lister.ListMarked(ctx) })
 }
 
 func (a *Account) pace(typ string) *pace {
@@ -103,30 +251,26 @@ type pace struct {
 // age tells how long an object has been on its way, and when it was last seen to be so.
 type age struct{ began, seen time.Time }
 
-// batch is one list call in the making.
+// batch is one list call in the making. It takes in who comes until its turn to call has come, and waits in the best class
+// of those that it serves.
 type batch struct {
-	ids  map[string]bool
-	done chan struct{}
-	seen map[string]driver.Observation[proto.Message]
-	err  error
+	ids    map[string]bool
+	class  budget.Class
+	ticket *budget.Ticket // nil within the batch window
+	done   chan struct{}
+	seen   map[string]driver.Observation[proto.Message]
+	err    error
 }
 
-// observe looks at one object, together with all others that are asked for within the batch window.
-func (p *pace) observe(ctx context.Context, a *Account, d driver.Any, id string) (driver.Observation[proto.Message], bool, error) {
-	p.mu.Lock()
-	b := p.pending
-	if b == nil {
-		b = &batch{ids: map[string]bool{}, done: make(chan struct{})}
-		p.pending = b
-		time.AfterFunc(batchWindow, func() { p.run(context.WithoutCancel(ctx), a, d, b) })
+// observe looks at one object, together with all others that are asked for until the call is made.
+func (p *pace) observe(ctx context.Context, at *turn, d driver.Any, id string) (driver.Observation[proto.Message], bool, error) {
+	b := p.join(ctx, at, d, id)
+	var err error
+	at.aside(func() { err = at.wait(ctx, b.done) })
+	if err != nil {
+		return driver.Observation[proto.Message]{}, false, err
 	}
-	b.ids[id] = true
-	p.mu.Unlock()
-	select {
-	case <-b.done:
-	case <-ctx.Done():
-		return driver.Observation[proto.Message]{}, false, fault.As(fault.Unavailable, ctx.Err())
-	}
+	at.heard(b.err)
 	if b.err != nil {
 		return driver.Observation[proto.Message]{}, false, b.err
 	}
@@ -134,10 +278,44 @@ func (p *pace) observe(ctx context.Context, a *Account, d driver.Any, id string)
 	return o, ok, nil
 }
 
+// join adds an object to the batch in the making.
+func (p *pace) join(ctx context.Context, at *turn, d driver.Any, id string) *batch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.pending
+	if b == nil {
+		b = &batch{ids: map[string]bool{}, class: at.class, done: make(chan struct{})}
+		p.pending = b
+		account, tenant := at.Account, at.tenant
+		time.AfterFunc(batchWindow, func() { p.run(ctx, account, tenant, d, b) })
+	}
+	b.ids[id] = true
+	if at.class > b.class {
+		b.class = at.class
+		if b.ticket != nil {
+			b.ticket.SetClass(b.class)
+		}
+	}
+	return b
+}
+
 // observeTimeout bounds one list call.
 const observeTimeout = time.Minute
 
-func (p *pace) run(ctx context.Context, a *Account, d driver.Any, b *batch) {
+// run makes the call of a batch when its turn has come. It waits as long as the loop of who began it works; who else waits
+// then begins another.
+func (p *pace) run(ctx context.Context, a *Account, tenant string, d driver.Any, b *batch) {
+	defer close(b.done)
+	p.mu.Lock()
+	b.ticket = a.budget.Enter(b.class, tenant)
+	p.mu.Unlock()
+	select {
+	case <-b.ticket.Ready():
+		defer b.ticket.Done()
+	case <-ctx.Done():
+		b.ticket.Cancel()
+		b.err = errWoken
+	}
 	p.mu.Lock()
 	p.pending = nil
 	ids := make([]string, 0, len(b.ids))
@@ -145,12 +323,13 @@ func (p *pace) run(ctx context.Context, a *Account, d driver.Any, b *batch) {
 		ids = append(ids, id)
 	}
 	p.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	if b.err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), observeTimeout)
 	defer cancel()
-	b.seen, b.err = call(ctx, a, func(ctx context.Context) (map[string]driver.Observation[proto.Message], error) {
-		return d.Observe(ctx, ids)
-	})
-	close(b.done)
+	b.seen, b.err = d.Observe(ctx, ids)
+	a.throttled(b.err)
 }
 
 // restart counts an object's time from now.

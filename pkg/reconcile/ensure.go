@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -15,57 +16,58 @@ import (
 )
 
 // ensure brings one wanted resource a step nearer.
-func (l *Loop) ensure(ctx context.Context, e *record.Entry) (time.Duration, error) {
+func (l *Loop) ensure(ctx context.Context, at *turn, e *record.Entry) (time.Duration, error) {
 	refs, err := l.refs(ctx, e)
 	if err != nil {
-		return l.failed(ctx, e, err)
+		return l.failed(ctx, at, e, err)
 	}
-	account, d, err := l.driver(ctx, e, refs)
+	d, err := l.driver(ctx, at, e, refs)
 	if err != nil {
-		return l.failed(ctx, e, err)
+		return l.failed(ctx, at, e, err)
 	}
 	if e.Object.Status().GetProviderId() == "" {
-		wait, err := l.make(ctx, e, account, d, refs)
+		wait, err := l.make(ctx, at, e, d, refs)
 		if err != nil {
-			return l.failed(ctx, e, err)
+			return l.failed(ctx, at, e, err)
 		}
 		if wait > 0 {
 			return wait, nil
 		}
 	}
 	if e.Record.GetAppliedGeneration() != e.Object.Metadata().GetGeneration() {
-		if err := l.update(ctx, e, account, d, refs); err != nil {
-			return l.failed(ctx, e, err)
+		if err := l.update(ctx, at, e, d, refs); err != nil {
+			return l.failed(ctx, at, e, err)
 		}
-		account.pace(e.Kind.Type).restart(e.ID, l.Now())
+		at.pace(e.Kind.Type).restart(e.ID, l.Now())
 	}
-	return l.observe(ctx, e, account, d, refs)
+	return l.observe(ctx, at, e, d, refs)
 }
 
-// driver gives the driver of an entry's kind in its account.
-func (l *Loop) driver(ctx context.Context, e *record.Entry, refs driver.Refs) (*Account, driver.Any, error) {
-	account, err := l.Accounts.Account(ctx, e, refs)
+// driver opens the account of an entry for the look, and gives the driver of the entry's kind in it.
+func (l *Loop) driver(ctx context.Context, at *turn, e *record.Entry, refs driver.Refs) (driver.Any, error) {
+	var err error
+	at.aside(func() { at.Account, err = l.Accounts.Account(ctx, e, refs) })
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	d, ok := account.Session.Drivers[e.Kind.Type]
+	d, ok := at.Session.Drivers[e.Kind.Type]
 	if !ok {
-		return nil, nil, fault.New(fault.Unsupported, "%s has no driver for %s", account.Name, e.Kind.Name)
+		return nil, fault.New(fault.Unsupported, "%s has no driver for %s", at.Name, e.Kind.Name)
 	}
-	return account, d, nil
+	return d, nil
 }
 
 // make finds the object by its key, or creates it. That a create is about to be sent is written before it is sent. A wait
 // says that it is not known yet whether there is one.
-func (l *Loop) make(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) (time.Duration, error) {
+func (l *Loop) make(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) (time.Duration, error) {
 	status := e.Object.Status()
 	if e.Record.GetAttempted() {
-		if wait, err := l.adopt(ctx, e, account, d, refs); wait > 0 || err != nil {
+		if wait, err := l.adopt(ctx, at, e, d, refs); wait > 0 || err != nil {
 			return wait, err
 		}
 	}
 	if status.GetProviderId() == "" {
-		if err := l.create(ctx, e, account, d, refs); err != nil {
+		if err := l.create(ctx, at, e, d, refs); err != nil {
 			return 0, err
 		}
 	}
@@ -77,18 +79,18 @@ func (l *Loop) make(ctx context.Context, e *record.Entry, account *Account, d dr
 // adopt settles a create that may have had an effect: an object that bears the key is ours. None must be found twice,
 // some time apart, before it is believed that there is none: a create may still be under way, and clouds list with a
 // delay. Until then it gives the time to wait. If several are found, creates had more than one effect: one is kept.
-func (l *Loop) adopt(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) (time.Duration, error) {
+func (l *Loop) adopt(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) (time.Duration, error) {
 	if e.Record.GetRefused() {
 		return 0, nil // the provider itself said that it made nothing
 	}
-	ids, err := call(ctx, account, func(ctx context.Context) ([]string, error) { return d.Find(ctx, request(e, refs)) })
+	ids, err := call(ctx, at, func(ctx context.Context) ([]string, error) { return d.Find(ctx, request(e, refs)) })
 	if err != nil {
 		return 0, fault.Wrap(err, "look up %s by its key", e.Name)
 	}
 	if len(ids) > 0 {
 		e.Object.Status().ProviderId, e.Record.MissingTime = ids[0], nil
 		for _, extra := range ids[1:] {
-			if _, err := call(ctx, account, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, extra) }); err != nil {
+			if _, err := call(ctx, at, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, extra) }); err != nil {
 				return 0, fault.Wrap(err, "delete %s, a second object for %s", extra, e.Name)
 			}
 		}
@@ -102,24 +104,43 @@ func (l *Loop) adopt(ctx context.Context, e *record.Entry, account *Account, d d
 	return max(rest, 0), nil
 }
 
-func (l *Loop) create(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) error {
-	if !e.Record.GetAttempted() || e.Record.GetRefused() || e.Record.GetMissingTime() != nil {
-		e.Record.Attempted, e.Record.Refused, e.Record.MissingTime = true, false, nil
-		if err := l.Book.Save(ctx, e, record.Notice{}); err != nil {
-			return err
+func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) error {
+	sent := false
+	id, err := call(ctx, at, func(ctx context.Context) (string, error) {
+		if err := l.attempt(ctx, e); err != nil {
+			return "", err
 		}
+		sent = true
+		return d.Create(ctx, request(e, refs))
+	})
+	if err != nil && !sent {
+		return err
 	}
-	id, err := call(ctx, account, func(ctx context.Context) (string, error) { return d.Create(ctx, request(e, refs)) })
 	if err != nil {
 		e.Record.Refused = answered(err)
+		if at.refused { // it is sent again without a failure that would be kept
+			if err := l.Book.Save(ctx, e, record.Notice{}); err != nil {
+				return err
+			}
+		}
 		return fault.Wrap(err, "create %s", e.Name)
 	}
-	account.pace(e.Kind.Type).restart(e.ID, l.Now())
+	at.pace(e.Kind.Type).restart(e.ID, l.Now())
 	e.Object.Status().ProviderId = id
 	if !d.NeedsUpdate() {
 		e.Record.AppliedGeneration = e.Object.Metadata().GetGeneration()
 	}
 	return nil
+}
+
+// attempt writes that a create is about to be sent. It is done when the look's turn to call has come, not before: what
+// waits has made nothing, and may still be given up without a look-up.
+func (l *Loop) attempt(ctx context.Context, e *record.Entry) error {
+	if e.Record.GetAttempted() && !e.Record.GetRefused() && e.Record.GetMissingTime() == nil {
+		return nil
+	}
+	e.Record.Attempted, e.Record.Refused, e.Record.MissingTime = true, false, nil
+	return l.Book.Save(ctx, e, record.Notice{})
 }
 
 // answered tells whether an error is the provider's own refusal, so that nothing was made. After any other the outcome is
@@ -130,9 +151,9 @@ func answered(err error) bool {
 }
 
 // update brings the object to the present generation.
-func (l *Loop) update(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) error {
+func (l *Loop) update(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) error {
 	id := e.Object.Status().GetProviderId()
-	_, err := call(ctx, account, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Update(ctx, id, request(e, refs)) })
+	_, err := call(ctx, at, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Update(ctx, id, request(e, refs)) })
 	if err != nil {
 		return fault.Wrap(err, "update %s", e.Name)
 	}
@@ -145,11 +166,11 @@ func (l *Loop) update(ctx context.Context, e *record.Entry, account *Account, d 
 }
 
 // observe looks at the object and writes what it saw.
-func (l *Loop) observe(ctx context.Context, e *record.Entry, account *Account, d driver.Any, refs driver.Refs) (time.Duration, error) {
-	id, pace := e.Object.Status().GetProviderId(), account.pace(e.Kind.Type)
-	seen, present, err := pace.observe(ctx, account, d, id)
+func (l *Loop) observe(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) (time.Duration, error) {
+	id, pace := e.Object.Status().GetProviderId(), at.pace(e.Kind.Type)
+	seen, present, err := pace.observe(ctx, at, d, id)
 	if err != nil {
-		return l.failed(ctx, e, fault.Wrap(err, "observe %s", e.Name))
+		return l.failed(ctx, at, e, fault.Wrap(err, "observe %s", e.Name))
 	}
 	if !present {
 		return l.vanished(ctx, e)
@@ -167,8 +188,8 @@ func (l *Loop) observe(ctx context.Context, e *record.Entry, account *Account, d
 		}
 		return 0, l.give(ctx, e, f)
 	case driver.Outdated:
-		if err := l.update(ctx, e, account, d, refs); err != nil {
-			return l.failed(ctx, e, err)
+		if err := l.update(ctx, at, e, d, refs); err != nil {
+			return l.failed(ctx, at, e, err)
 		}
 	default:
 	}
@@ -217,13 +238,24 @@ func (l *Loop) vanished(ctx context.Context, e *record.Entry) (time.Duration, er
 // maxBackoff bounds the time between two attempts.
 const maxBackoff = 30 * time.Second
 
+// silentRefusals is how often in a row a provider may refuse a resource's call as one too many before that is told, and
+// tried again less often, like other faults.
+const silentRefusals = 5
+
 // failed deals with an attempt that failed: it is tried again if the fault can pass, else given up.
-func (l *Loop) failed(ctx context.Context, e *record.Entry, err error) (time.Duration, error) {
+func (l *Loop) failed(ctx context.Context, at *turn, e *record.Entry, err error) (time.Duration, error) {
 	if ctx.Err() != nil {
 		return 0, nil // we are stopping; the record says what to do at the next start
 	}
 	if record.IsConflict(err) {
 		return 0, err
+	}
+	if errors.Is(err, errWoken) {
+		return soon, nil
+	}
+	if at.refused && fault.Is(err, fault.Throttled) && at.task.refusals < silentRefusals {
+		at.task.refusals++
+		return soon, nil // it stands in line again; the budget rests for as long as the provider asked
 	}
 	if !fault.Retryable(err) {
 		return 0, l.give(ctx, e, err)

@@ -19,7 +19,14 @@
 // # What it tells
 //
 // Faults that can pass are tried again with back-off, for as long as the resource is wanted, and are told as progress;
-// others end in FAILED, until the spec changes or someone asks again.
+// others end in FAILED, until the spec changes or someone asks again. That a provider asks to wait is no fault of a
+// resource: what must wait keeps its turn in the account's budget (see package budget) and tells nothing.
+//
+// # Who works
+//
+// A look holds one of a bounded number of slots while it reads, decides and writes, not while it waits for its turn to
+// call or for the answer: there the budget says who comes first. A record that is written while a look at it waits, e.g.
+// because it is to be undone, is read again at once, and keeps its place in line.
 package reconcile
 
 import (
@@ -30,6 +37,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weftcloud/weft/pkg/budget"
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/participant"
@@ -81,7 +89,20 @@ type Loop struct {
 type task struct {
 	active bool
 	again  bool
+	woken  chan struct{} // closed when again is set; nil before the first look
 	timer  *time.Timer
+
+	// What follows belongs to the goroutine that works on the id.
+	ticket   *budget.Ticket // a place in line that an interrupted look has left; nil if none
+	refusals int            // how often in a row the provider refused a call as one too many
+}
+
+// leave gives up the place in line.
+func (t *task) leave() {
+	if t.ticket != nil {
+		t.ticket.Cancel()
+		t.ticket = nil
+	}
 }
 
 // New makes a loop. It does nothing until Run; what wakes it before is not lost.
@@ -182,6 +203,9 @@ func (l *Loop) Wake(id record.ID) {
 		return
 	}
 	if t.active {
+		if !t.again && t.woken != nil {
+			close(t.woken)
+		}
 		t.again = true
 		return
 	}
@@ -193,16 +217,15 @@ func (l *Loop) Wake(id record.ID) {
 // work looks at an id for as long as it is woken, and then sets the timer that it asked for.
 func (l *Loop) work(id record.ID, t *task) {
 	defer l.group.Done()
+	defer t.leave()
 	for {
 		select {
 		case l.slots <- struct{}{}:
 		case <-l.ctx.Done():
 			return
 		}
-		l.mu.Lock()
-		t.again = false
-		l.mu.Unlock()
-		wait, err := l.reconcile(l.ctx, id)
+		at := l.turn(t)
+		wait, err := l.reconcile(l.ctx, at, id)
 		<-l.slots
 		if l.ctx.Err() != nil {
 			return
@@ -211,10 +234,21 @@ func (l *Loop) work(id record.ID, t *task) {
 			l.Logger.Warn("reconcile", "name", id.Name, "key", id.Key, "error", err)
 			wait = max(wait, time.Second)
 		}
+		if !at.interrupted {
+			t.leave()
+		}
 		if l.rest(id, t, wait) {
 			return
 		}
 	}
+}
+
+// turn begins a look: what is written from now on interrupts it.
+func (l *Loop) turn(t *task) *turn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t.again, t.woken = false, make(chan struct{})
+	return &turn{task: t, slots: l.slots, woken: t.woken}
 }
 
 // rest ends the work on an id, unless it was woken meanwhile.
@@ -239,7 +273,7 @@ func (l *Loop) rest(id record.ID, t *task, wait time.Duration) bool {
 }
 
 // reconcile looks at one id once. It gives the time after which to look again; 0 means when it is woken.
-func (l *Loop) reconcile(ctx context.Context, id record.ID) (time.Duration, error) {
+func (l *Loop) reconcile(ctx context.Context, at *turn, id record.ID) (time.Duration, error) {
 	e, err := l.Book.Get(ctx, id)
 	if fault.Is(err, fault.NotFound) {
 		return 0, nil
@@ -253,17 +287,21 @@ func (l *Loop) reconcile(ctx context.Context, id record.ID) (time.Duration, erro
 	if wake := e.Record.GetWakeTime(); wake != nil && l.Now().Before(wake.AsTime()) {
 		return wake.AsTime().Sub(l.Now()), nil
 	}
+	at.class, at.tenant = classOf(e), resource.TenantOf(e.Name)
 	var wait time.Duration
 	if e.Record.GetRelease() {
-		wait, err = l.release(ctx, e)
+		wait, err = l.release(ctx, at, e)
 	} else {
-		wait, err = l.ensure(ctx, e)
+		wait, err = l.ensure(ctx, at, e)
 	}
 	if record.IsConflict(err) {
-		return time.Millisecond, nil // the record was written meanwhile: read it again
+		return soon, nil // the record was written meanwhile: read it again
 	}
 	return wait, err
 }
+
+// soon is when a look is repeated for which nothing has to be waited.
+const soon = time.Millisecond
 
 // save writes what was seen and tells it.
 func (l *Loop) save(ctx context.Context, e *record.Entry) error {

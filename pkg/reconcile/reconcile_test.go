@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/weftcloud/weft/pkg/budget"
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/driver/memdriver"
 	"github.com/weftcloud/weft/pkg/fault"
@@ -168,7 +169,7 @@ func newRig(t *testing.T, c config) *rig {
 		},
 	})
 	r.tap = &tap{Any: driver.Erase(r.cloud), broken: func() error { return nil }, hidden: func() bool { return false }}
-	r.account = reconcile.NewAccount("clouds/lab", driver.Session{Drivers: map[string]driver.Any{networkType: r.tap, subnetType: driver.Erase(r.subnets)}}, 1000, time.Now)
+	r.account = reconcile.NewAccount("clouds/lab", driver.Session{Drivers: map[string]driver.Any{networkType: r.tap, subnetType: driver.Erase(r.subnets)}}, budget.New(budget.Config{Rate: 1000, Burst: 2000}))
 	r.box = recordtest.NewBox(r.store, record.Prefix("network")+"o/")
 	r.book = record.New(record.Config{Service: "network", Store: r.store, Outbox: r.box, Kinds: kinds, Now: time.Now, Changed: func(id record.ID) {
 		r.mu.Lock()

@@ -15,22 +15,22 @@ import (
 )
 
 // release brings one resource that is not wanted any more a step nearer to being gone.
-func (l *Loop) release(ctx context.Context, e *record.Entry) (time.Duration, error) {
+func (l *Loop) release(ctx context.Context, at *turn, e *record.Entry) (time.Duration, error) {
 	if !e.Record.GetAttempted() {
 		return 0, l.gone(ctx, e) // nothing was ever asked of the cloud
 	}
 	refs := l.standing(ctx, e)
-	account, d, err := l.driver(ctx, e, refs)
+	d, err := l.driver(ctx, at, e, refs)
 	if err != nil {
-		return l.failed(ctx, e, err)
+		return l.failed(ctx, at, e, err)
 	}
 	if d.Adopts() {
 		return 0, l.gone(ctx, e)
 	}
 	if e.Object.Status().GetProviderId() == "" {
-		wait, err := l.adopt(ctx, e, account, d, refs)
+		wait, err := l.adopt(ctx, at, e, d, refs)
 		if err != nil {
-			return l.failed(ctx, e, err)
+			return l.failed(ctx, at, e, err)
 		}
 		if wait > 0 {
 			return wait, nil
@@ -39,7 +39,7 @@ func (l *Loop) release(ctx context.Context, e *record.Entry) (time.Duration, err
 			return 0, l.gone(ctx, e)
 		}
 	}
-	return l.remove(ctx, e, account, d)
+	return l.remove(ctx, at, e, d)
 }
 
 // standing resolves the references that can be resolved; what is gone is not needed to delete.
@@ -58,18 +58,18 @@ func (l *Loop) standing(ctx context.Context, e *record.Entry) driver.Refs {
 }
 
 // remove deletes the object and waits until it is gone.
-func (l *Loop) remove(ctx context.Context, e *record.Entry, account *Account, d driver.Any) (time.Duration, error) {
-	id, pace := e.Object.Status().GetProviderId(), account.pace(e.Kind.Type)
-	_, err := call(ctx, account, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, id) })
+func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.Any) (time.Duration, error) {
+	id, pace := e.Object.Status().GetProviderId(), at.pace(e.Kind.Type)
+	_, err := call(ctx, at, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, id) })
 	if fault.Is(err, fault.Conflict) || fault.Is(err, fault.Precondition) {
-		return l.blocked(ctx, e, account, d, err)
+		return l.blocked(ctx, at, e, d, err)
 	}
 	if err != nil && !fault.Is(err, fault.NotFound) {
-		return l.failed(ctx, e, fault.Wrap(err, "delete %s", e.Name))
+		return l.failed(ctx, at, e, fault.Wrap(err, "delete %s", e.Name))
 	}
-	seen, present, err := pace.observe(ctx, account, d, id)
+	seen, present, err := pace.observe(ctx, at, d, id)
 	if err != nil {
-		return l.failed(ctx, e, fault.Wrap(err, "observe %s", e.Name))
+		return l.failed(ctx, at, e, fault.Wrap(err, "observe %s", e.Name))
 	}
 	if !present {
 		pace.forget(e.ID)
@@ -86,13 +86,13 @@ func (l *Loop) remove(ctx context.Context, e *record.Entry, account *Account, d 
 }
 
 // blocked tells what keeps the object from being deleted, and tries again later.
-func (l *Loop) blocked(ctx context.Context, e *record.Entry, account *Account, d driver.Any, cause error) (time.Duration, error) {
+func (l *Loop) blocked(ctx context.Context, at *turn, e *record.Entry, d driver.Any, cause error) (time.Duration, error) {
 	status := e.Object.Status()
 	blockers := []*kindv1.Blocker{}
 	if b, ok := d.Blockable(); ok {
-		found, err := call(ctx, account, func(ctx context.Context) ([]*kindv1.Blocker, error) { return b.Blockers(ctx, status.GetProviderId()) })
+		found, err := call(ctx, at, func(ctx context.Context) ([]*kindv1.Blocker, error) { return b.Blockers(ctx, status.GetProviderId()) })
 		if err != nil {
-			return l.failed(ctx, e, fault.Wrap(err, "look what blocks the deletion of %s", e.Name))
+			return l.failed(ctx, at, e, fault.Wrap(err, "look what blocks the deletion of %s", e.Name))
 		}
 		blockers = found
 	}

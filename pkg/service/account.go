@@ -2,12 +2,16 @@ package service
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/weftcloud/weft/pkg/budget"
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/reconcile"
@@ -29,9 +33,12 @@ type accounts struct {
 
 	mu     sync.Mutex
 	opened map[string]*opened
+	// shared holds the accounts by their credentials: tenants whose work is done with the same ones share the account, and
+	// so its list calls.
+	shared map[fingerprint]*reconcile.Account
 }
 
-// opened is one account that was opened.
+// opened is one account that was opened, for one tenant.
 type opened struct {
 	mu          sync.Mutex
 	account     *reconcile.Account
@@ -40,7 +47,7 @@ type opened struct {
 }
 
 func newAccounts(providers []driver.Provider, credentials orchestratorv1.CredentialServiceClient, deps Deps) *accounts {
-	a := &accounts{providers: map[string]driver.Provider{}, credentials: credentials, deps: deps, opened: map[string]*opened{}}
+	a := &accounts{providers: map[string]driver.Provider{}, credentials: credentials, deps: deps, opened: map[string]*opened{}, shared: map[fingerprint]*reconcile.Account{}}
 	for _, p := range providers {
 		a.providers[p.Name] = p
 	}
@@ -131,6 +138,26 @@ func (a *accounts) open(ctx context.Context, id string, get func(context.Context
 		o.fresh = a.deps.Now()
 		return o.account, nil
 	}
+	account, err := a.account(ctx, credentials)
+	if err != nil {
+		return nil, err
+	}
+	if o.account != nil {
+		a.forget(o.credentials)
+	}
+	o.account, o.credentials, o.fresh = account, credentials, a.deps.Now()
+	return account, nil
+}
+
+// account gives the account that credentials lead to, and opens it if nobody has.
+func (a *accounts) account(ctx context.Context, credentials driver.Credentials) (*reconcile.Account, error) {
+	key := fingerprintOf(credentials)
+	a.mu.Lock()
+	found := a.shared[key]
+	a.mu.Unlock()
+	if found != nil {
+		return found, nil
+	}
 	provider, ok := a.providers[credentials.Driver]
 	if !ok {
 		return nil, fault.New(fault.Unsupported, "%s: this service has no driver %q", credentials.Account, credentials.Driver)
@@ -139,9 +166,53 @@ func (a *accounts) open(ctx context.Context, id string, get func(context.Context
 	if err != nil {
 		return nil, fault.Wrap(err, "open %s", credentials.Account)
 	}
-	o.account = reconcile.NewAccount(credentials.Account, session, a.deps.CallsPerSecond, a.deps.Now)
-	o.credentials, o.fresh = credentials, a.deps.Now()
-	return o.account, nil
+	made := reconcile.NewAccount(credentials.Account, session, a.deps.Budgets.Budget(budgetKey(credentials), a.deps.CallsPerSecond))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if found := a.shared[key]; found != nil {
+		return found, nil // two opened it at once
+	}
+	a.shared[key] = made
+	return made, nil
+}
+
+// forget drops the account of credentials that have changed; who works with it still may end that.
+func (a *accounts) forget(former driver.Credentials) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.shared, fingerprintOf(former))
+}
+
+// fingerprint identifies credentials without keeping them.
+type fingerprint [sha256.Size]byte
+
+func fingerprintOf(c driver.Credentials) fingerprint {
+	h := sha256.New()
+	write := func(s string) { fmt.Fprintf(h, "%d:%s", len(s), s) }
+	for _, part := range []string{c.Driver, c.Account, c.Endpoint, c.Region} {
+		write(part)
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.Data)) {
+		write(key)
+		write(c.Data[key])
+	}
+	return fingerprint(h.Sum(nil))
+}
+
+// identity is what tells accounts at one endpoint apart, by the names of openstacksdk. Secrets are not among it: a password
+// that is changed leaves the account, and its budget, as they are. A cluster's account is told by the secret's name.
+var identity = []string{
+	"username", "user_id", "user_domain_name", "user_domain_id", "project_name", "project_id", "project_domain_name", "project_domain_id",
+	"application_credential_id",
+}
+
+// budgetKey gives the key of the budget that credentials draw on, the same in all services and for all tenants.
+func budgetKey(c driver.Credentials) string {
+	parts := []string{c.Driver, c.Endpoint, c.Region}
+	for _, key := range identity {
+		parts = append(parts, c.Data[key])
+	}
+	return budget.AccountKey(c.Account, parts...)
 }
 
 func sameCredentials(a, b driver.Credentials) bool {

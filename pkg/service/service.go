@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weftcloud/weft/pkg/budget"
 	"github.com/weftcloud/weft/pkg/bus"
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
@@ -66,8 +67,10 @@ type Deps struct {
 	Logger *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// CallsPerSecond is the budget of API calls of each cloud account; 0 means 50.
+	// CallsPerSecond is the budget of API calls of each cloud account, for all services together; 0 means 50.
 	CallsPerSecond float64
+	// Budgets keeps the budgets of the process; whoever hands it over runs it. nil means that the service keeps its own.
+	Budgets *budget.Registry
 }
 
 // Service serves the kinds of one catalog.
@@ -81,6 +84,7 @@ type Service struct {
 	inbox    *participant.Inbox
 	loop     *reconcile.Loop
 	accounts *accounts
+	budgets  *budget.Registry // nil unless the service keeps its own
 	kinds    map[string]Kind // by type
 }
 
@@ -108,7 +112,11 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 	if len(catalog.Providers) == 0 {
 		return s, nil
 	}
-	s.accounts = newAccounts(catalog.Providers, orchestratorv1.NewCredentialServiceClient(deps.Peers["orchestrator"]), deps)
+	if s.deps.Budgets == nil {
+		s.budgets = budget.NewRegistry(budget.RegistryConfig{Store: deps.Store, Process: catalog.Service, Logger: deps.Logger, Now: deps.Now})
+		s.deps.Budgets = s.budgets
+	}
+	s.accounts = newAccounts(catalog.Providers, orchestratorv1.NewCredentialServiceClient(deps.Peers["orchestrator"]), s.deps)
 	s.inbox = participant.NewInbox(s.book, s.own, deps.Now)
 	s.loop = reconcile.New(reconcile.Config{Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Now: deps.Now})
 	return s, nil
@@ -154,6 +162,9 @@ func (s *Service) Register(server grpc.ServiceRegistrar) error {
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.outbox.Run(ctx) })
+	if s.budgets != nil {
+		g.Go(func() error { return s.budgets.Run(ctx) })
+	}
 	if s.loop != nil {
 		g.Go(func() error { return s.loop.Run(ctx) })
 		for _, p := range bus.Priorities {

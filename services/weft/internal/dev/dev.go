@@ -17,6 +17,7 @@ import (
 
 	"github.com/weftcloud/weft/pkg/app"
 	"github.com/weftcloud/weft/pkg/auth"
+	"github.com/weftcloud/weft/pkg/budget"
 	"github.com/weftcloud/weft/pkg/bus/natsbus"
 	"github.com/weftcloud/weft/pkg/cloud/kubernetes"
 	"github.com/weftcloud/weft/pkg/cloud/openstack"
@@ -191,6 +192,8 @@ func (in *installation) connect(context.Context) error {
 // compose makes the services. The orchestrator's server also listens outside.
 func (in *installation) compose(ctx context.Context) error {
 	deps := service.Deps{Store: in.etcd.Store(), Bus: in.bus, Peers: in.peers, Logger: in.logger}
+	deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: deps.Store, Process: "dev", Logger: in.logger})
+	in.tasks = append(in.tasks, app.Task{Name: "budgets", Run: deps.Budgets.Run})
 	clouds, clusters := openstack.NewSessions(), &kubernetes.Sessions{}
 	makers := map[string]func() (daemon.Composed, error){
 		"network":   func() (daemon.Composed, error) { return network.New(deps, clouds) },

@@ -1,0 +1,81 @@
+package service
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/weftcloud/weft/pkg/budget"
+	"github.com/weftcloud/weft/pkg/driver"
+	"github.com/weftcloud/weft/pkg/fault"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+)
+
+// vault gives every tenant the credentials that it holds.
+type vault struct {
+	orchestratorv1.CredentialServiceClient
+	data map[string]string
+}
+
+func (v *vault) GetCloudCredentials(_ context.Context, r *orchestratorv1.GetCloudCredentialsRequest, _ ...grpc.CallOption) (*orchestratorv1.CloudCredentials, error) {
+	return &orchestratorv1.CloudCredentials{Driver: "memory", Endpoint: "http://" + r.GetCloud(), Data: v.data}, nil
+}
+
+// TestOneBudgetPerCloudAccount: tenants and services draw on one budget; tenants of one service share the account, too,
+// until a rotation, which leaves the budget as it is.
+func TestOneBudgetPerCloudAccount(t *testing.T) {
+	now := time.Unix(1000, 0)
+	budgets := budget.NewRegistry(budget.RegistryConfig{})
+	v := &vault{data: map[string]string{"username": "weft", "project_name": "lab", "password": "old"}}
+	probed := 0
+	provider := driver.Provider{Name: "memory", Open: func(context.Context, driver.Credentials) (driver.Session, error) {
+		return driver.Session{Probe: func(context.Context) ([]driver.Feature, error) { probed++; return nil, nil }}, nil
+	}}
+	service := func() *accounts {
+		return newAccounts([]driver.Provider{provider}, v, Deps{Budgets: budgets, CallsPerSecond: 5, Now: func() time.Time { return now }})
+	}
+	network, storage := service(), service()
+	open := func(a *accounts, cloud, tenant string) interface{} {
+		t.Helper()
+		account, err := a.cloud(t.Context(), cloud, tenant)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := account.Session.Probe(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return account
+	}
+	acme := open(network, "clouds/lab", "acme")
+	if open(network, "clouds/lab", "umbrella") != acme {
+		t.Error("two tenants with the same credentials have two accounts")
+	}
+	open(storage, "clouds/lab", "acme")
+	now = now.Add(time.Hour)
+	v.data = map[string]string{"username": "weft", "project_name": "lab", "password": "new"}
+	rotated := open(network, "clouds/lab", "acme")
+	if rotated == acme || open(network, "clouds/lab", "umbrella") != rotated {
+		t.Error("after a rotation tenants do not share the new account")
+	}
+	stats := budgets.Stats()
+	if len(stats) != 1 {
+		t.Fatalf("budgets = %v, want one", stats)
+	}
+	for _, s := range stats {
+		if s.Used != uint64(probed) || probed != 5 || s.AccountRate != 5 {
+			t.Errorf("stats = %+v after %d calls", s, probed)
+		}
+	}
+	open(network, "clouds/other", "acme")
+	v.data = map[string]string{"username": "weft", "project_name": "another", "password": "new"}
+	now = now.Add(time.Hour)
+	open(network, "clouds/lab", "acme")
+	if n := len(budgets.Stats()); n != 3 {
+		t.Errorf("%d budgets, want one for each cloud and project", n)
+	}
+	if _, err := newAccounts(nil, v, Deps{Budgets: budgets, Now: time.Now}).cloud(t.Context(), "clouds/lab", "acme"); !fault.Is(err, fault.Unsupported) {
+		t.Errorf("without a driver: %v, want Unsupported", err)
+	}
+}
