@@ -3,6 +3,7 @@ package budget_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -26,6 +27,19 @@ func (l *log) note(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.names, l.times = append(l.names, name), append(l.times, time.Since(l.began))
+}
+
+// gone gives who has gone so far, when the times.
+func (l *log) gone() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.names)
+}
+
+func (l *log) when() []time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.times)
 }
 
 // enter stands in line, in the order of its calls, and notes when it is let through.
@@ -63,10 +77,10 @@ func TestStrictOrder(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		want := []string{"undo0", "undo1", "undo2", "interactive0", "interactive1", "interactive2", "normal0", "normal1", "normal2"}
-		if diff := cmp.Diff(want, l.names); diff != "" {
+		if diff := cmp.Diff(want, l.gone()); diff != "" {
 			t.Error(diff)
 		}
-		for i, at := range l.times {
+		for i, at := range l.when() {
 			if due := time.Duration(i+1) * 100 * time.Millisecond; (at - due).Abs() > time.Millisecond {
 				t.Errorf("call %d after %s, want %s", i, at, due)
 			}
@@ -89,11 +103,11 @@ func TestGuaranteedShare(t *testing.T) {
 		time.Sleep(10*time.Second + time.Millisecond)
 		synctest.Wait()
 		counts := map[string]int{}
-		for _, name := range l.names {
+		for _, name := range l.gone() {
 			counts[name]++
 		}
-		if len(l.names) != 100 || counts["normal"] != 10 || counts["interactive"] < 9 || counts["undo"] < 80 {
-			t.Errorf("of %d calls: %v", len(l.names), counts)
+		if len(l.gone()) != 100 || counts["normal"] != 10 || counts["interactive"] < 9 || counts["undo"] < 80 {
+			t.Errorf("of %d calls: %v", len(l.gone()), counts)
 		}
 		time.Sleep(time.Minute)
 	})
@@ -112,7 +126,7 @@ func TestFairBetweenTenants(t *testing.T) {
 		l.enter(b, budget.Normal, "tiny", "tiny")
 		time.Sleep(900*time.Millisecond + time.Millisecond)
 		synctest.Wait()
-		if diff := cmp.Diff([]string{"big", "small", "tiny", "big", "small", "big", "small", "big", "big"}, l.names); diff != "" {
+		if diff := cmp.Diff([]string{"big", "small", "tiny", "big", "small", "big", "small", "big", "big"}, l.gone()); diff != "" {
 			t.Error(diff)
 		}
 		time.Sleep(time.Minute)
@@ -128,8 +142,8 @@ func TestBurstAfterRest(t *testing.T) {
 			l.enter(b, budget.Normal, "acme", "x")
 		}
 		synctest.Wait()
-		if len(l.names) != 5 {
-			t.Errorf("%d calls at once, want the burst of 5", len(l.names))
+		if len(l.gone()) != 5 {
+			t.Errorf("%d calls at once, want the burst of 5", len(l.gone()))
 		}
 		time.Sleep(time.Second)
 	})
@@ -155,10 +169,10 @@ func TestCancelLeavesNoHole(t *testing.T) {
 		unused.Cancel()
 		unused.Cancel()
 		synctest.Wait()
-		if diff := cmp.Diff([]string{"last"}, l.names); diff != "" {
+		if diff := cmp.Diff([]string{"last"}, l.gone()); diff != "" {
 			t.Error(diff)
 		}
-		if at := l.times[0]; (at - time.Second).Abs() > time.Millisecond {
+		if at := l.when()[0]; (at - time.Second).Abs() > time.Millisecond {
 			t.Errorf("the last went after %s, want 1s: the token of who made no call", at)
 		}
 		if s := b.Stats(); s.InFlight != 0 || s.Waiting != [3]int{} || s.Used != 2 {
@@ -174,7 +188,7 @@ func TestClassIsRaised(t *testing.T) {
 		l.enter(b, budget.Normal, "acme", "first")
 		l.enter(b, budget.Normal, "acme", "second").SetClass(budget.Undo)
 		time.Sleep(3 * time.Second)
-		if diff := cmp.Diff([]string{"second", "first"}, l.names); diff != "" {
+		if diff := cmp.Diff([]string{"second", "first"}, l.gone()); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -196,12 +210,12 @@ func TestThrottled(t *testing.T) {
 		}
 		time.Sleep(10*time.Second + time.Millisecond)
 		synctest.Wait()
-		if len(l.names) != 0 {
-			t.Errorf("%d calls while it was asked to rest, or all at once after it", len(l.names))
+		if len(l.gone()) != 0 {
+			t.Errorf("%d calls while it was asked to rest, or all at once after it", len(l.gone()))
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if n := len(l.names); n < 3 || n > 4 {
+		if n := len(l.gone()); n < 3 || n > 4 {
 			t.Errorf("%d calls in the first second after the rest, want those of half the rate", n)
 		}
 		time.Sleep(14 * time.Second) // 15 s after the rest
@@ -258,7 +272,7 @@ func TestSetRate(t *testing.T) {
 		b.SetRate(1)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if len(l.names) != 1 {
+		if len(l.gone()) != 1 {
 			t.Error("who waits does not know of the new rate")
 		}
 	})

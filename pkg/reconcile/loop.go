@@ -217,24 +217,25 @@ func (l *Loop) Wake(id record.ID) {
 // work looks at an id for as long as it is woken, and then sets the timer that it asked for.
 func (l *Loop) work(id record.ID, t *task) {
 	defer l.group.Done()
-	defer t.leave()
 	for {
 		select {
 		case l.slots <- struct{}{}:
 		case <-l.ctx.Done():
+			t.leave()
 			return
 		}
 		at := l.turn(t)
 		wait, err := l.reconcile(l.ctx, at, id)
 		<-l.slots
 		if l.ctx.Err() != nil {
+			t.leave()
 			return
 		}
 		if err != nil {
 			l.Logger.Warn("reconcile", "name", id.Name, "key", id.Key, "error", err)
 			wait = max(wait, time.Second)
 		}
-		if !at.interrupted {
+		if !at.interrupted { // else there is another look, which goes on from its place; after rest the task may be another's
 			t.leave()
 		}
 		if l.rest(id, t, wait) {
