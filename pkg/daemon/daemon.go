@@ -40,6 +40,7 @@ import (
 	"github.com/weftcloud/weft/pkg/service"
 	"github.com/weftcloud/weft/pkg/store"
 	"github.com/weftcloud/weft/pkg/store/etcdstore"
+	"github.com/weftcloud/weft/pkg/store/groupstore"
 )
 
 // The pauses between two tries to reach what is not there yet.
@@ -151,7 +152,7 @@ func (p *process) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.deps.Store = s
+	p.deps.Store = groupstore.New(s)
 	p.deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: s, Process: p.name, Logger: p.logger})
 	p.closers.AddCloser("the connection to etcd", s)
 	return p.until(ctx, "etcd", func(ctx context.Context) error { return answers(ctx, s) })

@@ -25,6 +25,7 @@ import (
 	"github.com/weftcloud/weft/pkg/embed"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/service"
+	"github.com/weftcloud/weft/pkg/store/groupstore"
 	"github.com/weftcloud/weft/services/compute"
 	"github.com/weftcloud/weft/services/container"
 	"github.com/weftcloud/weft/services/network"
@@ -191,7 +192,7 @@ func (in *installation) connect(context.Context) error {
 
 // compose makes the services. The orchestrator's server also listens outside.
 func (in *installation) compose(ctx context.Context) error {
-	deps := service.Deps{Store: in.etcd.Store(), Bus: in.bus, Peers: in.peers, Logger: in.logger}
+	deps := service.Deps{Store: groupstore.New(in.etcd.Store()), Bus: in.bus, Peers: in.peers, Logger: in.logger}
 	deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: deps.Store, Process: "dev", Logger: in.logger})
 	in.tasks = append(in.tasks, app.Task{Name: "budgets", Run: deps.Budgets.Run})
 	clouds, clusters := openstack.NewSessions(), &kubernetes.Sessions{}
