@@ -47,7 +47,7 @@ type Config struct {
 	// Peers are the addresses of the other services by name; one that is not named is at NAME:DefaultPort. An entry for
 	// the service itself is left aside, so that all services can share one file.
 	Peers Addresses `koanf:"peers"`
-	// CallsPerSecond is the budget of API calls of each cloud account, which all processes that use it divide; 0 means 50.
+	// CallsPerSecond is the budget of API calls of each cloud account, which all processes that use it divide; 0 means 200.
 	// It should be the same in all of them.
 	CallsPerSecond float64 `koanf:"callsPerSecond"`
 	// Log is how it logs.
@@ -159,7 +159,7 @@ func (c Config) check() error {
 		}
 	}
 	if c.CallsPerSecond < 0 {
-		return fault.InField("callsPerSecond", "%g calls per second are none; 0 means 50", c.CallsPerSecond)
+		return fault.InField("callsPerSecond", "%g calls per second are none; 0 means 200", c.CallsPerSecond)
 	}
 	if c.NATS.Replicas < 0 {
 		return fault.InField("nats.replicas", "%d replicas are none; 0 means 1", c.NATS.Replicas)

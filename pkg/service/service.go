@@ -67,7 +67,7 @@ type Deps struct {
 	Logger *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// CallsPerSecond is the budget of API calls of each cloud account, for all services together; 0 means 50.
+	// CallsPerSecond is the budget of API calls of each cloud account, for all services together; 0 means 200.
 	CallsPerSecond float64
 	// Budgets keeps the budgets of the process; whoever hands it over runs it. nil means that the service keeps its own.
 	Budgets *budget.Registry
@@ -94,7 +94,7 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 		deps.Now = time.Now
 	}
 	if deps.CallsPerSecond == 0 {
-		deps.CallsPerSecond = 50
+		deps.CallsPerSecond = 200
 	}
 	s := &Service{catalog: catalog, deps: deps, kinds: map[string]Kind{}}
 	if err := s.readKinds(); err != nil {
