@@ -21,24 +21,33 @@ import (
 // Of a request with an update_mask only the fields that it changes are checked: the resource in it is a part of one,
 // and whoever merges it checks the whole.
 func Validate(v protovalidate.Validator, request proto.Message) error {
-	err := v.Validate(request)
+	return violations(v.Validate(request), request, "", updated(request))
+}
+
+// ValidatePart checks a message that is the field of a resource, e.g. spec, as Validate checks a request.
+func ValidatePart(v protovalidate.Validator, field string, part proto.Message) error {
+	return violations(v.Validate(part), part, field+".", func(string) bool { return true })
+}
+
+// violations gives the status of those violations that matter, with a prefix to their fields.
+func violations(err error, m proto.Message, prefix string, matters func(path string) bool) error {
 	if err == nil {
 		return nil
 	}
 	var invalid *protovalidate.ValidationError
 	if !errors.As(err, &invalid) {
-		return fault.Wrap(fault.As(fault.Internal, err), "validate %s", request.ProtoReflect().Descriptor().FullName())
+		return fault.Wrap(fault.As(fault.Internal, err), "validate %s", m.ProtoReflect().Descriptor().FullName())
 	}
-	var violations []*errdetails.BadRequest_FieldViolation
-	matters := updated(request)
+	var out []*errdetails.BadRequest_FieldViolation
 	for _, violation := range invalid.Violations {
 		path := protovalidate.FieldPathString(violation.Proto.GetField())
 		if !matters(path) {
 			continue
 		}
-		violations = append(violations, &errdetails.BadRequest_FieldViolation{Field: jsonPath(path), Description: violation.Proto.GetMessage()})
+		field := strings.TrimSuffix(prefix+jsonPath(path), ".")
+		out = append(out, &errdetails.BadRequest_FieldViolation{Field: field, Description: violation.Proto.GetMessage()})
 	}
-	return refuse(violations)
+	return refuse(out)
 }
 
 // refuse gives the status that names all violations; nil if there is none.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"buf.build/go/protovalidate"
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/weftcloud/weft/pkg/app"
 	"github.com/weftcloud/weft/pkg/expr"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
@@ -288,7 +290,8 @@ func merge(former, next resource.Object, mask *fieldmaskpb.FieldMask) (resource.
 			return resource.Object{}, err
 		}
 	}
-	return out, nil
+	// The interceptor saw only the part that came.
+	return out, app.ValidatePart(protovalidate.GlobalValidator, "spec", out.Spec())
 }
 
 func copyPath(to, from protoreflect.Message, path []string) error {

@@ -85,7 +85,7 @@ type Service struct {
 	loop     *reconcile.Loop
 	accounts *accounts
 	budgets  *budget.Registry // nil unless the service keeps its own
-	kinds    map[string]Kind // by type
+	kinds    map[string]Kind  // by type
 }
 
 // New makes a service. It does nothing until Run.

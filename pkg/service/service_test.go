@@ -389,6 +389,8 @@ func TestUpdate(t *testing.T) {
 			_, err := update(&networkv1.Network{}, path)
 			r.want(err, fault.Invalid, "update_mask")
 		}
+		_, err = update(&networkv1.Network{Spec: &networkv1.NetworkSpec{Mtu: 70000}}, "spec.mtu") // what is merged is checked, however the mask names it
+		r.want(err, fault.Invalid, "spec.mtu")
 		_, err = update(&networkv1.Network{Spec: &networkv1.NetworkSpec{Mtu: 1300}, Metadata: &kindv1.Metadata{Etag: "old"}}, "spec")
 		r.want(err, fault.Conflict, "")
 		_, err = update(&networkv1.Network{Spec: &networkv1.NetworkSpec{Mtu: 1300}, Metadata: &kindv1.Metadata{Etag: r.get("net").GetMetadata().GetEtag()}}, "spec")

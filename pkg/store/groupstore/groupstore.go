@@ -212,8 +212,8 @@ type batch struct {
 	compared map[string]store.Compare
 	// toWrite and toCompare are the keys of those that stay behind: who came after them must not pass them.
 	toWrite, toCompare map[string]bool
-	compares, ops int
-	bytes         int
+	compares, ops      int
+	bytes              int
 }
 
 func newBatch() *batch {

@@ -46,7 +46,7 @@ type compiled struct {
 	doc      *document.Document          // nil if anything is wrong with it
 	record   *orchestratorv1.StackRecord // nil if the stack does not exist
 	revision int64
-	result   *plan.Result                // nil if anything is wrong with the document
+	result   *plan.Result // nil if anything is wrong with the document
 	problems []*orchestratorv1.Problem
 	quotas   []*participantv1.QuotaUse
 }
