@@ -60,7 +60,7 @@ func (s *Service) registerKind(server grpc.ServiceRegistrar, k *resource.Kind) e
 		md := sd.Methods().Get(i)
 		do, ok := standard[string(md.Name())]
 		if !ok {
-			continue // a custom method: its service registers it, see Override
+			continue // a custom method: see catalogMethods
 		}
 		handler, err := handle(ks, sd, md, do)
 		if err != nil {

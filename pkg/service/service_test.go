@@ -413,6 +413,11 @@ func TestImmutableField(t *testing.T) {
 		spec := &networkv1.SubnetSpec{Network: "net", Cidr: "10.1.0.0/24"}
 		_, err = r.subnetClient.UpdateSubnet(t.Context(), &networkv1.UpdateSubnetRequest{Subnet: &networkv1.Subnet{Name: acme + "/subnets/s", Spec: spec}})
 		r.want(err, fault.Invalid, "spec.cidr")
+		_, err = r.subnetClient.UpdateSubnet(t.Context(), &networkv1.UpdateSubnetRequest{
+			Subnet:     &networkv1.Subnet{Name: acme + "/subnets/s", Spec: &networkv1.SubnetSpec{DnsServers: []string{"no address"}}},
+			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"spec.dnsServers"}}, // as JSON writes it
+		})
+		r.want(err, fault.Invalid, "spec.dnsServers[0]")
 		_, err = r.client.DeleteNetwork(t.Context(), &networkv1.DeleteNetworkRequest{Name: acme + "/networks/net"})
 		r.want(err, fault.Precondition, "") // the subnet uses it
 	})

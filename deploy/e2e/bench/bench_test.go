@@ -126,7 +126,9 @@ func span(from, to *timestamppb.Timestamp) time.Duration { return to.AsTime().Su
 
 // BenchmarkIdle looks at an installation that has nothing to do.
 func BenchmarkIdle(b *testing.B) {
+	began := time.Now()
 	i := story.Start(b)
+	ready := time.Since(began)
 	i.Apply(b, "kind: Stack\nname: one\nplacement: {cloud: lab}\nresources:\n  net: {kind: Network, spec: {}}\n", "DONE")
 	const settle, watch = 3 * time.Second, 20 * time.Second
 	for b.Loop() {
@@ -137,6 +139,7 @@ func BenchmarkIdle(b *testing.B) {
 		b.ReportMetric(100*used.Seconds()/time.Since(began).Seconds(), "%-of-a-core")
 		b.ReportMetric(float64(resident(b, i.Pid()))/(1<<20), "MiB-resident")
 	}
+	b.ReportMetric(ready.Seconds(), "s-until-ready")
 	info, err := os.Stat(os.Getenv(story.Binary))
 	if err != nil {
 		b.Fatal(err)

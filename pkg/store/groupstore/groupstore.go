@@ -63,7 +63,7 @@ func New(below store.Store) *Store { return &Store{Store: below, idle: committer
 
 // transaction is one that was asked for.
 type transaction struct {
-	ctx      context.Context //nolint:containedctx // of the caller who waits for it
+	ctx      context.Context // of the caller who waits for it
 	compares []store.Compare
 	ops      []store.Op
 	answer   chan answer

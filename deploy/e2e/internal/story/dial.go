@@ -14,9 +14,14 @@ import (
 // Dial connects to the front door with a context file.
 func (i *Installation) Dial(t testing.TB, contextPath string) *grpc.ClientConn {
 	t.Helper()
-	file := i.File(t, contextPath)
-	config, _ := file.tls(t)
-	conn, err := app.Dial(file.Endpoint, app.DialConfig{TLS: config, UserAgent: "weft-e2e"})
+	config, _ := i.File(t, contextPath).tls(t)
+	return i.DialAs(t, config)
+}
+
+// DialAs connects to the front door with a TLS configuration.
+func (i *Installation) DialAs(t testing.TB, config *tls.Config) *grpc.ClientConn {
+	t.Helper()
+	conn, err := app.Dial(i.File(t, i.Context()).Endpoint, app.DialConfig{TLS: config, UserAgent: "weft-e2e"})
 	if err != nil {
 		t.Fatal(err)
 	}

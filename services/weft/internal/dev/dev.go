@@ -192,8 +192,9 @@ func (in *installation) connect(context.Context) error {
 
 // compose makes the services. The orchestrator's server also listens outside.
 func (in *installation) compose(ctx context.Context) error {
-	deps := service.Deps{Store: groupstore.New(in.etcd.Store()), Bus: in.bus, Peers: in.peers, Logger: in.logger}
-	deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: deps.Store, Process: "dev", Logger: in.logger})
+	below := in.etcd.Store()
+	deps := service.Deps{Store: groupstore.New(below), Bus: in.bus, Peers: in.peers, Logger: in.logger}
+	deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: below, Process: "dev", Logger: in.logger})
 	in.tasks = append(in.tasks, app.Task{Name: "budgets", Run: deps.Budgets.Run})
 	clouds, clusters := openstack.NewSessions(), &kubernetes.Sessions{}
 	makers := map[string]func() (daemon.Composed, error){
