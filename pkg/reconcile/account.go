@@ -248,8 +248,8 @@ type pace struct {
 	pending *batch
 }
 
-// age tells how long an object has been on its way, and when it was last seen to be so.
-type age struct{ began, seen time.Time }
+// age tells how long an object has been on its way, when it was last seen to be so, and when it was last asked for.
+type age struct{ began, seen, asked time.Time }
 
 // batch is one list call in the making. It takes in who comes until its turn to call has come, and waits in the best class
 // of those that it serves.
@@ -360,6 +360,29 @@ func (p *pace) ready(id record.ID, now time.Time) {
 		return
 	}
 	p.usual += (took - p.usual) / 8
+}
+
+// askAgain is the time after which a provider that accepted a deletion, and still has the object, is asked again.
+const askAgain = 10 * time.Second
+
+// asked tells whether the provider was asked for an object of late.
+func (p *pace) asked(id record.ID, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a, ok := p.young[id]
+	return ok && now.Sub(a.asked) < askAgain
+}
+
+// accept notes that the provider has accepted what it was asked for, and counts from the first time.
+func (p *pace) accept(id record.ID, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a, ok := p.young[id]
+	if !ok {
+		a.began = now
+	}
+	a.asked = now
+	p.young[id] = a
 }
 
 // forget drops what is known of an object.

@@ -59,20 +59,23 @@ func (l *Loop) standing(ctx context.Context, e *record.Entry) driver.Refs {
 
 // remove deletes the object and waits until it is gone.
 func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.Any) (time.Duration, error) {
-	id, pace := e.Object.Status().GetProviderId(), at.pace(e.Kind.Type)
-	_, err := call(ctx, at, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, id) })
-	if fault.Is(err, fault.Conflict) || fault.Is(err, fault.Precondition) {
-		return l.blocked(ctx, at, e, d, err)
-	}
-	if err != nil && !fault.Is(err, fault.NotFound) {
-		return l.failed(ctx, at, e, fault.Wrap(err, "delete %s", e.Name))
+	id, pace := e.Object.Status().GetProviderId(), at.pace(e.Kind.Type+" release") // which takes another time than a create
+	if !pace.asked(e.ID, l.Now()) {
+		_, err := call(ctx, at, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, id) })
+		if fault.Is(err, fault.Conflict) || fault.Is(err, fault.Precondition) {
+			return l.blocked(ctx, at, e, d, err)
+		}
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return l.failed(ctx, at, e, fault.Wrap(err, "delete %s", e.Name))
+		}
+		pace.accept(e.ID, l.Now())
 	}
 	seen, present, err := pace.observe(ctx, at, d, id)
 	if err != nil {
 		return l.failed(ctx, at, e, fault.Wrap(err, "observe %s", e.Name))
 	}
 	if !present {
-		pace.forget(e.ID)
+		pace.ready(e.ID, l.Now())
 		return 0, l.gone(ctx, e)
 	}
 	if len(e.Object.Status().GetBlockers()) > 0 || e.Record.GetFailures() > 0 {
