@@ -48,6 +48,9 @@ const (
 	Reject
 )
 
+// HeaderTrace is the header that bears the trace which a message is part of (W3C Trace Context, traceparent).
+const HeaderTrace = "traceparent"
+
 // The headers that a dead letter bears beside its own.
 const (
 	// HeaderDeadSubject is the subject that the message was sent to.

@@ -44,7 +44,7 @@ var services = []string{"network", "storage", "compute", "container"}
 
 // The names of the streams.
 const (
-	outcomeStream = "OUT"
+	outcomeStream = "OUTCOMES"
 	eventStream   = "EVT"
 	deadStream    = "DLQ"
 	adviceStream  = "ADV"
@@ -73,7 +73,10 @@ func Streams() []Stream {
 		})
 	}
 	return append(out,
-		Stream{Name: outcomeStream, Subjects: []string{"weft.out.>"}, WorkQueue: true, MaxAge: time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 1 << 30},
+		// Outcomes are read by every orchestrator, each of which takes those of the shards that it owns and lets the others
+		// pass: a queue for each of the shards would be as many consumers, each with a Raft group of its own. What is lost is
+		// asked for.
+		Stream{Name: outcomeStream, Subjects: []string{"weft.out.>"}, MaxAge: 10 * time.Minute, Duplicates: 2 * time.Minute, MaxBytes: 1 << 28},
 		Stream{Name: eventStream, Subjects: []string{"weft.evt.>"}, MaxAge: 7 * 24 * time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 4 << 30},
 		Stream{Name: deadStream, Subjects: []string{"weft.dead.>"}, MaxAge: 7 * 24 * time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 1 << 28},
 		Stream{
@@ -95,8 +98,11 @@ func Queues() []Queue {
 			out = append(out, CommandQueue(s, p))
 		}
 	}
-	return append(out, OutcomeQueue())
+	return out
 }
+
+// Retired lists streams that are no longer used; they are deleted at every start, since their subjects have others now.
+func Retired() []string { return []string{"OUT"} }
 
 // StreamOf gives the stream that stores a subject, or every subject that a filter matches; false if none does.
 func StreamOf(subject string) (Stream, bool) {
@@ -137,10 +143,8 @@ func CommandQueue(service string, p Priority) Queue {
 	}
 }
 
-// OutcomeQueue is the queue of the outcomes for all sagas of one orchestrator.
-func OutcomeQueue() Queue {
-	return Queue{Stream: outcomeStream, Name: "out", Filter: "weft.out.>", AckWait: 30 * time.Second, MaxDeliver: 5, MaxAckPending: 4096}
-}
+// OutcomeFilter matches the outcomes for all sagas.
+const OutcomeFilter = "weft.out.>"
 
 // EventFilter matches the events of a tenant; "" or "-" means of all tenants.
 func EventFilter(tenant string) string {
@@ -155,9 +159,20 @@ func CommandSubject(service string, p Priority, tenant, kind string) string {
 	return "weft.cmd." + token(service) + "." + string(p) + "." + token(tenant) + "." + token(kind)
 }
 
-// OutcomeSubject is where the outcomes of a saga are sent; shard is the saga's shard, saga its operation id.
+// OutcomeSubject is where the outcomes of a saga are sent; shard is the shard of its stack, saga its operation id.
 func OutcomeSubject(shard int, saga string) string {
-	return "weft.out." + strconv.Itoa(shard%4) + "." + strconv.Itoa(shard) + "." + token(saga)
+	return "weft.out." + strconv.Itoa(shard) + "." + token(saga)
+}
+
+// OutcomeShard gives the shard of an outcome's subject; false if it is none.
+func OutcomeShard(subject string) (int, bool) {
+	rest, ok := strings.CutPrefix(subject, "weft.out.")
+	if !ok {
+		return 0, false
+	}
+	number, _, _ := strings.Cut(rest, ".")
+	shard, err := strconv.Atoi(number)
+	return shard, err == nil && shard >= 0 && shard < Shards
 }
 
 // EventSubject is where an event is sent. An event that is no tenant's has tenant "_platform".
@@ -180,12 +195,13 @@ func token(s string) string {
 	return strings.NewReplacer(".", "_", " ", "_", "*", "_", ">", "_", "/", "_").Replace(s)
 }
 
-// Shards is the number of shards that sagas are spread over.
+// Shards is the number of shards that stacks, and with them their sagas, are spread over.
 const Shards = 256
 
-// ShardOf gives the shard of a saga.
-func ShardOf(saga string) int {
+// ShardOf gives the shard of a stack, by its full name. It is the stack that is spread, and not the saga: epochs are
+// compared where the sagas of one stack meet, at its records, and epochs of different shards cannot be.
+func ShardOf(stack string) int {
 	h := fnv.New32a()
-	h.Write([]byte(saga)) // a hash never fails to be written to (package hash)
+	h.Write([]byte(stack)) // a hash never fails to be written to (package hash)
 	return int(h.Sum32() % Shards)
 }

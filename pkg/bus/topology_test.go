@@ -29,7 +29,7 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// Every subject that is sent must be stored by exactly one stream, and every command and outcome must reach exactly one
+// Every subject that is sent must be stored by exactly one stream, and every command must reach exactly one
 // queue: a work queue whose consumers overlap is refused by the server.
 func TestEverySubjectHasOneStreamAndOneQueue(t *testing.T) {
 	type sent struct {
@@ -37,7 +37,7 @@ func TestEverySubjectHasOneStreamAndOneQueue(t *testing.T) {
 		queues  int
 	}
 	subjects := []sent{
-		{OutcomeSubject(17, "op-1"), 1},
+		{OutcomeSubject(17, "op-1"), 0}, // every orchestrator reads it
 		{EventSubject("acme", "network", "subnets", "ready"), 0},
 		{EventSubject("", "network", "subnets", "ready"), 0},
 		{"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.OUT.out", 0},
@@ -88,5 +88,17 @@ func TestTokensCannotWidenASubject(t *testing.T) {
 	}
 	if got, want := EventFilter("a.>"), "weft.evt.a__.>"; got != want {
 		t.Errorf("EventFilter = %s, want %s", got, want)
+	}
+}
+
+func TestOutcomeShard(t *testing.T) {
+	for subject, want := range map[string]int{OutcomeSubject(0, "op"): 0, OutcomeSubject(255, "a.b"): 255, "weft.out.256.op": -1, "weft.out.x.op": -1, "weft.evt.1.op": -1} {
+		got, ok := OutcomeShard(subject)
+		if !ok {
+			got = -1
+		}
+		if got != want {
+			t.Errorf("%s: shard %d, want %d", subject, got, want)
+		}
 	}
 }

@@ -34,6 +34,9 @@ const (
 type Config struct {
 	// Listen is the address, host:port, of the gRPC server; empty means DefaultPort on all interfaces.
 	Listen string `koanf:"listen"`
+	// Advertise is the address, host:port, at which other replicas of the service reach this one; empty means the host
+	// and port that it listens on or, if that is all interfaces, the name of the machine.
+	Advertise string `koanf:"advertise"`
 	// Metrics is the address, host:port, at which metrics are served over TLS, to clients with a certificate; empty
 	// means nowhere.
 	Metrics string `koanf:"metrics"`

@@ -22,6 +22,8 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
+	"os"
 	"slices"
 	"time"
 
@@ -238,15 +240,9 @@ func (p *process) dialPeers(context.Context) error {
 		return fault.Wrap(err, "read the kinds")
 	}
 	p.deps.Peers = service.Peers{}
+	p.deps.Dial = func(address string) (*grpc.ClientConn, error) { return p.dial(p.name, address) }
 	for name, address := range p.peers(kinds) {
-		conn, err := app.Dial(address, app.DialConfig{
-			TLS: auth.ClientTLS(p.own.source, p.own.trust, auth.ServerName(name)), UserAgent: "weft-" + p.name,
-			// A peer that comes back is found within a second: a person may be waiting for it.
-			Options: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-				MinConnectTimeout: 5 * time.Second,
-			})},
-		})
+		conn, err := p.dial(name, address)
 		if err != nil {
 			return err
 		}
@@ -255,6 +251,36 @@ func (p *process) dialPeers(context.Context) error {
 	}
 	p.logger.Info("peers", "names", slices.Sorted(maps.Keys(p.deps.Peers)))
 	return nil
+}
+
+// dial connects to a service at an address.
+func (p *process) dial(name, address string) (*grpc.ClientConn, error) {
+	return app.Dial(address, app.DialConfig{
+		TLS: auth.ClientTLS(p.own.source, p.own.trust, auth.ServerName(name)), UserAgent: "weft-" + p.name,
+		// A peer that comes back is found within a second: a person may be waiting for it.
+		Options: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 5 * time.Second,
+		})},
+	})
+}
+
+// advertised gives the address at which other replicas reach this one, which listens at an address.
+func (p *process) advertised(listens net.Addr) (string, error) {
+	if p.cfg.Advertise != "" {
+		return p.cfg.Advertise, nil
+	}
+	host, port, err := net.SplitHostPort(listens.String())
+	if err != nil {
+		return "", fault.As(fault.Internal, fault.Wrap(err, "read the address %s", listens))
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() {
+		return listens.String(), nil
+	}
+	if host, err = os.Hostname(); err != nil {
+		return "", fault.InField("advertise", "the name of the machine cannot be read (%s); say where other replicas reach this one", err)
+	}
+	return net.JoinHostPort(host, port), nil
 }
 
 // peers gives the addresses of all other services.
@@ -270,6 +296,14 @@ func (p *process) peers(kinds *resource.Registry) Addresses {
 
 // serve composes the service and gathers what is to run.
 func (p *process) serve(ctx context.Context, compose func(service.Deps) (Composed, error)) error {
+	lis, err := app.Listen(ctx, p.cfg.Listen)
+	if err != nil {
+		return err
+	}
+	p.closers.AddCloser("the listener", closeOnce{lis})
+	if p.deps.Address, err = p.advertised(lis.Addr()); err != nil {
+		return err
+	}
 	s, err := compose(p.deps)
 	if err != nil {
 		return fault.Wrap(err, "compose the %s service", p.name)
@@ -293,12 +327,19 @@ func (p *process) serve(ctx context.Context, compose func(service.Deps) (Compose
 			return metrics.Serve(ctx, lis, auth.ServerTLS(p.own.source, p.own.trust))
 		}})
 	}
-	lis, err := app.Listen(ctx, p.cfg.Listen)
-	if err != nil {
-		return err
-	}
 	p.tasks = append(p.tasks, app.Task{Name: "gRPC", Run: func(ctx context.Context) error { return server.Serve(ctx, lis) }})
 	p.logger.Info("ready", "address", lis.Addr().String())
+	return nil
+}
+
+// closeOnce is a listener that may have been closed by who served it.
+type closeOnce struct{ net.Listener }
+
+// Close closes it; that it is closed is no error.
+func (l closeOnce) Close() error {
+	if err := l.Listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
 	return nil
 }
 

@@ -10,7 +10,8 @@
 //
 // Before the commit nothing was written. After the commit and before the deletion the next start finds the messages and
 // publishes them, perhaps a second time, with the same ids. If the answer of the commit was lost, or a peer with the same
-// prefix crashed, nobody hands the messages in: a sweep, every so often, publishes what is older than a sweep.
+// prefix crashed, nobody hands the messages in: a sweep, every so often, publishes what is older than a sweep, and whoever
+// takes over a peer's work has the box look at once (Recover).
 //
 // # What can never be published
 //
@@ -69,6 +70,7 @@ type Box struct {
 	published []string            // keys to be deleted
 	wake      chan struct{}       // has a token when queue may have grown
 	wakeSweep chan struct{}       // has a token when published may have grown
+	recover   chan struct{}       // has a token when a peer may have left something
 }
 
 // record is what one key keeps.
@@ -84,7 +86,7 @@ func New(s store.Store, p bus.Publisher, prefix string, logger *slog.Logger) *Bo
 	}
 	return &Box{
 		store: s, publisher: p, prefix: prefix, logger: logger, suffix: rand.Text()[:6],
-		known: map[string]struct{}{}, wake: make(chan struct{}, 1), wakeSweep: make(chan struct{}, 1),
+		known: map[string]struct{}{}, wake: make(chan struct{}, 1), wakeSweep: make(chan struct{}, 1), recover: make(chan struct{}, 1),
 	}
 }
 
@@ -137,6 +139,10 @@ func token(c chan<- struct{}) {
 	}
 }
 
+// Recover has the box publish soon what peers with the same prefix committed, for when one of them may be gone. What a peer
+// that lives is about to publish is then published twice, with the same ids.
+func (b *Box) Recover() { token(b.recover) }
+
 // Waiting tells how many records are not yet published.
 func (b *Box) Waiting() int {
 	b.mu.Lock()
@@ -176,6 +182,10 @@ func (b *Box) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-b.wake:
+		case <-b.recover:
+			if err := b.find(ctx, ""); err != nil && ctx.Err() == nil {
+				b.logger.WarnContext(ctx, "look for what others left in the outbox", "error", err)
+			}
 		case <-sweep.C:
 			// What is younger may belong to a transaction that is about to be handed in.
 			if err := b.find(ctx, b.keyAt(time.Now().Add(-sweepEvery).UnixNano())); err != nil && ctx.Err() == nil {

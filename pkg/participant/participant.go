@@ -289,7 +289,9 @@ func Outcome(e *record.Entry) *busv1.Outcome {
 	return o
 }
 
-// Query gives the outcome of a key; known is false if the service has never seen it.
+// Query gives what became of the command of an origin, on a key; known is false if the service has not taken it. A key
+// that is released is known whoever asks; what else stands may be what an earlier command asked for. Without an origin it
+// is told as it stands.
 func (in *Inbox) Query(ctx context.Context, id record.ID, origin *busv1.Origin) (outcome *busv1.Outcome, known bool, err error) {
 	if _, err := in.book.Tombstone(ctx, id.Key); err == nil {
 		return &busv1.Outcome{Origin: origin, Key: id.Key, Result: busv1.Result_RESULT_RELEASED}, true, nil
@@ -302,6 +304,9 @@ func (in *Inbox) Query(ctx context.Context, id record.ID, origin *busv1.Origin) 
 	}
 	if err != nil {
 		return nil, false, err
+	}
+	if taken := e.Record.GetOrigin(); origin != nil && (taken.GetSaga() != origin.GetSaga() || taken.GetStep() != origin.GetStep() || taken.GetDirection() != origin.GetDirection()) {
+		return nil, false, nil
 	}
 	o := Outcome(e)
 	o.Origin = origin

@@ -444,8 +444,16 @@ func TestQuery(t *testing.T) {
 	want(true, busv1.Result_RESULT_PROGRESS)
 	r.ready("k1")
 	want(true, busv1.Result_RESULT_READY)
+	asking = from("2", doing, 1, 9)
+	want(false, busv1.Result_RESULT_UNSPECIFIED) // what stands is what another command asked for
 	r.accept(release("k1", from("1", undoing, 1, 1)))
+	asking = from("1", doing, 3, 9)
+	want(false, busv1.Result_RESULT_UNSPECIFIED)
+	asking = from("1", undoing, 3, 9)
 	want(true, busv1.Result_RESULT_PROGRESS)
+	asking = nil
+	want(true, busv1.Result_RESULT_PROGRESS)
+	asking = from("2", doing, 1, 9)
 	r.gone("k1")
 	want(true, busv1.Result_RESULT_RELEASED)
 	r.store.SetFaults(memstore.Faults{Before: func(string, string) error { return fault.New(fault.Unavailable, "away") }})

@@ -54,13 +54,14 @@ type turn struct {
 	refused     bool // the provider refused a call as one too many
 }
 
-// classOf gives the class of an entry's calls: what is undone comes first, then single changes, which a person waits for.
+// classOf gives the class of an entry's calls: what is undone comes first, then what a person waits for, as for a single
+// change.
 func classOf(e *record.Entry) budget.Class {
 	origin := e.Record.GetOrigin()
 	switch {
-	case origin == nil:
+	case origin == nil, origin.GetPriority() == busv1.Priority_PRIORITY_INTERACTIVE:
 		return budget.Interactive
-	case origin.GetDirection() == busv1.Direction_DIRECTION_UNDO:
+	case origin.GetPriority() == busv1.Priority_PRIORITY_UNDO:
 		return budget.Undo
 	default:
 		return budget.Normal

@@ -119,7 +119,7 @@ func outcomeMessage(o *busv1.Outcome, sequence int64) bus.Message {
 	if err != nil {
 		panic("record: an outcome cannot be encoded: " + err.Error()) // its strings were valid when they were read from messages
 	}
-	return bus.Message{Subject: bus.OutcomeSubject(bus.ShardOf(origin.GetSaga()), sagaID(origin.GetSaga())), ID: id, Data: data}
+	return bus.Message{Subject: bus.OutcomeSubject(int(origin.GetShard()), sagaID(origin.GetSaga())), ID: id, Data: data}
 }
 
 func sagaID(saga string) string {

@@ -31,6 +31,15 @@
 //	UNDOING ──▶ UNDONE, CANCELLED, or FAILED if nothing was started
 //	NEEDS_HAND: nothing moves and a step is stuck; retry and skip lead back, abandon ends in FAILED.
 //
+// A person may hold a saga, a step, or a cloud. What is held is not begun and not tried again, forward or back; what is
+// under way is ended, and its outcome taken. While anything of a saga is held its deadline stands still.
+//
+// # The four deadlines
+//
+// A command of which nothing is heard is sent again after QueueLimit; one of which something was heard, and then nothing
+// more, after SilenceLimit. A step that is not done within its attempt timeout has failed. A saga that is not done by its
+// deadline goes back, or if it cannot needs a hand.
+//
 // # Who may write, and what happens on a crash
 //
 // Only the owner of the saga's shard writes its state, fenced by its epoch. The commands of a transition are a function
@@ -75,7 +84,9 @@ const (
 
 // Timing of attempts.
 const (
-	// SilenceLimit is how long a step may stay without any news before its command is sent again. The command is
+	// QueueLimit is how long a command may stay without any answer before it is sent again: it may be lost.
+	QueueLimit = 10 * time.Second
+	// SilenceLimit is how long a step may stay without further news before its command is sent again. The command is
 	// idempotent; the participant answers it with how far it is.
 	SilenceLimit = 20 * time.Second
 	// DefaultAttemptTimeout is how long a step may take, from its first command, if the plan does not say.
@@ -109,6 +120,12 @@ type (
 		Step  string
 		Fault *kindv1.Fault
 	}
+	// Paused: a person asks to begin nothing more, or with a Step not to begin that one.
+	Paused struct{ Step, Reason string }
+	// Resumed: a person lets a step go on, or without one the saga and all of its steps.
+	Resumed struct{ Step string }
+	// CloudsHeld: these are all the clouds at which nothing is to be begun now.
+	CloudsHeld struct{ Clouds []string }
 )
 
 func (OutcomeReceived) event() {}
@@ -118,6 +135,9 @@ func (Retried) event()         {}
 func (Skipped) event()         {}
 func (Abandoned) event()       {}
 func (Refused) event()         {}
+func (Paused) event()          {}
+func (Resumed) event()         {}
+func (CloudsHeld) event()      {}
 
 // Command is a command to be sent.
 type Command struct {
@@ -137,54 +157,81 @@ type Transition struct {
 	Commands []Command
 	// Changed tells whether State differs from the old one.
 	Changed bool
+	// Successes are the outcomes by which a step was done or undone, in the order in which they were applied.
+	Successes []*busv1.Outcome
 }
 
-// Begin gives the first state of a saga and its first commands.
-func Begin(plan *orchestratorv1.SagaPlan, now time.Time) Transition {
+// Begin gives the first state of a saga and its first commands. held are the clouds that are held now.
+func Begin(plan *orchestratorv1.SagaPlan, held []string, now time.Time) Transition {
 	state := &orchestratorv1.SagaState{State: sagaRunning, Deadline: plan.GetDeadline()}
 	for range plan.GetSteps() {
 		state.Steps = append(state.Steps, &orchestratorv1.StepRecord{State: waiting})
 	}
 	m := machine{plan: plan, state: state, now: now}
+	m.holdClouds(held)
+	m.advance()
 	return m.finish(nil)
 }
 
 // Apply gives what event leads to. An event that does not fit is an error: Invalid if it can fit no state of this saga,
 // Precondition if it does not fit this one. A late or repeated outcome fits and changes nothing.
 func Apply(plan *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState, event Event, now time.Time) (Transition, error) {
-	m := machine{plan: plan, state: proto.CloneOf(state), now: now}
-	if Ended(state) {
-		if _, late := event.(OutcomeReceived); late {
-			return Transition{State: state}, nil
-		}
-		if _, tick := event.(Tick); tick {
-			return Transition{State: state}, nil
-		}
-		return Transition{}, fault.New(fault.Precondition, "operation %s has ended", plan.GetName())
+	tr, errs := ApplyAll(plan, state, []Event{event}, now)
+	if errs[0] != nil {
+		return Transition{}, errs[0]
 	}
-	var err error
+	return tr, nil
+}
+
+// ApplyAll gives what events lead to that are applied one after the other, as one transition: a command that a later one
+// of them makes void is not sent. errs has an entry for each event, nil if it fitted; one that did not changes nothing.
+func ApplyAll(plan *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState, events []Event, now time.Time) (tr Transition, errs []error) {
+	m := machine{plan: plan, state: proto.CloneOf(state), now: now}
+	errs = make([]error, len(events))
+	for i, event := range events {
+		if errs[i] = m.apply(event); errs[i] == nil && !Ended(m.state) {
+			m.advance()
+		}
+	}
+	return m.finish(state), errs
+}
+
+// apply takes one event.
+func (m *machine) apply(event Event) error {
+	if Ended(m.state) {
+		switch event.(type) {
+		case OutcomeReceived, Tick, CloudsHeld:
+			return nil
+		default:
+			return fault.New(fault.Precondition, "operation %s has ended", m.plan.GetName())
+		}
+	}
 	switch e := event.(type) {
 	case OutcomeReceived:
-		err = m.outcome(e.Outcome)
+		return m.outcome(e.Outcome)
 	case Refused:
-		err = m.refused(e)
+		return m.refused(e)
 	case Tick:
 		m.tick()
+		return nil
 	case Cancelled:
-		err = m.cancel()
+		return m.cancel()
 	case Retried:
-		err = m.retry(e.Step)
+		return m.retry(e.Step)
 	case Skipped:
-		err = m.skip(e)
+		return m.skip(e)
 	case Abandoned:
-		err = m.abandon(e.Reason)
+		return m.abandon(e.Reason)
+	case Paused:
+		return m.pause(e)
+	case Resumed:
+		return m.letGo(e.Step)
+	case CloudsHeld:
+		m.holdClouds(e.Clouds)
+		return nil
 	default:
-		err = fault.New(fault.Invalid, "operation %s: unknown event %T", plan.GetName(), event)
+		return fault.New(fault.Invalid, "operation %s: unknown event %T", m.plan.GetName(), event)
 	}
-	if err != nil {
-		return Transition{}, err
-	}
-	return m.finish(state), nil
 }
 
 // Ended tells whether a saga has ended for good.
@@ -213,17 +260,42 @@ func InFlight(state *orchestratorv1.SagaState) []Command {
 }
 
 // Wake gives the time at which a Tick is due; false if the saga has ended or waits for a person.
-func Wake(state *orchestratorv1.SagaState) (time.Time, bool) {
+func Wake(plan *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) (wake time.Time, due bool) {
 	if Ended(state) || state.GetState() == sagaNeedsHand {
 		return time.Time{}, false
 	}
-	wake := state.GetDeadline().AsTime()
-	for _, s := range state.GetSteps() {
-		if s.GetWakeTime() != nil && moving(s.GetState()) && s.GetWakeTime().AsTime().Before(wake) {
-			wake = s.GetWakeTime().AsTime()
+	if state.GetHeldTime() == nil {
+		wake, due = state.GetDeadline().AsTime(), true
+	}
+	for i, s := range state.GetSteps() {
+		if s.GetWakeTime() == nil || !moving(s.GetState()) || Held(plan, state, i) {
+			continue
+		}
+		if at := s.GetWakeTime().AsTime(); !due || at.Before(wake) {
+			wake, due = at, true
 		}
 	}
-	return wake, true
+	return wake, due
+}
+
+// Held tells whether a step is not to be begun, since a person holds it, its cloud or the saga.
+func Held(plan *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState, step int) bool {
+	return state.GetHold() != nil || state.GetSteps()[step].GetHold() != nil ||
+		slices.Contains(state.GetHeldClouds(), plan.GetSteps()[step].GetGoal().GetResource().GetCloud())
+}
+
+// Only tells whether two states of a saga differ in nothing that must be kept at once: when to look again, whether a
+// participant was heard, and the count of transitions. What is lost of it is found again.
+func Only(before, after *orchestratorv1.SagaState) bool {
+	if before.GetState() != after.GetState() || len(before.GetSteps()) != len(after.GetSteps()) {
+		return false
+	}
+	like := proto.CloneOf(after)
+	like.Sequence = before.GetSequence()
+	for i, s := range like.GetSteps() {
+		s.WakeTime, s.Heard = before.GetSteps()[i].GetWakeTime(), before.GetSteps()[i].GetHeard()
+	}
+	return proto.Equal(before, like)
 }
 
 // Pivoted tells whether all compensable steps are done, so that the saga can only go forward.
@@ -246,6 +318,9 @@ func Check(plan *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) error
 			return fault.New(fault.Internal, "operation %s has ended with a command in flight", plan.GetName())
 		}
 		return nil
+	}
+	if state.GetHeldTime() != nil {
+		return nil // the next action is a person's
 	}
 	for _, s := range state.GetSteps() {
 		if moving(s.GetState()) && s.GetWakeTime() != nil {
@@ -270,6 +345,8 @@ type machine struct {
 	state    *orchestratorv1.SagaState
 	now      time.Time
 	commands []Command
+	// successes are the outcomes by which steps were done or undone.
+	successes []*busv1.Outcome
 }
 
 func (m *machine) index(step string) (int, error) {
@@ -295,9 +372,13 @@ func (m *machine) outcome(o *busv1.Outcome) error {
 	if goal.GetResource().GetKey() != o.GetKey() {
 		return fault.InField("key", "operation %s, step %s: the outcome is of another key", m.plan.GetName(), o.GetOrigin().GetStep())
 	}
+	if o.GetResult() < busv1.Result_RESULT_READY || o.GetResult() > busv1.Result_RESULT_PROGRESS {
+		return fault.InField("result", "operation %s, step %s: outcome without a result", m.plan.GetName(), o.GetOrigin().GetStep())
+	}
 	if !m.expects(step, back) {
 		return nil // it comes late: the saga has turned since, or the step is over
 	}
+	step.Heard = true
 	if o.GetProviderId() != "" {
 		step.ProviderId = o.GetProviderId()
 	}
@@ -307,6 +388,7 @@ func (m *machine) outcome(o *busv1.Outcome) error {
 			return nil // the answer to a former command on the same key
 		}
 		m.succeed(step, back)
+		m.successes = append(m.successes, o)
 	case busv1.Result_RESULT_FAILED:
 		if o.GetOrigin().GetAttempt() == current && (step.GetState() == running || step.GetState() == undoing) {
 			m.fail(i, back, o.GetFault())
@@ -317,7 +399,6 @@ func (m *machine) outcome(o *busv1.Outcome) error {
 			step.WakeTime = timestamppb.New(m.now.Add(SilenceLimit))
 		}
 	default:
-		return fault.InField("result", "operation %s, step %s: outcome without a result", m.plan.GetName(), o.GetOrigin().GetStep())
 	}
 	return nil
 }
@@ -414,12 +495,12 @@ func (m *machine) tick() {
 	if m.state.GetState() == sagaNeedsHand {
 		return
 	}
-	if !m.now.Before(m.state.GetDeadline().AsTime()) {
+	if m.state.GetHeldTime() == nil && !m.now.Before(m.state.GetDeadline().AsTime()) {
 		m.expire()
 		return
 	}
 	for i, step := range m.state.GetSteps() {
-		if !moving(step.GetState()) || step.GetWakeTime() == nil || m.now.Before(step.GetWakeTime().AsTime()) {
+		if !moving(step.GetState()) || step.GetWakeTime() == nil || m.now.Before(step.GetWakeTime().AsTime()) || m.held(i) {
 			continue
 		}
 		if step.GetState() == running && m.overdue(i) {
@@ -450,7 +531,11 @@ func (m *machine) overdue(i int) bool {
 	if limit <= 0 {
 		limit = DefaultAttemptTimeout
 	}
-	return m.now.Sub(m.state.GetSteps()[i].GetStartTime().AsTime()) >= limit
+	began := m.state.GetSteps()[i].GetStartTime().AsTime()
+	if resumed := m.state.GetResumeTime(); resumed != nil && resumed.AsTime().After(began) {
+		began = resumed.AsTime()
+	}
+	return m.now.Sub(began) >= limit
 }
 
 // expire deals with the saga's deadline: before the pivot it goes back; after it, or when it goes back already, what is
@@ -485,6 +570,11 @@ func (m *machine) cancel() error {
 		return nil
 	}
 	m.state.CancelRequested = true
+	m.state.Hold = nil // who cancels wants it undone
+	for _, step := range m.state.GetSteps() {
+		step.Hold = nil
+	}
+	m.countHolds()
 	m.goBack(&kindv1.Fault{Kind: string(fault.Precondition), Message: "the operation was cancelled", Time: timestamppb.New(m.now)})
 	return nil
 }
@@ -501,7 +591,7 @@ func (m *machine) retry(step string) error {
 	}
 	tried := false
 	for i, s := range m.state.GetSteps() {
-		if (only >= 0 && i != only) || !(s.GetState() == stuck || moving(s.GetState())) {
+		if (only >= 0 && i != only) || !(s.GetState() == stuck || moving(s.GetState())) || m.held(i) {
 			continue
 		}
 		tried = true
@@ -551,13 +641,91 @@ func (m *machine) abandon(reason string) error {
 	return nil
 }
 
+func (m *machine) held(i int) bool { return Held(m.plan, m.state, i) }
+
+// pause holds the saga or a step.
+func (m *machine) pause(e Paused) error {
+	if m.state.GetState() == sagaNeedsHand {
+		return fault.New(fault.Precondition, "operation %s needs a hand and does nothing as it is", m.plan.GetName())
+	}
+	hold := &orchestratorv1.Hold{Reason: e.Reason, Time: timestamppb.New(m.now)}
+	if e.Step == "" {
+		m.state.Hold = hold
+		m.countHolds()
+		return nil
+	}
+	i, err := m.index(e.Step)
+	if err != nil {
+		return err
+	}
+	m.state.GetSteps()[i].Hold = hold
+	m.countHolds()
+	return nil
+}
+
+// letGo lets the saga and all of its steps go on, or one step. That nothing was held is no error.
+func (m *machine) letGo(step string) error {
+	let := m.state.GetSteps()
+	if step != "" {
+		i, err := m.index(step)
+		if err != nil {
+			return err
+		}
+		let = let[i : i+1]
+	}
+	found := step == "" && m.state.GetHold() != nil
+	if found {
+		m.state.Hold = nil
+	}
+	for _, s := range let {
+		found = found || s.GetHold() != nil
+		s.Hold = nil
+	}
+	if found {
+		m.state.ResumeTime = timestamppb.New(m.now)
+	}
+	m.countHolds()
+	return nil
+}
+
+// holdClouds takes the clouds that are held now; those that the plan has nothing at do not matter.
+func (m *machine) holdClouds(clouds []string) {
+	var held []string
+	for _, p := range m.plan.GetSteps() {
+		cloud := p.GetGoal().GetResource().GetCloud()
+		if cloud != "" && slices.Contains(clouds, cloud) && !slices.Contains(held, cloud) {
+			held = append(held, cloud)
+		}
+	}
+	slices.Sort(held)
+	if len(held) < len(m.state.GetHeldClouds()) {
+		m.state.ResumeTime = timestamppb.New(m.now)
+	}
+	m.state.HeldClouds = held
+	m.countHolds()
+}
+
+// countHolds notes since when anything is held. When nothing is any more the deadline is put off by that time.
+func (m *machine) countHolds() {
+	held := m.state.GetHold() != nil || len(m.state.GetHeldClouds()) > 0 ||
+		slices.ContainsFunc(m.state.GetSteps(), func(s *orchestratorv1.StepRecord) bool { return s.GetHold() != nil })
+	switch {
+	case held && m.state.GetHeldTime() == nil:
+		m.state.HeldTime = timestamppb.New(m.now)
+	case !held && m.state.GetHeldTime() != nil:
+		stood := m.now.Sub(m.state.GetHeldTime().AsTime())
+		m.state.Deadline = timestamppb.New(m.state.GetDeadline().AsTime().Add(stood))
+		m.state.HeldTime = nil
+	}
+}
+
 // send sends a step's next command.
 func (m *machine) send(i int, back bool) {
 	step := m.state.GetSteps()[i]
 	if step.GetStartTime() == nil {
 		step.StartTime = timestamppb.New(m.now)
 	}
-	step.WakeTime = timestamppb.New(m.now.Add(SilenceLimit))
+	step.WakeTime, step.Heard = timestamppb.New(m.now.Add(QueueLimit)), false
 	if back {
 		step.State = undoing
 		step.UndoAttempt++
@@ -580,18 +748,18 @@ func (m *machine) after(i int, attempt int32) *timestamppb.Timestamp {
 	return timestamppb.New(m.now.Add(wait + spread))
 }
 
-// finish begins what can begin, ends the saga if nothing is left, and gives the transition.
+// finish gives the transition.
 func (m *machine) finish(before *orchestratorv1.SagaState) Transition {
-	if !Ended(m.state) {
-		m.advance()
+	if before != nil && proto.Equal(before, m.state) {
+		return Transition{State: before}
 	}
-	changed := before == nil || !proto.Equal(before, m.state)
-	if changed {
-		m.state.Sequence++
-	}
-	return Transition{State: m.state, Commands: m.commands, Changed: changed}
+	m.state.Sequence++
+	flying := InFlight(m.state)
+	m.commands = slices.DeleteFunc(m.commands, func(c Command) bool { return !slices.Contains(flying, c) })
+	return Transition{State: m.state, Commands: m.commands, Changed: true, Successes: m.successes}
 }
 
+// advance begins what can begin, and ends the saga if nothing is left.
 func (m *machine) advance() {
 	if m.state.GetState() == sagaNeedsHand && !slices.ContainsFunc(m.state.GetSteps(), func(s *orchestratorv1.StepRecord) bool { return s.GetState() == stuck }) {
 		m.resume() // good news came late
@@ -608,10 +776,10 @@ func (m *machine) advance() {
 // forward begins the steps whose needs are done; retriable ones only after the pivot.
 func (m *machine) forward() {
 	pivoted := Pivoted(m.plan, m.state)
-	over, moves := true, false
+	over, moves := true, m.state.GetHeldTime() != nil
 	for i, p := range m.plan.GetSteps() {
 		step := m.state.GetSteps()[i]
-		if step.GetState() == waiting && (pivoted || !p.GetRetriable()) && m.all(p.GetNeeds(), settled) {
+		if step.GetState() == waiting && (pivoted || !p.GetRetriable()) && !m.held(i) && m.all(p.GetNeeds(), settled) {
 			m.send(i, false)
 		}
 		over = over && settled(step.GetState())
@@ -629,10 +797,10 @@ func (m *machine) forward() {
 // backward begins to undo the steps that no step depends on any more.
 func (m *machine) backward() {
 	gone := func(s orchestratorv1.StepState) bool { return s == undone || s == dropped || s == skipped }
-	over, moves, started := true, false, false
+	over, moves, started := true, m.state.GetHeldTime() != nil, false
 	for i := len(m.plan.GetSteps()) - 1; i >= 0; i-- {
 		step := m.state.GetSteps()[i]
-		if !gone(step.GetState()) && !m.back(step) && m.dependantsGone(m.plan.GetSteps()[i].GetId(), gone) {
+		if !gone(step.GetState()) && !m.back(step) && !m.held(i) && m.dependantsGone(m.plan.GetSteps()[i].GetId(), gone) {
 			m.send(i, true)
 		}
 		over = over && gone(step.GetState())

@@ -22,7 +22,7 @@ var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // step makes a planned step: an ensure that a release undoes, or a retriable release.
 func step(id string, retriable bool, needs ...string) *orchestratorv1.PlannedStep {
-	r := &orchestratorv1.StandingResource{LocalName: id, Name: "tenants/t/servers/" + id, Key: "key-" + id}
+	r := &orchestratorv1.StandingResource{LocalName: id, Name: "tenants/t/servers/" + id, Key: "key-" + id, Cloud: "clouds/" + string("ab"[len(needs)%2])}
 	p := &orchestratorv1.PlannedStep{
 		Id: id, Needs: needs, Retriable: retriable, Goal: &orchestratorv1.Goal{Resource: r, Release: retriable},
 		AttemptTimeout: durationpb.New(10 * time.Minute),
@@ -55,7 +55,7 @@ type world struct {
 
 func newWorld(t *rapid.T, p *orchestratorv1.SagaPlan) *world {
 	w := &world{t: t, plan: p, now: start, begun: map[string]bool{}, everSent: map[string]int{}}
-	w.take(saga.Begin(p, w.now))
+	w.take(saga.Begin(p, nil, w.now))
 	return w
 }
 
@@ -68,6 +68,9 @@ func (w *world) take(tr saga.Transition) {
 	}
 	for _, c := range tr.Commands {
 		w.checkCommand(c)
+		if saga.Held(w.plan, w.state, c.Step) {
+			w.t.Fatalf("step %s is held and was begun", w.id(c))
+		}
 		w.flying = append(w.flying, c)
 	}
 }
@@ -196,13 +199,21 @@ func (w *world) turn() {
 		w.hand()
 		return
 	}
-	what := rapid.IntRange(0, 11).Draw(t, "what")
+	what := rapid.IntRange(0, 14).Draw(t, "what")
+	if what > 11 {
+		w.hold(what == 12)
+		return
+	}
 	if len(w.flying) == 0 || what == 0 {
 		w.now = w.now.Add(time.Duration(rapid.IntRange(1, 90).Draw(t, "seconds")) * time.Second)
-		if wake, ok := saga.Wake(w.state); ok && len(w.flying) == 0 && w.now.Before(wake) {
+		wake, ok := saga.Wake(w.plan, w.state)
+		if ok && len(w.flying) == 0 && w.now.Before(wake) {
 			w.now = wake
 		}
 		must(t, w.apply(saga.Tick{}))
+		if !ok && len(w.flying) == 0 && !saga.Ended(w.state) && w.state.GetState() != orchestratorv1.OperationState_OPERATION_STATE_NEEDS_HAND {
+			w.hold(false) // nothing else would ever happen
+		}
 		return
 	}
 	i := rapid.IntRange(0, len(w.flying)-1).Draw(t, "which")
@@ -227,6 +238,37 @@ func (w *world) turn() {
 		o := w.land(c)
 		must(t, w.apply(o))
 		w.repeat(o)
+	}
+}
+
+// hold plays the person who holds something, or lets everything go on. No deadline passes meanwhile.
+func (w *world) hold(it bool) {
+	if !it {
+		must(w.t, w.apply(saga.CloudsHeld{}))
+		must(w.t, w.apply(saga.Resumed{}))
+		if w.state.GetHeldTime() != nil {
+			w.t.Fatalf("nothing is held, yet time stands still: %v", w.state)
+		}
+		return
+	}
+	deadline := w.state.GetDeadline().AsTime()
+	switch rapid.IntRange(0, 2).Draw(w.t, "hold") {
+	case 0:
+		must(w.t, w.apply(saga.Paused{Reason: "the whole"}))
+	case 1:
+		i := rapid.IntRange(0, len(w.plan.GetSteps())-1).Draw(w.t, "held")
+		must(w.t, w.apply(saga.Paused{Step: w.plan.GetSteps()[i].GetId(), Reason: "a step"}))
+	default:
+		must(w.t, w.apply(saga.CloudsHeld{Clouds: []string{"clouds/a", "clouds/x"}}))
+		if w.state.GetHeldTime() == nil {
+			return // it has nothing there
+		}
+	}
+	w.now = w.now.Add(24 * time.Hour)
+	before := w.state.GetState()
+	must(w.t, w.apply(saga.Tick{}))
+	if w.state.GetHeldTime() != nil && w.state.GetState() != before && w.state.GetDeadline().AsTime().Equal(deadline) && w.state.GetState() == orchestratorv1.OperationState_OPERATION_STATE_NEEDS_HAND {
+		w.t.Fatalf("a deadline passed while it was held: %v", w.state)
 	}
 }
 
@@ -304,6 +346,77 @@ func TestIndependentOutcomesCommute(t *testing.T) {
 	})
 }
 
+// TestTogetherOrApart applies the same events one by one and all together: the state is the same, and what is sent
+// together is what was sent one by one and is still wanted.
+func TestTogetherOrApart(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := drawPlan(t)
+		w := newWorld(t, p)
+		for range rapid.IntRange(0, 20).Draw(t, "turns") {
+			if saga.Ended(w.state) || w.state.GetState() == orchestratorv1.OperationState_OPERATION_STATE_NEEDS_HAND {
+				return
+			}
+			w.turn()
+		}
+		var events []saga.Event
+		for _, c := range w.flying {
+			switch rapid.IntRange(0, 4).Draw(t, "outcome") {
+			case 0:
+				events = append(events, w.outcome(c, busv1.Result_RESULT_FAILED, fault.Quota))
+			case 1:
+				events = append(events, w.outcome(c, busv1.Result_RESULT_FAILED, fault.Unavailable))
+			default:
+				events = append(events, w.outcome(c, w.good(c), ""))
+			}
+		}
+		events = append(events, saga.Skipped{Step: "there is none"})
+		apart, sent := w.state, []saga.Command(nil)
+		for _, e := range events[:len(events)-1] {
+			tr, err := saga.Apply(p, apart, e, w.now)
+			must(t, err)
+			apart, sent = tr.State, append(sent, tr.Commands...)
+		}
+		together, errs := saga.ApplyAll(p, w.state, events, w.now)
+		if last := errs[len(errs)-1]; last == nil || !slices.Equal(errs[:len(errs)-1], make([]error, len(errs)-1)) {
+			t.Fatalf("errors = %v", errs)
+		}
+		flying := saga.InFlight(apart)
+		sent = slices.DeleteFunc(sent, func(c saga.Command) bool { return !slices.Contains(flying, c) })
+		together.State.Sequence = apart.GetSequence()
+		if !proto.Equal(apart, together.State) || !slices.Equal(sent, together.Commands) {
+			t.Fatalf("apart %v\n%v\ntogether %v\n%v", sent, apart, together.Commands, together.State)
+		}
+	})
+}
+
+// TestHeldStandsStill holds a cloud over the deadline of a saga, and lets it go: it goes on as if no time had passed.
+func TestHeldStandsStill(t *testing.T) {
+	p := plan(step("net", false), step("server", false, "net"))
+	now := start
+	apply := func(state *orchestratorv1.SagaState, e saga.Event) saga.Transition {
+		t.Helper()
+		tr, err := saga.Apply(p, state, e, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tr
+	}
+	tr := saga.Begin(p, []string{"clouds/b"}, now)
+	tr = apply(tr.State, saga.OutcomeReceived{Outcome: &busv1.Outcome{Origin: &busv1.Origin{Step: "net", Direction: 1, Attempt: 1}, Key: "key-net", Result: busv1.Result_RESULT_READY}})
+	if wake, due := saga.Wake(p, tr.State); len(tr.Commands) > 0 || due || saga.Check(p, tr.State) != nil {
+		t.Fatalf("it is held, and sends %v, wakes at %s: %v", tr.Commands, wake, saga.Check(p, tr.State))
+	}
+	now = now.Add(10 * time.Hour)
+	held := apply(tr.State, saga.Tick{})
+	if held.Changed {
+		t.Fatalf("time passed while it was held: %v", held.State)
+	}
+	tr = apply(tr.State, saga.CloudsHeld{})
+	if len(tr.Commands) != 1 || !tr.State.GetDeadline().AsTime().Equal(start.Add(10*time.Hour+30*time.Minute)) {
+		t.Fatalf("it does not go on: %v, %v", tr.Commands, tr.State)
+	}
+}
+
 func TestFailureUndoesInReverse(t *testing.T) {
 	p := plan(step("net", false), step("server", false, "net"), step("ip", false, "server"))
 	var sent []string
@@ -320,7 +433,7 @@ func TestFailureUndoesInReverse(t *testing.T) {
 	}
 	do, undo := busv1.Direction_DIRECTION_DO, busv1.Direction_DIRECTION_UNDO
 	quota := &kindv1.Fault{Kind: string(fault.Quota), Message: "no more servers"}
-	state := take(saga.Begin(p, start))
+	state := take(saga.Begin(p, nil, start))
 	for _, e := range []saga.Event{
 		outcome("net", do, busv1.Result_RESULT_READY, nil),
 		outcome("server", do, busv1.Result_RESULT_FAILED, quota),
@@ -344,7 +457,7 @@ func TestFailureUndoesInReverse(t *testing.T) {
 
 func TestIllegalEvents(t *testing.T) {
 	p := plan(step("net", false))
-	running := saga.Begin(p, start).State
+	running := saga.Begin(p, nil, start).State
 	ended := proto.CloneOf(running)
 	ended.State = orchestratorv1.OperationState_OPERATION_STATE_DONE
 	tests := map[string]struct {
@@ -358,6 +471,9 @@ func TestIllegalEvents(t *testing.T) {
 		"abandon while it runs":      {running, saga.Abandoned{Reason: "r"}, fault.Precondition},
 		"retry of a step that is no": {running, saga.Retried{Step: "nope"}, fault.Invalid},
 		"cancel after the end":       {ended, saga.Cancelled{}, fault.Precondition},
+		"pause after the end":        {ended, saga.Paused{Reason: "r"}, fault.Precondition},
+		"pause of a step that is no": {running, saga.Paused{Step: "nope", Reason: "r"}, fault.Invalid},
+		"retry of a held step":       {saga.Begin(p, []string{"clouds/a"}, start).State, saga.Retried{Step: "net"}, fault.Precondition},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -65,6 +65,10 @@ type Deps struct {
 	Bus    bus.Bus
 	Peers  Peers
 	Logger *slog.Logger
+	// Address is where other replicas of the service reach this one, host:port; empty if there are none.
+	Address string
+	// Dial connects to another replica of the service; nil if there are none.
+	Dial func(address string) (*grpc.ClientConn, error)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// CallsPerSecond is the budget of API calls of each cloud account, for all services together; 0 means 200.

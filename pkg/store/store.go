@@ -104,6 +104,26 @@ type Store interface {
 	Close() error
 }
 
+// Meter is a Store that can tell how full it is.
+type Meter interface {
+	// Usage tells how full the store is.
+	Usage(ctx context.Context) (Usage, error)
+}
+
+// Usage is how full a store is, in bytes.
+type Usage struct {
+	// Used is what is used, Quota what may be; 0 means that there is no bound.
+	Used, Quota int64
+}
+
+// Part gives the part of the quota that is used, from 0 to 1; 0 if there is no bound.
+func (u Usage) Part() float64 {
+	if u.Quota <= 0 {
+		return 0
+	}
+	return float64(u.Used) / float64(u.Quota)
+}
+
 // Watch is a running watch.
 type Watch interface {
 	// Events is closed when the watch ends.

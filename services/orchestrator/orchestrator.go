@@ -15,11 +15,11 @@ import (
 
 	"github.com/weftcloud/weft/pkg/bus"
 	"github.com/weftcloud/weft/pkg/fault"
-	"github.com/weftcloud/weft/pkg/lease"
 	"github.com/weftcloud/weft/pkg/outbox"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/service"
+	"github.com/weftcloud/weft/pkg/shard"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
@@ -54,6 +54,8 @@ type Orchestrator struct {
 	own    *service.Service
 	outbox *outbox.Box
 	engine *engine.Engine
+	spread *shard.Spread
+	router *engine.Router
 	stacks *stack.Server
 	ops    *operation.Server
 }
@@ -75,12 +77,16 @@ func New(deps Deps) (*Orchestrator, error) {
 		return nil, err
 	}
 	o.outbox = outbox.New(deps.Store, deps.Bus, record.Prefix("orchestrator")+"so/", deps.Logger)
-	o.engine = engine.New(engine.Config{Store: deps.Store, Outbox: o.outbox, Kinds: o.kinds, Querier: o, Logger: deps.Logger, Now: deps.Now})
-	o.ops = &operation.Server{Engine: o.engine, Kinds: o.kinds, Own: o.own, Peers: deps.Peers, Stack: func(ctx context.Context, name string) (*orchestratorv1.Stack, error) {
+	o.engine = engine.New(engine.Config{Store: deps.Store, Outbox: o.outbox, Kinds: o.kinds, Querier: o, Logger: deps.Logger, Now: deps.Now, Admit: newAdmission(deps).admit})
+	o.spread = shard.New(shard.Config{
+		Store: deps.Store, Prefix: record.Prefix("orchestrator") + "shards/", Replica: deps.Replica, Address: deps.Address, Count: bus.Shards, Logger: deps.Logger,
+	})
+	o.router = &engine.Router{Engine: o.engine, Owners: o.spread, Replica: deps.Replica, Dial: deps.Dial}
+	o.ops = &operation.Server{Engine: o.engine, Sagas: o.router, Kinds: o.kinds, Own: o.own, Peers: deps.Peers, Stack: func(ctx context.Context, name string) (*orchestratorv1.Stack, error) {
 		return o.stacks.View(ctx, name)
 	}}
 	o.stacks = &stack.Server{
-		Engine: o.engine, Kinds: o.kinds, Peers: deps.Peers, Now: deps.Now, NewKey: func() string { return uuid.Must(uuid.NewV7()).String() },
+		Engine: o.engine, Sagas: o.router, Kinds: o.kinds, Peers: deps.Peers, Now: deps.Now, NewKey: func() string { return uuid.Must(uuid.NewV7()).String() },
 		Tenant: o.tenantExists, Describe: o.ops.Describe, Own: func(ctx context.Context, name string) (proto.Message, error) {
 			return o.own.Resolve(ctx, name, "")
 		},
@@ -99,6 +105,7 @@ func (o *Orchestrator) Register(server grpc.ServiceRegistrar) error {
 	orchestratorv1.RegisterStackServiceServer(server, o.stacks)
 	participantv1.RegisterParticipantServiceServer(server, &stack.Composites{Stacks: o.stacks})
 	orchestratorv1.RegisterOperationServiceServer(server, o.ops)
+	orchestratorv1.RegisterSagaServiceServer(server, &engine.Server{Engine: o.engine})
 	longrunningpb.RegisterOperationsServer(server, o.ops)
 	orchestratorv1.RegisterLedgerServiceServer(server, &ledger.Server{Book: o.Book(), Peers: o.deps.Peers, Now: o.deps.Now})
 	orchestratorv1.RegisterEventServiceServer(server, &event.Server{Bus: o.deps.Bus})
@@ -106,56 +113,100 @@ func (o *Orchestrator) Register(server grpc.ServiceRegistrar) error {
 	return frontdoor.Register(server, o.kinds, o.deps.Peers)
 }
 
-// Run works until ctx ends: it serves the own kinds, and runs sagas whenever it owns them.
+// Run works until ctx ends: it serves the own kinds, and runs the sagas of the shards that it owns.
 func (o *Orchestrator) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return o.own.Run(ctx) })
 	g.Go(func() error { return o.outbox.Run(ctx) })
+	g.Go(func() error { return o.persist(ctx, "take what participants tell", o.readOutcomes) })
+	g.Go(func() error { return o.persist(ctx, "look which clouds are held", o.watchHolds) })
+	g.Go(func() error { return o.sweep(ctx) })
 	g.Go(func() error {
-		for ctx.Err() == nil {
-			if err := o.lead(ctx); err != nil && ctx.Err() == nil {
-				o.deps.Logger.Warn("run sagas", "error", err)
-				pause(ctx, time.Second)
-			}
-		}
-		return nil
+		return o.spread.Run(ctx, func(ctx context.Context, owned *shard.Owned) error { return o.engine.Own(ctx, owned) })
 	})
-	return g.Wait()
+	err := g.Wait()
+	if closed := o.router.Close(); closed != nil {
+		o.deps.Logger.Debug("close the connections to other orchestrators", "error", closed)
+	}
+	return err
+}
+
+// persist does something again whenever it ends, until ctx ends.
+func (o *Orchestrator) persist(ctx context.Context, what string, do func(context.Context) error) error {
+	for ctx.Err() == nil {
+		err := do(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		o.deps.Logger.Warn(what, "error", err)
+		pause(ctx, time.Second)
+	}
+	return nil
 }
 
 func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-time.After(d):
+	case <-timer.C:
 	}
 }
 
-// lead waits until this process owns the sagas, and runs them until it loses them or ctx ends.
-func (o *Orchestrator) lead(ctx context.Context) error {
-	owner, err := lease.Acquire(ctx, o.deps.Store, record.Prefix("orchestrator")+"owner", o.deps.Replica, lease.Options{Logger: o.deps.Logger})
-	if err != nil {
-		return fault.Wrap(err, "become the owner of the sagas")
-	}
-	leading, cancel := context.WithCancel(ctx)
-	defer cancel()
-	g, leading := errgroup.WithContext(leading)
-	g.Go(func() error { return o.engine.Run(leading, owner) })
-	g.Go(func() error { return o.deps.Bus.Consume(leading, bus.OutcomeQueue(), 64, o.engine.Outcome) })
-	g.Go(func() error {
-		select {
-		case <-owner.Lost():
-			return fault.New(fault.Unavailable, "the ownership of the sagas was lost")
-		case <-leading.Done():
-			return nil
-		}
+// outcomesSince is how far back outcomes are read: what was told while nobody read, for a while, and the difference of
+// two clocks. That some come twice does no harm.
+const outcomesSince = 30 * time.Second
+
+// readOutcomes hands on what participants tell.
+func (o *Orchestrator) readOutcomes(ctx context.Context) error {
+	return o.deps.Bus.Read(ctx, bus.OutcomeFilter, o.deps.Now().Add(-outcomesSince), true, func(d bus.Delivery) error {
+		o.engine.Outcome(d)
+		return nil
 	})
-	err = g.Wait()
-	release, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer done()
-	if freed := owner.Release(release); freed != nil {
-		o.deps.Logger.Info("give up the ownership of the sagas", "error", freed)
+}
+
+// watchHolds tells the engine which clouds are held, now and whenever that changes.
+func (o *Orchestrator) watchHolds(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watch := o.deps.Store.Watch(ctx, record.Prefix("orchestrator")+"r/clouds/", 0)
+	for {
+		var held []string
+		for after, more := (record.ID{}), true; more; {
+			entries, rest, err := o.Book().List(ctx, "clouds/", after, 500)
+			if err != nil {
+				return err
+			}
+			more = rest
+			for _, e := range entries {
+				after = e.ID
+				if spec, ok := e.Object.Spec().(*orchestratorv1.CloudSpec); ok && spec.GetHold() != "" {
+					held = append(held, e.Name)
+				}
+			}
+		}
+		o.engine.Hold(held)
+		if _, ok := <-watch.Events(); !ok {
+			return watch.Err()
+		}
 	}
-	return err
+}
+
+// sweepEvery is the time between two looks for operations that are too old to be kept.
+const sweepEvery = time.Hour
+
+// sweep deletes old operations; one replica does, the one that owns the first shard.
+func (o *Orchestrator) sweep(ctx context.Context) error {
+	for ctx.Err() == nil {
+		pause(ctx, sweepEvery)
+		if own, _ := o.engine.Owns(0); !own || ctx.Err() != nil {
+			continue
+		}
+		if n, err := o.engine.Sweep(ctx, engine.Keep); err != nil && ctx.Err() == nil {
+			o.deps.Logger.Warn("delete old operations", "deleted", n, "error", err)
+		}
+	}
+	return nil
 }
 
 // Query asks the service that owns a kind what became of a key; nil if it has never seen it.

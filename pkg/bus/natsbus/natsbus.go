@@ -84,8 +84,19 @@ func New(ctx context.Context, conn *nats.Conn, options Options) (*Bus, error) {
 	return b, nil
 }
 
-// ensure makes streams and queues.
+// ensure makes streams and queues, and deletes those that are no longer used.
 func (b *Bus) ensure(ctx context.Context) error {
+	for _, name := range bus.Retired() {
+		err := b.persist(ctx, func() error {
+			if err := b.js.DeleteStream(ctx, name); !errors.Is(err, jetstream.ErrStreamNotFound) {
+				return err
+			}
+			return nil
+		})
+		if err != nil {
+			return fault.Wrap(err, "delete the former stream %s", name)
+		}
+	}
 	for _, s := range bus.Streams() {
 		err := b.persist(ctx, func() error {
 			_, err := b.js.CreateOrUpdateStream(ctx, streamConfig(s, b.options.Replicas))

@@ -320,11 +320,11 @@ func BenchmarkRoundTrip(b *testing.B) {
 	var arrived atomic.Int64
 	all := make(chan struct{})
 	running.Go(func() {
-		err := orchestrator.Consume(ctx, bus.OutcomeQueue(), 64, func(context.Context, bus.Delivery) bus.Verdict {
+		err := orchestrator.Read(ctx, bus.OutcomeFilter, time.Now(), true, func(bus.Delivery) error {
 			if arrived.Add(1) == int64(b.N) {
 				close(all)
 			}
-			return bus.Ack
+			return nil
 		})
 		if err != nil {
 			b.Error(err)

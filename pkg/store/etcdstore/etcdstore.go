@@ -236,6 +236,40 @@ func txnRequest(compares []store.Compare, ops []store.Op) *pb.TxnRequest {
 	return req
 }
 
+// defaultQuota is the quota of an etcd that was given none (etcd, --quota-backend-bytes).
+const defaultQuota = 2 << 30
+
+// Usage implements store.Meter: the fullest member counts. Space that is free within the file is not used, etcd takes it
+// before the file grows.
+func (s *Store) Usage(ctx context.Context) (store.Usage, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	endpoints := s.watch.Endpoints()
+	if len(endpoints) == 0 {
+		endpoints = []string{""} // a server in the same process
+	}
+	var fullest store.Usage
+	var last error
+	for _, endpoint := range endpoints {
+		status, err := s.watch.Status(ctx, endpoint)
+		if err != nil {
+			last = err
+			continue
+		}
+		usage := store.Usage{Used: status.DbSizeInUse, Quota: status.DbSizeQuota}
+		if usage.Quota == 0 {
+			usage.Quota = defaultQuota
+		}
+		if fullest.Quota == 0 || usage.Part() > fullest.Part() {
+			fullest = usage
+		}
+	}
+	if fullest.Quota == 0 {
+		return fullest, fault.Wrap(faultOf(ctx, last), "ask etcd how full it is")
+	}
+	return fullest, nil
+}
+
 // Grant implements store.Store. etcd counts in whole seconds, and has a least time to live of one and a half election
 // timeouts.
 func (s *Store) Grant(ctx context.Context, ttl time.Duration) (store.LeaseID, error) {

@@ -110,6 +110,14 @@ func (s *Store) Waiting() int {
 	return len(s.waiting)
 }
 
+// Usage implements store.Meter if the store below does; else there is no bound.
+func (s *Store) Usage(ctx context.Context) (store.Usage, error) {
+	if meter, ok := s.Store.(store.Meter); ok {
+		return meter.Usage(ctx)
+	}
+	return store.Usage{}, nil
+}
+
 // commit writes what waits until nothing does.
 func (s *Store) commit() {
 	for {

@@ -33,7 +33,9 @@ type Server struct {
 	orchestratorv1.UnimplementedOperationServiceServer
 
 	Engine *engine.Engine
-	Kinds  *resource.Registry
+	// Sagas begins and changes sagas, wherever they run.
+	Sagas engine.Sagas
+	Kinds *resource.Registry
 	// Own serves the single changes of the orchestrator's own kinds.
 	Own *service.Service
 	// Peers serve those of the others.
@@ -43,22 +45,23 @@ type Server struct {
 }
 
 // Describe gives a saga as an operation.
-func (s *Server) Describe(ctx context.Context, p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) (*longrunningpb.Operation, error) {
-	metadata, err := anypb.New(engine.View(p, state))
+func (s *Server) Describe(ctx context.Context, o *orchestratorv1.SagaSummary) (*longrunningpb.Operation, error) {
+	view := o.GetOperation()
+	metadata, err := anypb.New(view)
 	if err != nil {
-		return nil, fault.As(fault.Internal, fault.Wrap(err, "describe %s", p.GetName()))
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "describe %s", view.GetName()))
 	}
-	op := &longrunningpb.Operation{Name: p.GetName(), Metadata: metadata, Done: engine.Over(state)}
+	op := &longrunningpb.Operation{Name: view.GetName(), Metadata: metadata, Done: engine.OverOperation(view)}
 	if !op.GetDone() {
 		return op, nil
 	}
-	if state.GetState() != orchestratorv1.OperationState_OPERATION_STATE_DONE {
-		op.Result = &longrunningpb.Operation_Error{Error: status.Convert(fault.Status(failure(p, state))).Proto()}
+	if view.GetState() != orchestratorv1.OperationState_OPERATION_STATE_DONE {
+		op.Result = &longrunningpb.Operation_Error{Error: status.Convert(fault.Status(failure(o))).Proto()}
 		return op, nil
 	}
 	var response proto.Message = &emptypb.Empty{}
-	if p.GetAction() != orchestratorv1.Action_ACTION_DESTROY {
-		stack, err := s.Stack(ctx, p.GetStack())
+	if view.GetAction() != orchestratorv1.Action_ACTION_DESTROY {
+		stack, err := s.Stack(ctx, view.GetTarget())
 		if err != nil && !fault.Is(err, fault.NotFound) {
 			return nil, err
 		}
@@ -70,7 +73,7 @@ func (s *Server) Describe(ctx context.Context, p *orchestratorv1.SagaPlan, state
 	}
 	packed, err := anypb.New(response)
 	if err != nil {
-		return nil, fault.As(fault.Internal, fault.Wrap(err, "describe %s", p.GetName()))
+		return nil, fault.As(fault.Internal, fault.Wrap(err, "describe %s", view.GetName()))
 	}
 	op.Result = &longrunningpb.Operation_Response{Response: packed}
 	return op, nil
@@ -86,14 +89,14 @@ func (s *Server) answer(stack *orchestratorv1.Stack) (proto.Message, error) {
 }
 
 // failure says how an operation ended that did not end well.
-func failure(p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) error {
-	cause := fault.FromProto(state.GetFault())
+func failure(o *orchestratorv1.SagaSummary) error {
+	cause := fault.FromProto(o.GetOperation().GetFault())
 	kind := fault.KindOf(cause)
 	if cause == nil {
 		kind = fault.Internal
 	}
 	out := &fault.Error{Kind: kind, Cause: cause}
-	switch state.GetState() {
+	switch o.GetOperation().GetState() {
 	case orchestratorv1.OperationState_OPERATION_STATE_UNDONE:
 		out.Message = "it failed, and all that it had done was undone"
 	case orchestratorv1.OperationState_OPERATION_STATE_CANCELLED:
@@ -101,22 +104,22 @@ func failure(p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) error 
 	case orchestratorv1.OperationState_OPERATION_STATE_NEEDS_HAND:
 		out.Message = "it needs a hand: see weft ops get, then retry or skip the stuck steps, or abandon it"
 		if cause == nil {
-			out.Kind, out.Cause = fault.Precondition, stuckFault(state)
+			out.Kind, out.Cause = fault.Precondition, stuckFault(o.GetOperation())
 		}
 	default:
 		out.Message = "it failed"
-		if state.GetAbandonReason() != "" {
-			out.Message = "it was abandoned (" + state.GetAbandonReason() + ")"
+		if o.GetAbandonReason() != "" {
+			out.Message = "it was abandoned (" + o.GetAbandonReason() + ")"
 		}
-		if p.GetKeepOnFailure() {
+		if o.GetKeepOnFailure() {
 			out.Message += "; what it had made was kept, as was asked"
 		}
 	}
 	return out
 }
 
-func stuckFault(state *orchestratorv1.SagaState) error {
-	for _, step := range state.GetSteps() {
+func stuckFault(o *orchestratorv1.OperationMetadata) error {
+	for _, step := range o.GetSteps() {
 		if step.GetState() == orchestratorv1.StepState_STEP_STATE_STUCK && step.GetFault() != nil {
 			return fault.FromProto(step.GetFault())
 		}
@@ -154,11 +157,11 @@ func (s *Server) GetOperation(ctx context.Context, r *longrunningpb.GetOperation
 	if own(r.GetName()) {
 		return s.Own.GetOperation(ctx, r.GetName())
 	}
-	p, state, err := s.Engine.Read(ctx, r.GetName())
+	summary, err := s.Engine.Read(ctx, r.GetName())
 	if err != nil {
 		return nil, err
 	}
-	return s.Describe(ctx, p, state)
+	return s.Describe(ctx, summary)
 }
 
 // CancelOperation asks a saga to go back. One that has ended cannot be cancelled: Precondition, with how it ended.
@@ -170,14 +173,8 @@ func (s *Server) CancelOperation(ctx context.Context, r *longrunningpb.CancelOpe
 	if remote || own(r.GetName()) {
 		return s.cancelSingle(ctx, peer, r)
 	}
-	_, state, err := s.Engine.Read(ctx, r.GetName())
-	if err != nil {
-		return nil, err
-	}
-	if saga.Ended(state) {
-		return nil, over(r.GetName(), state.GetState())
-	}
-	return &emptypb.Empty{}, s.Engine.Apply(ctx, r.GetName(), saga.Cancelled{})
+	_, err = s.act(ctx, r.GetName(), "", saga.Cancelled{})
+	return &emptypb.Empty{}, err
 }
 
 // cancelSingle answers who wants to cancel the change of a single resource: it may be over; else its service answers.
@@ -222,7 +219,7 @@ func (s *Server) WaitOperation(ctx context.Context, r *longrunningpb.WaitOperati
 		waiting, cancel = context.WithTimeout(ctx, r.GetTimeout().AsDuration())
 		defer cancel()
 	}
-	err = s.Engine.Watch(waiting, r.GetName(), func(*orchestratorv1.SagaPlan, *orchestratorv1.SagaState) error { return nil })
+	err = s.Engine.Watch(waiting, r.GetName(), func(*orchestratorv1.OperationMetadata) error { return nil })
 	if err != nil && waiting.Err() == nil {
 		return nil, err
 	}
@@ -239,8 +236,8 @@ func (s *Server) WatchOperation(r *orchestratorv1.WatchOperationRequest, stream 
 	if remote || own(r.GetName()) {
 		return s.watchSingle(ctx, r.GetName(), peer, stream)
 	}
-	return s.Engine.Watch(ctx, r.GetName(), func(p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) error {
-		return stream.Send(&orchestratorv1.WatchOperationResponse{Operation: engine.View(p, state)})
+	return s.Engine.Watch(ctx, r.GetName(), func(view *orchestratorv1.OperationMetadata) error {
+		return stream.Send(&orchestratorv1.WatchOperationResponse{Operation: view})
 	})
 }
 
@@ -280,29 +277,34 @@ func (s *Server) act(ctx context.Context, name, step string, event saga.Event) (
 	if _, single := service.ServiceOfOperation(name); single {
 		return nil, fault.New(fault.Unsupported, "operation %s is the change of a single resource, which is tried again by itself; if it has failed, make the change again", name)
 	}
-	p, state, err := s.Engine.Read(ctx, name)
+	summary, err := s.Engine.Read(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	if step != "" && !slices.ContainsFunc(p.GetSteps(), func(planned *orchestratorv1.PlannedStep) bool { return planned.GetId() == step }) {
-		return nil, fault.New(fault.NotFound, "operation %s has no step %q; its steps are %s", name, step, strings.Join(stepsOf(p), ", "))
+	view := summary.GetOperation()
+	if step != "" && !slices.Contains(stepsOf(view), step) {
+		return nil, fault.New(fault.NotFound, "operation %s has no step %q; its steps are %s", name, step, strings.Join(stepsOf(view), ", "))
 	}
-	if saga.Ended(state) {
-		return nil, over(name, state.GetState())
+	if ended(view) {
+		return nil, over(name, view.GetState())
 	}
-	if err := s.Engine.Apply(ctx, name, event); err != nil {
+	if err := s.Sagas.Act(ctx, view.GetTarget(), name, event); err != nil {
 		return nil, err
 	}
-	if p, state, err = s.Engine.Read(ctx, name); err != nil {
+	if summary, err = s.Engine.Read(ctx, name); err != nil {
 		return nil, err
 	}
-	return engine.View(p, state), nil
+	return summary.GetOperation(), nil
 }
 
-func stepsOf(p *orchestratorv1.SagaPlan) []string {
+func ended(o *orchestratorv1.OperationMetadata) bool {
+	return saga.Ended(&orchestratorv1.SagaState{State: o.GetState()})
+}
+
+func stepsOf(o *orchestratorv1.OperationMetadata) []string {
 	var out []string
-	for _, planned := range p.GetSteps() {
-		out = append(out, planned.GetId())
+	for _, step := range o.GetSteps() {
+		out = append(out, step.GetId())
 	}
 	return out
 }
@@ -320,4 +322,14 @@ func (s *Server) SkipStep(ctx context.Context, r *orchestratorv1.SkipStepRequest
 // AbandonOperation ends an operation that needs a hand.
 func (s *Server) AbandonOperation(ctx context.Context, r *orchestratorv1.AbandonOperationRequest) (*orchestratorv1.OperationMetadata, error) {
 	return s.act(ctx, r.GetName(), "", saga.Abandoned{Reason: r.GetReason()})
+}
+
+// PauseOperation holds an operation or a step.
+func (s *Server) PauseOperation(ctx context.Context, r *orchestratorv1.PauseOperationRequest) (*orchestratorv1.OperationMetadata, error) {
+	return s.act(ctx, r.GetName(), r.GetStep(), saga.Paused{Step: r.GetStep(), Reason: r.GetReason()})
+}
+
+// ResumeOperation lets an operation or a step go on.
+func (s *Server) ResumeOperation(ctx context.Context, r *orchestratorv1.ResumeOperationRequest) (*orchestratorv1.OperationMetadata, error) {
+	return s.act(ctx, r.GetName(), r.GetStep(), saga.Resumed{Step: r.GetStep()})
 }

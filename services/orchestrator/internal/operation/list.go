@@ -16,7 +16,6 @@ import (
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/service"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
-	"github.com/weftcloud/weft/services/orchestrator/internal/engine"
 	"github.com/weftcloud/weft/services/orchestrator/internal/frontdoor"
 )
 
@@ -140,18 +139,21 @@ func (s *Server) listSagas(ctx context.Context, last string, l *listing) (string
 		if len(l.out.GetOperations()) == l.size {
 			return l.out.GetOperations()[l.size-1].GetName(), nil
 		}
-		p, state, err := s.Engine.Read(ctx, name)
+		summary, err := s.Engine.Read(ctx, name)
+		if fault.Is(err, fault.NotFound) {
+			continue // it is so old that it is no longer kept
+		}
 		if err != nil {
 			return "", err
 		}
-		ok, err := l.match(engine.View(p, state))
+		ok, err := l.match(summary.GetOperation())
 		if err != nil {
 			return "", err
 		}
 		if !ok {
 			continue
 		}
-		op, err := s.Describe(ctx, p, state)
+		op, err := s.Describe(ctx, summary)
 		if err != nil {
 			return "", err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,11 +17,13 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weftcloud/weft/pkg/bus"
 	"github.com/weftcloud/weft/pkg/bus/membus"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/participant"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/saga"
 	"github.com/weftcloud/weft/pkg/service"
 	"github.com/weftcloud/weft/pkg/store"
 	"github.com/weftcloud/weft/pkg/store/memstore"
@@ -93,8 +96,8 @@ func newRig(t *testing.T) *rig {
 	r.peers["network"] = &peer{service: local("network", &networkv1.Network{}, &networkv1.Subnet{})}
 	r.peers["storage"] = &peer{service: local("storage", &storagev1.Volume{})}
 	r.server = &Server{
-		Engine: engine.New(engine.Config{Store: r.store, Kinds: kinds, Logger: logger, Now: func() time.Time { return noon }}),
-		Kinds:  kinds, Own: local("orchestrator", &orchestratorv1.Secret{}),
+		Engine: engine.New(engine.Config{Store: r.store, Kinds: kinds, Logger: logger, Now: func() time.Time { return noon }}), Kinds: kinds,
+		Own:   local("orchestrator", &orchestratorv1.Secret{}),
 		Peers: service.Peers{"network": r.peers["network"], "storage": r.peers["storage"]},
 		Stack: func(context.Context, string) (*orchestratorv1.Stack, error) {
 			return nil, fault.New(fault.NotFound, "no stack")
@@ -113,12 +116,17 @@ func (r *rig) saga(id string, state orchestratorv1.OperationState, steps ...stri
 		p.Steps = append(p.Steps, &orchestratorv1.PlannedStep{Id: step})
 		s.Steps = append(s.Steps, &orchestratorv1.StepRecord{State: orchestratorv1.StepState_STEP_STATE_DONE})
 	}
-	for what, m := range map[string]proto.Message{"plan": p, "state": s} {
+	hot := "/weft/orchestrator/s/" + strconv.Itoa(bus.ShardOf(p.GetStack())) + "/" + name + "/state"
+	kept := map[string]proto.Message{"/weft/orchestrator/p/" + name: p, hot: s}
+	if saga.Ended(s) {
+		kept = map[string]proto.Message{"/weft/orchestrator/f/" + name: &orchestratorv1.SagaSummary{Operation: engine.View(p, s)}}
+	}
+	for key, m := range kept {
 		raw, err := proto.Marshal(m)
 		if err != nil {
 			r.Fatal(err)
 		}
-		if _, err := r.store.Txn(r.Context(), nil, []store.Op{{Key: "/weft/orchestrator/s/" + name + "/" + what, Value: raw}}); err != nil {
+		if _, err := r.store.Txn(r.Context(), nil, []store.Op{{Key: key, Value: raw}}); err != nil {
 			r.Fatal(err)
 		}
 	}

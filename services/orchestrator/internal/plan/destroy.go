@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weftcloud/weft/pkg/resource"
+	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
 
@@ -39,5 +40,6 @@ func Destroy(in DestroyInput) (*orchestratorv1.SagaPlan, error) {
 	releaseNeeds(g, former, release)
 	saga := sagaPlan(in.Operation, in.Record.GetStack().GetName(), orchestratorv1.Action_ACTION_DESTROY, in.Now, in.Timeout)
 	saga.Steps, saga.Former = g.sorted(), in.Record
+	saga.Priority = busv1.Priority_PRIORITY_INTERACTIVE // it frees what others may wait for
 	return saga, nil
 }

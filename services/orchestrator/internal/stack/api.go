@@ -16,6 +16,7 @@ import (
 	"github.com/weftcloud/weft/pkg/expr"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/saga"
 	"github.com/weftcloud/weft/pkg/service"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
@@ -28,9 +29,11 @@ type Server struct {
 	orchestratorv1.UnimplementedStackServiceServer
 
 	Engine *engine.Engine
-	Kinds  *resource.Registry
-	Peers  service.Peers
-	Now    func() time.Time
+	// Sagas begins and changes sagas, wherever they run.
+	Sagas engine.Sagas
+	Kinds *resource.Registry
+	Peers service.Peers
+	Now   func() time.Time
 	// NewKey makes a key, a UUIDv7.
 	NewKey func() string
 	// Tenant tells whether a tenant exists.
@@ -38,7 +41,7 @@ type Server struct {
 	// Own finds a resource of the orchestrator's own kinds; NotFound if there is none.
 	Own func(ctx context.Context, name string) (proto.Message, error)
 	// Describe gives a saga as an operation.
-	Describe func(ctx context.Context, p *orchestratorv1.SagaPlan, s *orchestratorv1.SagaState) (*longrunningpb.Operation, error)
+	Describe func(ctx context.Context, o *orchestratorv1.SagaSummary) (*longrunningpb.Operation, error)
 }
 
 // defaultTimeout is how long a saga may take if the caller does not say.
@@ -63,20 +66,30 @@ func (s *Server) ApplyStack(ctx context.Context, r *orchestratorv1.ApplyStackReq
 		return op, err
 	}
 	c, err := s.compile(ctx, src, true)
-	if err != nil {
-		return nil, err
-	}
-	if len(c.problems) > 0 {
-		return nil, refusal(c.problems)
-	}
-	if err := s.idle(ctx, c.record); err != nil {
-		return nil, err
+	for {
+		if err != nil {
+			return nil, err
+		}
+		if len(c.problems) > 0 {
+			return nil, refusal(c.problems)
+		}
+		waited, err := s.idle(ctx, c.record, r.GetBusy())
+		if err != nil {
+			return nil, err
+		}
+		if !waited {
+			break
+		}
+		c, err = s.compile(ctx, src, true) // what stands has changed
+		if err != nil {
+			return nil, err
+		}
 	}
 	p := c.result.Saga
 	p.KeepOnFailure = r.GetKeepOnFailure()
 	p.Result = &orchestratorv1.Stack{Name: p.GetStack(), Document: r.GetDocument(), Parameters: r.GetParameters(), Operation: p.GetName()}
 	changing := s.changing(c, p, r.GetRequestId())
-	if err := s.Engine.Begin(ctx, p, changing, c.revision); err != nil {
+	if err := s.Sagas.Begin(ctx, p, changing, c.revision); err != nil {
 		return nil, begun(err, p.GetStack())
 	}
 	return s.operation(ctx, p.GetName())
@@ -91,11 +104,11 @@ func begun(err error, stack string) error {
 }
 
 func (s *Server) operation(ctx context.Context, name string) (*longrunningpb.Operation, error) {
-	p, state, err := s.Engine.Read(ctx, name)
+	summary, err := s.Engine.Read(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	return s.Describe(ctx, p, state)
+	return s.Describe(ctx, summary)
 }
 
 // again gives the operation that a request with this id began before; nil if there is none.
@@ -122,26 +135,44 @@ func (s *Server) again(ctx context.Context, src source, requestID string) (*long
 	return nil, nil
 }
 
-// idle refuses a change of a stack that an operation still works on or holds.
-func (s *Server) idle(ctx context.Context, record *orchestratorv1.StackRecord) error {
-	if record == nil || record.GetStack().GetOperation() == "" {
-		return nil
+// idle deals with an operation that still works on a stack: it is waited for, or cancelled first, or the request is refused,
+// as busy says. waited says that there was one, and that the stack must be read again. One that needs a hand is held until
+// a person has decided, so the request is refused.
+func (s *Server) idle(ctx context.Context, record *orchestratorv1.StackRecord, busy orchestratorv1.Busy) (waited bool, err error) {
+	stack, name := record.GetStack().GetName(), record.GetStack().GetOperation()
+	if name == "" {
+		return false, nil
 	}
-	_, state, err := s.Engine.Read(ctx, record.GetStack().GetOperation())
+	summary, err := s.Engine.Read(ctx, name)
 	if fault.Is(err, fault.NotFound) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
-	switch state.GetState() {
+	switch summary.GetOperation().GetState() {
 	case orchestratorv1.OperationState_OPERATION_STATE_RUNNING, orchestratorv1.OperationState_OPERATION_STATE_UNDOING:
-		return fault.New(fault.Precondition, "%s is being worked on by %s; wait for it or cancel it (weft ops cancel)", record.GetStack().GetName(), record.GetStack().GetOperation())
 	case orchestratorv1.OperationState_OPERATION_STATE_NEEDS_HAND:
-		return fault.New(fault.Precondition, "%s is held by %s, which needs a hand; retry or skip its stuck steps, or abandon it (weft ops)", record.GetStack().GetName(), record.GetStack().GetOperation())
+		return false, fault.New(fault.Precondition, "%s is held by %s, which needs a hand; retry or skip its stuck steps, or abandon it (weft ops)", stack, name)
 	default:
-		return nil
+		return false, nil
 	}
+	switch busy {
+	case orchestratorv1.Busy_BUSY_REFUSE:
+		return false, fault.New(fault.Precondition, "%s is being worked on by %s; wait for it or cancel it (weft ops cancel)", stack, name)
+	case orchestratorv1.Busy_BUSY_SUPERSEDE:
+		err := s.Sagas.Act(ctx, stack, name, saga.Cancelled{})
+		// One that can only go forward, or has just ended, is waited for.
+		if err != nil && !fault.Is(err, fault.Precondition) && !fault.Is(err, fault.NotFound) {
+			return false, fault.Wrap(err, "supersede %s", name)
+		}
+	default:
+	}
+	err = s.Engine.Watch(ctx, name, func(*orchestratorv1.OperationMetadata) error { return nil })
+	if ctx.Err() != nil {
+		return false, fault.New(fault.Unavailable, "%s is still being worked on by %s; wait for it or cancel it (weft ops cancel)", stack, name)
+	}
+	return true, fault.Wrap(err, "wait for %s", name)
 }
 
 // changing gives the stack as it is kept while the saga runs.
@@ -165,14 +196,23 @@ func (s *Server) changing(c *compiled, p *orchestratorv1.SagaPlan, requestID str
 // DeleteStack begins the saga that takes a stack away.
 func (s *Server) DeleteStack(ctx context.Context, r *orchestratorv1.DeleteStackRequest) (*longrunningpb.Operation, error) {
 	record, revision, err := s.Engine.ReadStack(ctx, r.GetName())
-	if err != nil {
-		return nil, err
-	}
-	if r.GetEtag() != "" && r.GetEtag() != record.GetStack().GetMetadata().GetEtag() {
-		return nil, fault.New(fault.Conflict, "%s was changed since it was read; read it again", r.GetName())
-	}
-	if err := s.idle(ctx, record); err != nil {
-		return nil, err
+	for {
+		if err != nil {
+			return nil, err
+		}
+		if r.GetEtag() != "" && r.GetEtag() != record.GetStack().GetMetadata().GetEtag() {
+			return nil, fault.New(fault.Conflict, "%s was changed since it was read; read it again", r.GetName())
+		}
+		waited, err := s.idle(ctx, record, r.GetBusy())
+		if err != nil {
+			return nil, err
+		}
+		if !waited {
+			break
+		}
+		if record, revision, err = s.Engine.ReadStack(ctx, r.GetName()); err != nil {
+			return nil, err
+		}
 	}
 	p, err := plan.Destroy(plan.DestroyInput{
 		Record: record, Kinds: s.Kinds, Now: s.Now(), Timeout: timeoutOr(r.GetTimeout().AsDuration()), Operation: s.newOperation(resource.TenantOf(r.GetName())),
@@ -185,7 +225,7 @@ func (s *Server) DeleteStack(ctx context.Context, r *orchestratorv1.DeleteStackR
 	deleting.Stack.Metadata.Etag = ""
 	deleting.Stack.Metadata.Sequence++
 	deleting.Stack.Metadata.DeleteTime = timestamppb.New(s.Now())
-	if err := s.Engine.Begin(ctx, p, deleting, revision); err != nil {
+	if err := s.Sagas.Begin(ctx, p, deleting, revision); err != nil {
 		return nil, begun(err, r.GetName())
 	}
 	return s.operation(ctx, p.GetName())

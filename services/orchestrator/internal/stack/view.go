@@ -49,7 +49,7 @@ func (s *Server) members(ctx context.Context, record *orchestratorv1.StackRecord
 	if record.GetStack().GetState() != orchestratorv1.StackState_STACK_STATE_CHANGING {
 		return out, nil
 	}
-	p, _, err := s.Engine.Read(ctx, record.GetStack().GetOperation())
+	p, err := s.Engine.Plan(ctx, record.GetStack().GetOperation())
 	if fault.Is(err, fault.NotFound) {
 		return out, nil
 	}

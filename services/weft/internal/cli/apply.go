@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
@@ -46,8 +47,25 @@ func (a *tool) finish(ctx context.Context, c *client, op *longrunningpb.Operatio
 	return err
 }
 
+// busy is what a command does about another operation that works on the same stack.
+type busy struct{ what string }
+
+func (b *busy) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&b.what, "if-busy", "wait", "while another operation works on the stack: `wait` for it, refuse, or supersede it (cancel and undo it first)")
+}
+
+// value gives what is asked for.
+func (b *busy) value(cmd *cobra.Command) (orchestratorv1.Busy, error) {
+	value, ok := orchestratorv1.Busy_value["BUSY_"+strings.ToUpper(b.what)]
+	if !ok || value == 0 {
+		return 0, misused(cmd, "--if-busy %q: give wait, refuse or supersede", b.what)
+	}
+	return orchestratorv1.Busy(value), nil
+}
+
 func (a *tool) applyCommand() *cobra.Command {
 	var file, requestID string
+	var ifBusy busy
 	var params []string
 	var timeout time.Duration
 	var keep bool
@@ -65,13 +83,17 @@ func (a *tool) applyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			others, err := ifBusy.value(cmd)
+			if err != nil {
+				return err
+			}
 			return a.with(func(c *client) error {
 				parent, err := c.parent()
 				if err != nil {
 					return err
 				}
 				request := &orchestratorv1.ApplyStackRequest{
-					Parent: parent, Document: doc.text, DocumentName: doc.name, Parameters: values, KeepOnFailure: keep, RequestId: requestID,
+					Parent: parent, Document: doc.text, DocumentName: doc.name, Parameters: values, KeepOnFailure: keep, RequestId: requestID, Busy: others,
 				}
 				if timeout > 0 {
 					request.Timeout = durationpb.New(timeout)
@@ -85,6 +107,7 @@ func (a *tool) applyCommand() *cobra.Command {
 		},
 	}
 	w.flags(cmd)
+	ifBusy.flags(cmd)
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the document's `FILE`; - for standard input")
 	cmd.Flags().StringArrayVar(&params, "param", nil, "a parameter's value, `NAME=VALUE`, over the document's; may be given again")
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "undo it if it is not done by then (default 30m)")
@@ -106,6 +129,7 @@ func (a *tool) appliedText(op *longrunningpb.Operation) string {
 func (a *tool) destroyCommand() *cobra.Command {
 	var file, etag string
 	var timeout time.Duration
+	var ifBusy busy
 	var w waiting
 	cmd := &cobra.Command{
 		Use: "destroy NAME | destroy -f FILE", Short: "Take a stack away with all that it holds",
@@ -113,6 +137,10 @@ func (a *tool) destroyCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (file != "") {
 				return misused(cmd, "give either a stack's name or its document with -f")
+			}
+			others, err := ifBusy.value(cmd)
+			if err != nil {
+				return err
 			}
 			id := ""
 			if file == "" {
@@ -131,7 +159,7 @@ func (a *tool) destroyCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				request := &orchestratorv1.DeleteStackRequest{Name: name, Etag: etag}
+				request := &orchestratorv1.DeleteStackRequest{Name: name, Etag: etag, Busy: others}
 				if timeout > 0 {
 					request.Timeout = durationpb.New(timeout)
 				}
@@ -146,6 +174,7 @@ func (a *tool) destroyCommand() *cobra.Command {
 		},
 	}
 	w.flags(cmd)
+	ifBusy.flags(cmd)
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the document's `FILE`, whose name is taken; - for standard input")
 	cmd.Flags().StringVar(&etag, "etag", "", "refuse unless the stack still has this etag")
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "ask for a hand if it is not done by then (default 30m)")

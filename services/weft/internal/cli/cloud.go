@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"sigs.k8s.io/yaml"
 
 	"github.com/weftcloud/weft/pkg/fault"
@@ -14,7 +15,7 @@ import (
 )
 
 func (a *tool) cloudCommand() *cobra.Command {
-	return group("cloud", "Register clouds and see what they can do", a.cloudAdd(), a.cloudProbe(), a.listOf("cloud"))
+	return group("cloud", "Register clouds and see what they can do", a.cloudAdd(), a.cloudProbe(), a.cloudPause(), a.cloudResume(), a.listOf("cloud"))
 }
 
 // access is what is needed to register a cloud.
@@ -80,6 +81,48 @@ clouds.yaml: $OS_CLIENT_CONFIG_FILE, else ./clouds.yaml, else ~/.config/openstac
 	f.StringVar(&in.applicationCredential, "application-credential-id", "", "an application credential, instead of a user")
 	f.StringVar(&in.applicationCredentialSecret, "application-credential-secret-file", "", "its secret's `FILE`; - for standard input")
 	return cmd
+}
+
+func (a *tool) cloudPause() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use: "pause NAME --reason TEXT", Short: "Begin nothing more at a cloud for now; what is under way there is ended",
+		Args: takes(1, 1, "a cloud's name"), ValidArgsFunction: a.completeNames("cloud"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if reason == "" {
+				return misused(cmd, "say with --reason why")
+			}
+			return a.holdCloud(cmd, args[0], reason, "paused: cloud "+args[0]+"\n  let work go on: weft cloud resume "+args[0]+"\n")
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why; it is shown with the cloud")
+	return cmd
+}
+
+func (a *tool) cloudResume() *cobra.Command {
+	return &cobra.Command{
+		Use: "resume NAME", Short: "Let work at a paused cloud go on", Args: takes(1, 1, "a cloud's name"), ValidArgsFunction: a.completeNames("cloud"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.holdCloud(cmd, args[0], "", "work goes on at cloud "+args[0]+"\n")
+		},
+	}
+}
+
+// holdCloud writes why nothing is to be begun at a cloud; empty lets work go on.
+func (a *tool) holdCloud(cmd *cobra.Command, name, reason, done string) error {
+	return a.with(func(c *client) error {
+		op, err := orchestratorv1.NewCloudServiceClient(c.conn).UpdateCloud(cmd.Context(), &orchestratorv1.UpdateCloudRequest{
+			Cloud: &orchestratorv1.Cloud{Name: "clouds/" + name, Spec: &orchestratorv1.CloudSpec{Hold: reason}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"spec.hold"}},
+		})
+		if err != nil {
+			return failed(err, "change cloud %s", name)
+		}
+		last, err := a.wait(cmd.Context(), c, op)
+		if err != nil {
+			return failed(err, "change cloud %s", name)
+		}
+		return a.print(last, func() string { return done })
+	})
 }
 
 // credentials gathers what the flags say into a cloud's spec and the values of its secret.

@@ -14,7 +14,7 @@ import (
 
 func (a *tool) opsCommand() *cobra.Command {
 	return group("ops", "Look at operations, and lend a hand to those that need one",
-		a.opsList(), a.opsGet(), a.opsWatch(), a.opsCancel(), a.opsRetry(), a.opsSkip(), a.opsAbandon())
+		a.opsList(), a.opsGet(), a.opsWatch(), a.opsCancel(), a.opsPause(), a.opsResume(), a.opsRetry(), a.opsSkip(), a.opsAbandon())
 }
 
 func (a *tool) opsList() *cobra.Command {
@@ -180,12 +180,8 @@ func (a *tool) lend(cmd *cobra.Command, name, verb string, do func(context.Conte
 func (a *tool) opsRetry() *cobra.Command {
 	return a.onOperation("retry OPERATION [STEP]", "Try a failed, stuck or waiting step again at once", 2, "an operation, and a step unless all that are stuck are meant",
 		func(cmd *cobra.Command, c *client, name string, args []string) error {
-			step := ""
-			if len(args) > 0 {
-				step = args[0]
-			}
 			return a.lend(cmd, name, "retry", func(ctx context.Context) (*orchestratorv1.OperationMetadata, error) {
-				return orchestratorv1.NewOperationServiceClient(c.conn).RetryStep(ctx, &orchestratorv1.RetryStepRequest{Name: name, Step: step})
+				return orchestratorv1.NewOperationServiceClient(c.conn).RetryStep(ctx, &orchestratorv1.RetryStepRequest{Name: name, Step: first(args)})
 			})
 		})
 }
@@ -218,6 +214,38 @@ func (a *tool) opsAbandon() *cobra.Command {
 		})
 	cmd.Flags().StringVar(&reason, "reason", "", "why; it is kept with the operation")
 	return cmd
+}
+
+func (a *tool) opsPause() *cobra.Command {
+	var reason string
+	cmd := a.onOperation("pause OPERATION [STEP] --reason TEXT", "Begin nothing more of an operation, or not that step, for now", 2, "an operation, and a step unless all of it is meant",
+		func(cmd *cobra.Command, c *client, name string, args []string) error {
+			if reason == "" {
+				return misused(cmd, "say with --reason why")
+			}
+			return a.lend(cmd, name, "pause", func(ctx context.Context) (*orchestratorv1.OperationMetadata, error) {
+				return orchestratorv1.NewOperationServiceClient(c.conn).PauseOperation(ctx, &orchestratorv1.PauseOperationRequest{Name: name, Step: first(args), Reason: reason})
+			})
+		})
+	cmd.Flags().StringVar(&reason, "reason", "", "why; it is shown with the operation")
+	return cmd
+}
+
+func (a *tool) opsResume() *cobra.Command {
+	return a.onOperation("resume OPERATION [STEP]", "Let a paused operation, or step, go on", 2, "an operation, and a step unless all of it is meant",
+		func(cmd *cobra.Command, c *client, name string, args []string) error {
+			return a.lend(cmd, name, "resume", func(ctx context.Context) (*orchestratorv1.OperationMetadata, error) {
+				return orchestratorv1.NewOperationServiceClient(c.conn).ResumeOperation(ctx, &orchestratorv1.ResumeOperationRequest{Name: name, Step: first(args)})
+			})
+		})
+}
+
+// first gives the first argument; empty if there is none.
+func first(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
 }
 
 // since reads a flag that is a time span back from now; zero means from the first.

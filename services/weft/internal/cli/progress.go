@@ -89,9 +89,28 @@ func localName(s *orchestratorv1.StepStatus) string {
 	return s.GetId()
 }
 
+// holdText says who holds an operation; empty if nobody does.
+func holdText(op *orchestratorv1.OperationMetadata) string {
+	switch {
+	case op.GetHold() != nil:
+		return "paused: " + op.GetHold().GetReason() + " (weft ops resume " + base(op.GetName()) + ")"
+	case len(op.GetHeldClouds()) > 0:
+		var clouds []string
+		for _, cloud := range op.GetHeldClouds() {
+			clouds = append(clouds, base(cloud))
+		}
+		return "nothing is begun at " + strings.Join(clouds, ", ") + ": paused (weft cloud resume)"
+	default:
+		return ""
+	}
+}
+
 // notes are the lines below a step: what it waits for, what went wrong.
 func notes(s *orchestratorv1.StepStatus, done map[string]bool) []string {
 	var out []string
+	if h := s.GetHold(); h != nil {
+		out = append(out, "paused: "+h.GetReason())
+	}
 	if s.GetState() == orchestratorv1.StepState_STEP_STATE_WAITING {
 		var missing []string
 		for _, need := range s.GetNeeds() {
@@ -134,6 +153,10 @@ func progressText(op *orchestratorv1.OperationMetadata, now time.Time, frame, wi
 	}
 	header := cut(fmt.Sprintf("%s %s  %s  %d/%d  %s", words(op.GetAction()), base(op.GetTarget()), st.state(enumText(op.GetState())),
 		len(done)-left, len(done), span(endOr(op, now).Sub(op.GetCreateTime().AsTime()))), width)
+	if held := holdText(op); held != "" {
+		header += "\n" + cut(st.yellow(held), width)
+		height--
+	}
 	branches := treeOf(names)
 	labels, kinds := 0, 0
 	for _, b := range branches {

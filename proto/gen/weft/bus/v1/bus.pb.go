@@ -28,6 +28,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Priority orders work that waits for the same thing.
+type Priority int32
+
+const (
+	// Not given; taken as NORMAL.
+	Priority_PRIORITY_UNSPECIFIED Priority = 0
+	// Work that nobody waits for in front of a screen.
+	Priority_PRIORITY_NORMAL Priority = 1
+	// Work that a person waits for.
+	Priority_PRIORITY_INTERACTIVE Priority = 2
+	// What is undone: it frees what others may wait for, and comes first.
+	Priority_PRIORITY_UNDO Priority = 3
+)
+
+// Enum value maps for Priority.
+var (
+	Priority_name = map[int32]string{
+		0: "PRIORITY_UNSPECIFIED",
+		1: "PRIORITY_NORMAL",
+		2: "PRIORITY_INTERACTIVE",
+		3: "PRIORITY_UNDO",
+	}
+	Priority_value = map[string]int32{
+		"PRIORITY_UNSPECIFIED": 0,
+		"PRIORITY_NORMAL":      1,
+		"PRIORITY_INTERACTIVE": 2,
+		"PRIORITY_UNDO":        3,
+	}
+)
+
+func (x Priority) Enum() *Priority {
+	p := new(Priority)
+	*p = x
+	return p
+}
+
+func (x Priority) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Priority) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_bus_v1_bus_proto_enumTypes[0].Descriptor()
+}
+
+func (Priority) Type() protoreflect.EnumType {
+	return &file_weft_bus_v1_bus_proto_enumTypes[0]
+}
+
+func (x Priority) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Priority.Descriptor instead.
+func (Priority) EnumDescriptor() ([]byte, []int) {
+	return file_weft_bus_v1_bus_proto_rawDescGZIP(), []int{0}
+}
+
 // Direction says which way a step goes.
 type Direction int32
 
@@ -65,11 +122,11 @@ func (x Direction) String() string {
 }
 
 func (Direction) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_bus_v1_bus_proto_enumTypes[0].Descriptor()
+	return file_weft_bus_v1_bus_proto_enumTypes[1].Descriptor()
 }
 
 func (Direction) Type() protoreflect.EnumType {
-	return &file_weft_bus_v1_bus_proto_enumTypes[0]
+	return &file_weft_bus_v1_bus_proto_enumTypes[1]
 }
 
 func (x Direction) Number() protoreflect.EnumNumber {
@@ -78,7 +135,7 @@ func (x Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Direction.Descriptor instead.
 func (Direction) EnumDescriptor() ([]byte, []int) {
-	return file_weft_bus_v1_bus_proto_rawDescGZIP(), []int{0}
+	return file_weft_bus_v1_bus_proto_rawDescGZIP(), []int{1}
 }
 
 // Result is what became of a command.
@@ -126,11 +183,11 @@ func (x Result) String() string {
 }
 
 func (Result) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_bus_v1_bus_proto_enumTypes[1].Descriptor()
+	return file_weft_bus_v1_bus_proto_enumTypes[2].Descriptor()
 }
 
 func (Result) Type() protoreflect.EnumType {
-	return &file_weft_bus_v1_bus_proto_enumTypes[1]
+	return &file_weft_bus_v1_bus_proto_enumTypes[2]
 }
 
 func (x Result) Number() protoreflect.EnumNumber {
@@ -139,7 +196,7 @@ func (x Result) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result.Descriptor instead.
 func (Result) EnumDescriptor() ([]byte, []int) {
-	return file_weft_bus_v1_bus_proto_rawDescGZIP(), []int{1}
+	return file_weft_bus_v1_bus_proto_rawDescGZIP(), []int{2}
 }
 
 // Origin says which step of which saga a command comes from, and an outcome answers.
@@ -154,7 +211,12 @@ type Origin struct {
 	// Counts the commands of this step and direction, from 1.
 	Attempt int32 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// The epoch of the orchestrator that owns the saga; participants refuse an older one than they have seen.
-	Epoch         int64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch int64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The shard of the saga's stack: outcomes are sent to who owns it. Epochs of one shard can be compared, and all sagas
+	// that work on one resource are of one stack.
+	Shard int32 `protobuf:"varint,6,opt,name=shard,proto3" json:"shard,omitempty"`
+	// How urgent it is.
+	Priority      Priority `protobuf:"varint,7,opt,name=priority,proto3,enum=weft.bus.v1.Priority" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,6 +284,20 @@ func (x *Origin) GetEpoch() int64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *Origin) GetShard() int32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Origin) GetPriority() Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Priority_PRIORITY_UNSPECIFIED
 }
 
 // Command asks the service that owns a kind to bring one resource to a state.
@@ -588,7 +664,7 @@ var File_weft_bus_v1_bus_proto protoreflect.FileDescriptor
 
 const file_weft_bus_v1_bus_proto_rawDesc = "" +
 	"\n" +
-	"\x15weft/bus/v1/bus.proto\x12\vweft.bus.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\"\xec\x01\n" +
+	"\x15weft/bus/v1/bus.proto\x12\vweft.bus.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\"\xcb\x02\n" +
 	"\x06Origin\x12>\n" +
 	"\x04saga\x18\x01 \x01(\tB*\xbaH'r%\x18\x80\x042 ^tenants/[^/]+/operations/[^/]+$R\x04saga\x12\x1e\n" +
 	"\x04step\x18\x02 \x01(\tB\n" +
@@ -596,7 +672,10 @@ const file_weft_bus_v1_bus_proto_rawDesc = "" +
 	"\tdirection\x18\x03 \x01(\x0e2\x16.weft.bus.v1.DirectionB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\tdirection\x12!\n" +
 	"\aattempt\x18\x04 \x01(\x05B\a\xbaH\x04\x1a\x02(\x01R\aattempt\x12\x1d\n" +
-	"\x05epoch\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05epoch\"\x8f\x03\n" +
+	"\x05epoch\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05epoch\x12 \n" +
+	"\x05shard\x18\x06 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x10\x80\x02(\x00R\x05shard\x12;\n" +
+	"\bpriority\x18\a \x01(\x0e2\x15.weft.bus.v1.PriorityB\b\xbaH\x05\x82\x01\x02\x10\x01R\bpriority\"\x8f\x03\n" +
 	"\aCommand\x123\n" +
 	"\x06origin\x18\x01 \x01(\v2\x13.weft.bus.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\x12@\n" +
 	"\x04name\x18\x02 \x01(\tB,\xbaH)r'\x18\x80\x022\"^(tenants/[^/]+/)?[a-zA-Z]+/[^/]+$R\x04name\x12=\n" +
@@ -632,7 +711,12 @@ const file_weft_bus_v1_bus_proto_rawDesc = "" +
 	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\bblockers\x12*\n" +
 	"\vprovider_id\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\n" +
 	"providerId\x120\n" +
-	"\bobserved\x18\a \x01(\v2\x14.google.protobuf.AnyR\bobserved*L\n" +
+	"\bobserved\x18\a \x01(\v2\x14.google.protobuf.AnyR\bobserved*f\n" +
+	"\bPriority\x12\x18\n" +
+	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fPRIORITY_NORMAL\x10\x01\x12\x18\n" +
+	"\x14PRIORITY_INTERACTIVE\x10\x02\x12\x11\n" +
+	"\rPRIORITY_UNDO\x10\x03*L\n" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fDIRECTION_DO\x10\x01\x12\x12\n" +
@@ -656,42 +740,44 @@ func file_weft_bus_v1_bus_proto_rawDescGZIP() []byte {
 	return file_weft_bus_v1_bus_proto_rawDescData
 }
 
-var file_weft_bus_v1_bus_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_weft_bus_v1_bus_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_weft_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_weft_bus_v1_bus_proto_goTypes = []any{
-	(Direction)(0),                // 0: weft.bus.v1.Direction
-	(Result)(0),                   // 1: weft.bus.v1.Result
-	(*Origin)(nil),                // 2: weft.bus.v1.Origin
-	(*Command)(nil),               // 3: weft.bus.v1.Command
-	(*Ensure)(nil),                // 4: weft.bus.v1.Ensure
-	(*Release)(nil),               // 5: weft.bus.v1.Release
-	(*Outcome)(nil),               // 6: weft.bus.v1.Outcome
-	nil,                           // 7: weft.bus.v1.Ensure.ReferencesEntry
-	nil,                           // 8: weft.bus.v1.Ensure.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*anypb.Any)(nil),             // 10: google.protobuf.Any
-	(*v1.Fault)(nil),              // 11: weft.kind.v1.Fault
-	(*v1.Blocker)(nil),            // 12: weft.kind.v1.Blocker
+	(Priority)(0),                 // 0: weft.bus.v1.Priority
+	(Direction)(0),                // 1: weft.bus.v1.Direction
+	(Result)(0),                   // 2: weft.bus.v1.Result
+	(*Origin)(nil),                // 3: weft.bus.v1.Origin
+	(*Command)(nil),               // 4: weft.bus.v1.Command
+	(*Ensure)(nil),                // 5: weft.bus.v1.Ensure
+	(*Release)(nil),               // 6: weft.bus.v1.Release
+	(*Outcome)(nil),               // 7: weft.bus.v1.Outcome
+	nil,                           // 8: weft.bus.v1.Ensure.ReferencesEntry
+	nil,                           // 9: weft.bus.v1.Ensure.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*anypb.Any)(nil),             // 11: google.protobuf.Any
+	(*v1.Fault)(nil),              // 12: weft.kind.v1.Fault
+	(*v1.Blocker)(nil),            // 13: weft.kind.v1.Blocker
 }
 var file_weft_bus_v1_bus_proto_depIdxs = []int32{
-	0,  // 0: weft.bus.v1.Origin.direction:type_name -> weft.bus.v1.Direction
-	2,  // 1: weft.bus.v1.Command.origin:type_name -> weft.bus.v1.Origin
-	9,  // 2: weft.bus.v1.Command.deadline:type_name -> google.protobuf.Timestamp
-	4,  // 3: weft.bus.v1.Command.ensure:type_name -> weft.bus.v1.Ensure
-	5,  // 4: weft.bus.v1.Command.release:type_name -> weft.bus.v1.Release
-	10, // 5: weft.bus.v1.Ensure.spec:type_name -> google.protobuf.Any
-	7,  // 6: weft.bus.v1.Ensure.references:type_name -> weft.bus.v1.Ensure.ReferencesEntry
-	8,  // 7: weft.bus.v1.Ensure.labels:type_name -> weft.bus.v1.Ensure.LabelsEntry
-	2,  // 8: weft.bus.v1.Outcome.origin:type_name -> weft.bus.v1.Origin
-	1,  // 9: weft.bus.v1.Outcome.result:type_name -> weft.bus.v1.Result
-	11, // 10: weft.bus.v1.Outcome.fault:type_name -> weft.kind.v1.Fault
-	12, // 11: weft.bus.v1.Outcome.blockers:type_name -> weft.kind.v1.Blocker
-	10, // 12: weft.bus.v1.Outcome.observed:type_name -> google.protobuf.Any
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	1,  // 0: weft.bus.v1.Origin.direction:type_name -> weft.bus.v1.Direction
+	0,  // 1: weft.bus.v1.Origin.priority:type_name -> weft.bus.v1.Priority
+	3,  // 2: weft.bus.v1.Command.origin:type_name -> weft.bus.v1.Origin
+	10, // 3: weft.bus.v1.Command.deadline:type_name -> google.protobuf.Timestamp
+	5,  // 4: weft.bus.v1.Command.ensure:type_name -> weft.bus.v1.Ensure
+	6,  // 5: weft.bus.v1.Command.release:type_name -> weft.bus.v1.Release
+	11, // 6: weft.bus.v1.Ensure.spec:type_name -> google.protobuf.Any
+	8,  // 7: weft.bus.v1.Ensure.references:type_name -> weft.bus.v1.Ensure.ReferencesEntry
+	9,  // 8: weft.bus.v1.Ensure.labels:type_name -> weft.bus.v1.Ensure.LabelsEntry
+	3,  // 9: weft.bus.v1.Outcome.origin:type_name -> weft.bus.v1.Origin
+	2,  // 10: weft.bus.v1.Outcome.result:type_name -> weft.bus.v1.Result
+	12, // 11: weft.bus.v1.Outcome.fault:type_name -> weft.kind.v1.Fault
+	13, // 12: weft.bus.v1.Outcome.blockers:type_name -> weft.kind.v1.Blocker
+	11, // 13: weft.bus.v1.Outcome.observed:type_name -> google.protobuf.Any
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_weft_bus_v1_bus_proto_init() }
@@ -708,7 +794,7 @@ func file_weft_bus_v1_bus_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_bus_v1_bus_proto_rawDesc), len(file_weft_bus_v1_bus_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -123,7 +123,10 @@ type CloudSpec struct {
 	// project_domain_name, or application_credential_id and application_credential_secret; ca_cert holds a PEM bundle.
 	Credentials string `protobuf:"bytes,4,opt,name=credentials,proto3" json:"credentials,omitempty"`
 	// The tenants that may use it: tenants/{tenant}. None means all.
-	Tenants       []string `protobuf:"bytes,5,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	Tenants []string `protobuf:"bytes,5,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	// Why nothing is to be begun at this cloud for now; empty means that work goes on. What is under way there is ended,
+	// operations wait, and their deadlines stand still.
+	Hold          string `protobuf:"bytes,6,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -191,6 +194,13 @@ func (x *CloudSpec) GetTenants() []string {
 		return x.Tenants
 	}
 	return nil
+}
+
+func (x *CloudSpec) GetHold() string {
+	if x != nil {
+		return x.Hold
+	}
+	return ""
 }
 
 // CloudObserved is what was last seen of a Cloud; its fields are the outputs that expressions may use.
@@ -645,7 +655,7 @@ const file_weft_orchestrator_v1_cloud_proto_rawDesc = "" +
 	"\bobserved\x18\x05 \x01(\v2#.weft.orchestrator.v1.CloudObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:S\xeaA>\n" +
 	"\x1dorchestrator.weft.cloud/Cloud\x12\x0eclouds/{cloud}*\x06clouds2\x05cloud\xaa\xbb\x18\x0e\n" +
-	"\forchestrator\"\xfe\x02\n" +
+	"\forchestrator\"\xa5\x03\n" +
 	"\tCloudSpec\x124\n" +
 	"\x06driver\x18\x01 \x01(\tB\x1c\xe0A\x02\xe0A\x05\xbaH\rr\vR\topenstack\xb2\xbb\x18\x02\b\x04R\x06driver\x120\n" +
 	"\bendpoint\x18\x02 \x01(\tB\x14\xe0A\x02\xbaH\br\x06\x18\x80\x10\x88\x01\x01\xb2\xbb\x18\x02\b\x02R\bendpoint\x12)\n" +
@@ -653,7 +663,8 @@ const file_weft_orchestrator_v1_cloud_proto_rawDesc = "" +
 	"\vcredentials\x18\x04 \x01(\tBS\xe0A\x02\xfaA \n" +
 	"\x1eorchestrator.weft.cloud/Secret\xbaH$r\"\x18\x80\x022\x1d^tenants/[^/]+/secrets/[^/]+$\xb2\xbb\x18\x02\b\x02R\vcredentials\x12g\n" +
 	"\atenants\x18\x05 \x03(\tBM\xe0A\x01\xfaA \n" +
-	"\x1eorchestrator.weft.cloud/Tenant\xbaH\x1e\x92\x01\x1b\x10\x90N\"\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$\xb2\xbb\x18\x02\b\x02R\atenants\"\x8e\x01\n" +
+	"\x1eorchestrator.weft.cloud/Tenant\xbaH\x1e\x92\x01\x1b\x10\x90N\"\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$\xb2\xbb\x18\x02\b\x02R\atenants\x12%\n" +
+	"\x04hold\x18\x06 \x01(\tB\x11\xe0A\x01\xbaH\x05r\x03\x18\x80 \xb2\xbb\x18\x02\b\x02R\x04hold\"\x8e\x01\n" +
 	"\rCloudObserved\x12=\n" +
 	"\bfeatures\x18\x01 \x03(\v2\x1c.weft.participant.v1.FeatureB\x03\xe0A\x03R\bfeatures\x12>\n" +
 	"\n" +

@@ -252,6 +252,61 @@ func (StepState) EnumDescriptor() ([]byte, []int) {
 	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{2}
 }
 
+// Hold is a person's word that something is not to go on for now.
+type Hold struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Since when.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hold) Reset() {
+	*x = Hold{}
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hold) ProtoMessage() {}
+
+func (x *Hold) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hold.ProtoReflect.Descriptor instead.
+func (*Hold) Descriptor() ([]byte, []int) {
+	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Hold) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Hold) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // OperationMetadata is what is to be seen of an operation: of a saga, or of a change of one resource (then it has one
 // step).
 type OperationMetadata struct {
@@ -275,14 +330,18 @@ type OperationMetadata struct {
 	// What made it fail or go back.
 	Fault *v1.Fault `protobuf:"bytes,9,opt,name=fault,proto3" json:"fault,omitempty"`
 	// Counts its changes.
-	Sequence      int64 `protobuf:"varint,10,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Sequence int64 `protobuf:"varint,10,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// A person holds it; absent if it is not held.
+	Hold *Hold `protobuf:"bytes,11,opt,name=hold,proto3" json:"hold,omitempty"`
+	// The clouds of its steps that a person holds.
+	HeldClouds    []string `protobuf:"bytes,12,rep,name=held_clouds,json=heldClouds,proto3" json:"held_clouds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OperationMetadata) Reset() {
 	*x = OperationMetadata{}
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[0]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -294,7 +353,7 @@ func (x *OperationMetadata) String() string {
 func (*OperationMetadata) ProtoMessage() {}
 
 func (x *OperationMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[0]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -307,7 +366,7 @@ func (x *OperationMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationMetadata.ProtoReflect.Descriptor instead.
 func (*OperationMetadata) Descriptor() ([]byte, []int) {
-	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{0}
+	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *OperationMetadata) GetName() string {
@@ -380,6 +439,20 @@ func (x *OperationMetadata) GetSequence() int64 {
 	return 0
 }
 
+func (x *OperationMetadata) GetHold() *Hold {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+func (x *OperationMetadata) GetHeldClouds() []string {
+	if x != nil {
+		return x.HeldClouds
+	}
+	return nil
+}
+
 // StepStatus is where one step stands.
 type StepStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -406,14 +479,16 @@ type StepStatus struct {
 	// When the first command was sent.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// When it ended.
-	EndTime       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// A person holds it; absent if it is not held.
+	Hold          *Hold `protobuf:"bytes,13,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StepStatus) Reset() {
 	*x = StepStatus{}
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[1]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -425,7 +500,7 @@ func (x *StepStatus) String() string {
 func (*StepStatus) ProtoMessage() {}
 
 func (x *StepStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[1]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -438,7 +513,7 @@ func (x *StepStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepStatus.ProtoReflect.Descriptor instead.
 func (*StepStatus) Descriptor() ([]byte, []int) {
-	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{1}
+	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *StepStatus) GetId() string {
@@ -525,6 +600,13 @@ func (x *StepStatus) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *StepStatus) GetHold() *Hold {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
 // WatchOperationRequest names an operation.
 type WatchOperationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -536,7 +618,7 @@ type WatchOperationRequest struct {
 
 func (x *WatchOperationRequest) Reset() {
 	*x = WatchOperationRequest{}
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[2]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -548,7 +630,7 @@ func (x *WatchOperationRequest) String() string {
 func (*WatchOperationRequest) ProtoMessage() {}
 
 func (x *WatchOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[2]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -561,7 +643,7 @@ func (x *WatchOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchOperationRequest.ProtoReflect.Descriptor instead.
 func (*WatchOperationRequest) Descriptor() ([]byte, []int) {
-	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{2}
+	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *WatchOperationRequest) GetName() string {
@@ -582,7 +664,7 @@ type WatchOperationResponse struct {
 
 func (x *WatchOperationResponse) Reset() {
 	*x = WatchOperationResponse{}
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[3]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +676,7 @@ func (x *WatchOperationResponse) String() string {
 func (*WatchOperationResponse) ProtoMessage() {}
 
 func (x *WatchOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[3]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +689,7 @@ func (x *WatchOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchOperationResponse.ProtoReflect.Descriptor instead.
 func (*WatchOperationResponse) Descriptor() ([]byte, []int) {
-	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{3}
+	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WatchOperationResponse) GetOperation() *OperationMetadata {
@@ -630,7 +712,7 @@ type RetryStepRequest struct {
 
 func (x *RetryStepRequest) Reset() {
 	*x = RetryStepRequest{}
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[4]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +724,7 @@ func (x *RetryStepRequest) String() string {
 func (*RetryStepRequest) ProtoMessage() {}
 
 func (x *RetryStepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[4]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +737,7 @@ func (x *RetryStepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryStepRequest.ProtoReflect.Descriptor instead.
 func (*RetryStepRequest) Descriptor() ([]byte, []int) {
-	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{4}
+	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RetryStepRequest) GetName() string {
@@ -687,7 +769,7 @@ type SkipStepRequest struct {
 
 func (x *SkipStepRequest) Reset() {
 	*x = SkipStepRequest{}
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[5]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +781,7 @@ func (x *SkipStepRequest) String() string {
 func (*SkipStepRequest) ProtoMessage() {}
 
 func (x *SkipStepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[5]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +794,7 @@ func (x *SkipStepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkipStepRequest.ProtoReflect.Descriptor instead.
 func (*SkipStepRequest) Descriptor() ([]byte, []int) {
-	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{5}
+	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SkipStepRequest) GetName() string {
@@ -749,7 +831,7 @@ type AbandonOperationRequest struct {
 
 func (x *AbandonOperationRequest) Reset() {
 	*x = AbandonOperationRequest{}
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[6]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +843,7 @@ func (x *AbandonOperationRequest) String() string {
 func (*AbandonOperationRequest) ProtoMessage() {}
 
 func (x *AbandonOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[6]
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +856,7 @@ func (x *AbandonOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbandonOperationRequest.ProtoReflect.Descriptor instead.
 func (*AbandonOperationRequest) Descriptor() ([]byte, []int) {
-	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{6}
+	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AbandonOperationRequest) GetName() string {
@@ -791,11 +873,133 @@ func (x *AbandonOperationRequest) GetReason() string {
 	return ""
 }
 
+// PauseOperationRequest names an operation or a step to hold.
+type PauseOperationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operation: tenants/{tenant}/operations/{operation}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The step's id; empty means the whole operation.
+	Step string `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	// Why; it is shown with the operation.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseOperationRequest) Reset() {
+	*x = PauseOperationRequest{}
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseOperationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseOperationRequest) ProtoMessage() {}
+
+func (x *PauseOperationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseOperationRequest.ProtoReflect.Descriptor instead.
+func (*PauseOperationRequest) Descriptor() ([]byte, []int) {
+	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PauseOperationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PauseOperationRequest) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *PauseOperationRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// ResumeOperationRequest names an operation or a step to let go on.
+type ResumeOperationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operation: tenants/{tenant}/operations/{operation}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The step's id; empty means the operation, and all of its steps.
+	Step          string `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeOperationRequest) Reset() {
+	*x = ResumeOperationRequest{}
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeOperationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeOperationRequest) ProtoMessage() {}
+
+func (x *ResumeOperationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_orchestrator_v1_operation_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeOperationRequest.ProtoReflect.Descriptor instead.
+func (*ResumeOperationRequest) Descriptor() ([]byte, []int) {
+	return file_weft_orchestrator_v1_operation_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ResumeOperationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResumeOperationRequest) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
 var File_weft_orchestrator_v1_operation_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"$weft/orchestrator/v1/operation.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\"\x8e\x04\n" +
+	"$weft/orchestrator/v1/operation.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\"`\n" +
+	"\x04Hold\x12#\n" +
+	"\x06reason\x18\x01 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\x80 R\x06reason\x123\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\x04time\"\xe9\x04\n" +
 	"\x11OperationMetadata\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x1b\n" +
 	"\x06target\x18\x02 \x01(\tB\x03\xe0A\x03R\x06target\x129\n" +
@@ -808,7 +1012,10 @@ const file_weft_orchestrator_v1_operation_proto_rawDesc = "" +
 	"\bdeadline\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\bdeadline\x12.\n" +
 	"\x05fault\x18\t \x01(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\x05fault\x12\x1f\n" +
 	"\bsequence\x18\n" +
-	" \x01(\x03B\x03\xe0A\x03R\bsequence\"\x8e\x04\n" +
+	" \x01(\x03B\x03\xe0A\x03R\bsequence\x123\n" +
+	"\x04hold\x18\v \x01(\v2\x1a.weft.orchestrator.v1.HoldB\x03\xe0A\x03R\x04hold\x12$\n" +
+	"\vheld_clouds\x18\f \x03(\tB\x03\xe0A\x03R\n" +
+	"heldClouds\"\xc3\x04\n" +
 	"\n" +
 	"StepStatus\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12\x1f\n" +
@@ -825,7 +1032,8 @@ const file_weft_orchestrator_v1_operation_proto_rawDesc = "" +
 	"providerId\x12>\n" +
 	"\n" +
 	"start_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tstartTime\x12:\n" +
-	"\bend_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\aendTime\"Z\n" +
+	"\bend_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\aendTime\x123\n" +
+	"\x04hold\x18\r \x01(\v2\x1a.weft.orchestrator.v1.HoldB\x03\xe0A\x03R\x04hold\"Z\n" +
 	"\x15WatchOperationRequest\x12A\n" +
 	"\x04name\x18\x01 \x01(\tB-\xe0A\x02\xbaH'r%\x18\x80\x042 ^tenants/[^/]+/operations/[^/]+$R\x04name\"d\n" +
 	"\x16WatchOperationResponse\x12J\n" +
@@ -839,7 +1047,14 @@ const file_weft_orchestrator_v1_operation_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tB\r\xe0A\x02\xbaH\ar\x05\x10\x01\x18\x80 R\x06reason\"\x83\x01\n" +
 	"\x17AbandonOperationRequest\x12A\n" +
 	"\x04name\x18\x01 \x01(\tB-\xe0A\x02\xbaH'r%\x18\x80\x042 ^tenants/[^/]+/operations/[^/]+$R\x04name\x12%\n" +
-	"\x06reason\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05\x10\x01\x18\x80 R\x06reason*\x7f\n" +
+	"\x06reason\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05\x10\x01\x18\x80 R\x06reason\"\xa2\x01\n" +
+	"\x15PauseOperationRequest\x12A\n" +
+	"\x04name\x18\x01 \x01(\tB-\xe0A\x02\xbaH'r%\x18\x80\x042 ^tenants/[^/]+/operations/[^/]+$R\x04name\x12\x1f\n" +
+	"\x04step\x18\x02 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80\x02R\x04step\x12%\n" +
+	"\x06reason\x18\x03 \x01(\tB\r\xe0A\x02\xbaH\ar\x05\x10\x01\x18\x80 R\x06reason\"|\n" +
+	"\x16ResumeOperationRequest\x12A\n" +
+	"\x04name\x18\x01 \x01(\tB-\xe0A\x02\xbaH'r%\x18\x80\x042 ^tenants/[^/]+/operations/[^/]+$R\x04name\x12\x1f\n" +
+	"\x04step\x18\x02 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80\x02R\x04step*\x7f\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fACTION_APPLY\x10\x01\x12\x12\n" +
@@ -869,12 +1084,14 @@ const file_weft_orchestrator_v1_operation_proto_rawDesc = "" +
 	"\x10STEP_STATE_STUCK\x10\t\x12\x16\n" +
 	"\x12STEP_STATE_DROPPED\x10\n" +
 	"\x12\x16\n" +
-	"\x12STEP_STATE_SKIPPED\x10\v2\xa7\x03\n" +
+	"\x12STEP_STATE_SKIPPED\x10\v2\xf9\x04\n" +
 	"\x10OperationService\x12m\n" +
 	"\x0eWatchOperation\x12+.weft.orchestrator.v1.WatchOperationRequest\x1a,.weft.orchestrator.v1.WatchOperationResponse0\x01\x12\\\n" +
 	"\tRetryStep\x12&.weft.orchestrator.v1.RetryStepRequest\x1a'.weft.orchestrator.v1.OperationMetadata\x12Z\n" +
 	"\bSkipStep\x12%.weft.orchestrator.v1.SkipStepRequest\x1a'.weft.orchestrator.v1.OperationMetadata\x12j\n" +
-	"\x10AbandonOperation\x12-.weft.orchestrator.v1.AbandonOperationRequest\x1a'.weft.orchestrator.v1.OperationMetadataBIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
+	"\x10AbandonOperation\x12-.weft.orchestrator.v1.AbandonOperationRequest\x1a'.weft.orchestrator.v1.OperationMetadata\x12f\n" +
+	"\x0ePauseOperation\x12+.weft.orchestrator.v1.PauseOperationRequest\x1a'.weft.orchestrator.v1.OperationMetadata\x12h\n" +
+	"\x0fResumeOperation\x12,.weft.orchestrator.v1.ResumeOperationRequest\x1a'.weft.orchestrator.v1.OperationMetadataBIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
 
 var (
 	file_weft_orchestrator_v1_operation_proto_rawDescOnce sync.Once
@@ -889,51 +1106,61 @@ func file_weft_orchestrator_v1_operation_proto_rawDescGZIP() []byte {
 }
 
 var file_weft_orchestrator_v1_operation_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_weft_orchestrator_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_weft_orchestrator_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_weft_orchestrator_v1_operation_proto_goTypes = []any{
 	(Action)(0),                     // 0: weft.orchestrator.v1.Action
 	(OperationState)(0),             // 1: weft.orchestrator.v1.OperationState
 	(StepState)(0),                  // 2: weft.orchestrator.v1.StepState
-	(*OperationMetadata)(nil),       // 3: weft.orchestrator.v1.OperationMetadata
-	(*StepStatus)(nil),              // 4: weft.orchestrator.v1.StepStatus
-	(*WatchOperationRequest)(nil),   // 5: weft.orchestrator.v1.WatchOperationRequest
-	(*WatchOperationResponse)(nil),  // 6: weft.orchestrator.v1.WatchOperationResponse
-	(*RetryStepRequest)(nil),        // 7: weft.orchestrator.v1.RetryStepRequest
-	(*SkipStepRequest)(nil),         // 8: weft.orchestrator.v1.SkipStepRequest
-	(*AbandonOperationRequest)(nil), // 9: weft.orchestrator.v1.AbandonOperationRequest
-	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
-	(*v1.Fault)(nil),                // 11: weft.kind.v1.Fault
-	(v1.Change)(0),                  // 12: weft.kind.v1.Change
-	(*v1.Blocker)(nil),              // 13: weft.kind.v1.Blocker
+	(*Hold)(nil),                    // 3: weft.orchestrator.v1.Hold
+	(*OperationMetadata)(nil),       // 4: weft.orchestrator.v1.OperationMetadata
+	(*StepStatus)(nil),              // 5: weft.orchestrator.v1.StepStatus
+	(*WatchOperationRequest)(nil),   // 6: weft.orchestrator.v1.WatchOperationRequest
+	(*WatchOperationResponse)(nil),  // 7: weft.orchestrator.v1.WatchOperationResponse
+	(*RetryStepRequest)(nil),        // 8: weft.orchestrator.v1.RetryStepRequest
+	(*SkipStepRequest)(nil),         // 9: weft.orchestrator.v1.SkipStepRequest
+	(*AbandonOperationRequest)(nil), // 10: weft.orchestrator.v1.AbandonOperationRequest
+	(*PauseOperationRequest)(nil),   // 11: weft.orchestrator.v1.PauseOperationRequest
+	(*ResumeOperationRequest)(nil),  // 12: weft.orchestrator.v1.ResumeOperationRequest
+	(*timestamppb.Timestamp)(nil),   // 13: google.protobuf.Timestamp
+	(*v1.Fault)(nil),                // 14: weft.kind.v1.Fault
+	(v1.Change)(0),                  // 15: weft.kind.v1.Change
+	(*v1.Blocker)(nil),              // 16: weft.kind.v1.Blocker
 }
 var file_weft_orchestrator_v1_operation_proto_depIdxs = []int32{
-	0,  // 0: weft.orchestrator.v1.OperationMetadata.action:type_name -> weft.orchestrator.v1.Action
-	1,  // 1: weft.orchestrator.v1.OperationMetadata.state:type_name -> weft.orchestrator.v1.OperationState
-	4,  // 2: weft.orchestrator.v1.OperationMetadata.steps:type_name -> weft.orchestrator.v1.StepStatus
-	10, // 3: weft.orchestrator.v1.OperationMetadata.create_time:type_name -> google.protobuf.Timestamp
-	10, // 4: weft.orchestrator.v1.OperationMetadata.end_time:type_name -> google.protobuf.Timestamp
-	10, // 5: weft.orchestrator.v1.OperationMetadata.deadline:type_name -> google.protobuf.Timestamp
-	11, // 6: weft.orchestrator.v1.OperationMetadata.fault:type_name -> weft.kind.v1.Fault
-	12, // 7: weft.orchestrator.v1.StepStatus.change:type_name -> weft.kind.v1.Change
-	2,  // 8: weft.orchestrator.v1.StepStatus.state:type_name -> weft.orchestrator.v1.StepState
-	11, // 9: weft.orchestrator.v1.StepStatus.fault:type_name -> weft.kind.v1.Fault
-	13, // 10: weft.orchestrator.v1.StepStatus.blockers:type_name -> weft.kind.v1.Blocker
-	10, // 11: weft.orchestrator.v1.StepStatus.start_time:type_name -> google.protobuf.Timestamp
-	10, // 12: weft.orchestrator.v1.StepStatus.end_time:type_name -> google.protobuf.Timestamp
-	3,  // 13: weft.orchestrator.v1.WatchOperationResponse.operation:type_name -> weft.orchestrator.v1.OperationMetadata
-	5,  // 14: weft.orchestrator.v1.OperationService.WatchOperation:input_type -> weft.orchestrator.v1.WatchOperationRequest
-	7,  // 15: weft.orchestrator.v1.OperationService.RetryStep:input_type -> weft.orchestrator.v1.RetryStepRequest
-	8,  // 16: weft.orchestrator.v1.OperationService.SkipStep:input_type -> weft.orchestrator.v1.SkipStepRequest
-	9,  // 17: weft.orchestrator.v1.OperationService.AbandonOperation:input_type -> weft.orchestrator.v1.AbandonOperationRequest
-	6,  // 18: weft.orchestrator.v1.OperationService.WatchOperation:output_type -> weft.orchestrator.v1.WatchOperationResponse
-	3,  // 19: weft.orchestrator.v1.OperationService.RetryStep:output_type -> weft.orchestrator.v1.OperationMetadata
-	3,  // 20: weft.orchestrator.v1.OperationService.SkipStep:output_type -> weft.orchestrator.v1.OperationMetadata
-	3,  // 21: weft.orchestrator.v1.OperationService.AbandonOperation:output_type -> weft.orchestrator.v1.OperationMetadata
-	18, // [18:22] is the sub-list for method output_type
-	14, // [14:18] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	13, // 0: weft.orchestrator.v1.Hold.time:type_name -> google.protobuf.Timestamp
+	0,  // 1: weft.orchestrator.v1.OperationMetadata.action:type_name -> weft.orchestrator.v1.Action
+	1,  // 2: weft.orchestrator.v1.OperationMetadata.state:type_name -> weft.orchestrator.v1.OperationState
+	5,  // 3: weft.orchestrator.v1.OperationMetadata.steps:type_name -> weft.orchestrator.v1.StepStatus
+	13, // 4: weft.orchestrator.v1.OperationMetadata.create_time:type_name -> google.protobuf.Timestamp
+	13, // 5: weft.orchestrator.v1.OperationMetadata.end_time:type_name -> google.protobuf.Timestamp
+	13, // 6: weft.orchestrator.v1.OperationMetadata.deadline:type_name -> google.protobuf.Timestamp
+	14, // 7: weft.orchestrator.v1.OperationMetadata.fault:type_name -> weft.kind.v1.Fault
+	3,  // 8: weft.orchestrator.v1.OperationMetadata.hold:type_name -> weft.orchestrator.v1.Hold
+	15, // 9: weft.orchestrator.v1.StepStatus.change:type_name -> weft.kind.v1.Change
+	2,  // 10: weft.orchestrator.v1.StepStatus.state:type_name -> weft.orchestrator.v1.StepState
+	14, // 11: weft.orchestrator.v1.StepStatus.fault:type_name -> weft.kind.v1.Fault
+	16, // 12: weft.orchestrator.v1.StepStatus.blockers:type_name -> weft.kind.v1.Blocker
+	13, // 13: weft.orchestrator.v1.StepStatus.start_time:type_name -> google.protobuf.Timestamp
+	13, // 14: weft.orchestrator.v1.StepStatus.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 15: weft.orchestrator.v1.StepStatus.hold:type_name -> weft.orchestrator.v1.Hold
+	4,  // 16: weft.orchestrator.v1.WatchOperationResponse.operation:type_name -> weft.orchestrator.v1.OperationMetadata
+	6,  // 17: weft.orchestrator.v1.OperationService.WatchOperation:input_type -> weft.orchestrator.v1.WatchOperationRequest
+	8,  // 18: weft.orchestrator.v1.OperationService.RetryStep:input_type -> weft.orchestrator.v1.RetryStepRequest
+	9,  // 19: weft.orchestrator.v1.OperationService.SkipStep:input_type -> weft.orchestrator.v1.SkipStepRequest
+	10, // 20: weft.orchestrator.v1.OperationService.AbandonOperation:input_type -> weft.orchestrator.v1.AbandonOperationRequest
+	11, // 21: weft.orchestrator.v1.OperationService.PauseOperation:input_type -> weft.orchestrator.v1.PauseOperationRequest
+	12, // 22: weft.orchestrator.v1.OperationService.ResumeOperation:input_type -> weft.orchestrator.v1.ResumeOperationRequest
+	7,  // 23: weft.orchestrator.v1.OperationService.WatchOperation:output_type -> weft.orchestrator.v1.WatchOperationResponse
+	4,  // 24: weft.orchestrator.v1.OperationService.RetryStep:output_type -> weft.orchestrator.v1.OperationMetadata
+	4,  // 25: weft.orchestrator.v1.OperationService.SkipStep:output_type -> weft.orchestrator.v1.OperationMetadata
+	4,  // 26: weft.orchestrator.v1.OperationService.AbandonOperation:output_type -> weft.orchestrator.v1.OperationMetadata
+	4,  // 27: weft.orchestrator.v1.OperationService.PauseOperation:output_type -> weft.orchestrator.v1.OperationMetadata
+	4,  // 28: weft.orchestrator.v1.OperationService.ResumeOperation:output_type -> weft.orchestrator.v1.OperationMetadata
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_operation_proto_init() }
@@ -947,7 +1174,7 @@ func file_weft_orchestrator_v1_operation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_orchestrator_v1_operation_proto_rawDesc), len(file_weft_orchestrator_v1_operation_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   7,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,8 @@ const (
 	OperationService_RetryStep_FullMethodName        = "/weft.orchestrator.v1.OperationService/RetryStep"
 	OperationService_SkipStep_FullMethodName         = "/weft.orchestrator.v1.OperationService/SkipStep"
 	OperationService_AbandonOperation_FullMethodName = "/weft.orchestrator.v1.OperationService/AbandonOperation"
+	OperationService_PauseOperation_FullMethodName   = "/weft.orchestrator.v1.OperationService/PauseOperation"
+	OperationService_ResumeOperation_FullMethodName  = "/weft.orchestrator.v1.OperationService/ResumeOperation"
 )
 
 // OperationServiceClient is the client API for OperationService service.
@@ -39,6 +41,11 @@ type OperationServiceClient interface {
 	SkipStep(ctx context.Context, in *SkipStepRequest, opts ...grpc.CallOption) (*OperationMetadata, error)
 	// Ends an operation that needs a hand, leaving what it left.
 	AbandonOperation(ctx context.Context, in *AbandonOperationRequest, opts ...grpc.CallOption) (*OperationMetadata, error)
+	// Holds an operation, or one step: nothing more is begun until it is resumed. What is under way goes on, and deadlines
+	// stand still.
+	PauseOperation(ctx context.Context, in *PauseOperationRequest, opts ...grpc.CallOption) (*OperationMetadata, error)
+	// Lets a paused operation, or step, go on.
+	ResumeOperation(ctx context.Context, in *ResumeOperationRequest, opts ...grpc.CallOption) (*OperationMetadata, error)
 }
 
 type operationServiceClient struct {
@@ -98,6 +105,26 @@ func (c *operationServiceClient) AbandonOperation(ctx context.Context, in *Aband
 	return out, nil
 }
 
+func (c *operationServiceClient) PauseOperation(ctx context.Context, in *PauseOperationRequest, opts ...grpc.CallOption) (*OperationMetadata, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OperationMetadata)
+	err := c.cc.Invoke(ctx, OperationService_PauseOperation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operationServiceClient) ResumeOperation(ctx context.Context, in *ResumeOperationRequest, opts ...grpc.CallOption) (*OperationMetadata, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OperationMetadata)
+	err := c.cc.Invoke(ctx, OperationService_ResumeOperation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // OperationServiceServer is the server API for OperationService service.
 // All implementations must embed UnimplementedOperationServiceServer
 // for forward compatibility.
@@ -112,6 +139,11 @@ type OperationServiceServer interface {
 	SkipStep(context.Context, *SkipStepRequest) (*OperationMetadata, error)
 	// Ends an operation that needs a hand, leaving what it left.
 	AbandonOperation(context.Context, *AbandonOperationRequest) (*OperationMetadata, error)
+	// Holds an operation, or one step: nothing more is begun until it is resumed. What is under way goes on, and deadlines
+	// stand still.
+	PauseOperation(context.Context, *PauseOperationRequest) (*OperationMetadata, error)
+	// Lets a paused operation, or step, go on.
+	ResumeOperation(context.Context, *ResumeOperationRequest) (*OperationMetadata, error)
 	mustEmbedUnimplementedOperationServiceServer()
 }
 
@@ -133,6 +165,12 @@ func (UnimplementedOperationServiceServer) SkipStep(context.Context, *SkipStepRe
 }
 func (UnimplementedOperationServiceServer) AbandonOperation(context.Context, *AbandonOperationRequest) (*OperationMetadata, error) {
 	return nil, status.Error(codes.Unimplemented, "method AbandonOperation not implemented")
+}
+func (UnimplementedOperationServiceServer) PauseOperation(context.Context, *PauseOperationRequest) (*OperationMetadata, error) {
+	return nil, status.Error(codes.Unimplemented, "method PauseOperation not implemented")
+}
+func (UnimplementedOperationServiceServer) ResumeOperation(context.Context, *ResumeOperationRequest) (*OperationMetadata, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeOperation not implemented")
 }
 func (UnimplementedOperationServiceServer) mustEmbedUnimplementedOperationServiceServer() {}
 func (UnimplementedOperationServiceServer) testEmbeddedByValue()                          {}
@@ -220,6 +258,42 @@ func _OperationService_AbandonOperation_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OperationService_PauseOperation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseOperationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperationServiceServer).PauseOperation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperationService_PauseOperation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperationServiceServer).PauseOperation(ctx, req.(*PauseOperationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperationService_ResumeOperation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeOperationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperationServiceServer).ResumeOperation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperationService_ResumeOperation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperationServiceServer).ResumeOperation(ctx, req.(*ResumeOperationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // OperationService_ServiceDesc is the grpc.ServiceDesc for OperationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -238,6 +312,14 @@ var OperationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AbandonOperation",
 			Handler:    _OperationService_AbandonOperation_Handler,
+		},
+		{
+			MethodName: "PauseOperation",
+			Handler:    _OperationService_PauseOperation_Handler,
+		},
+		{
+			MethodName: "ResumeOperation",
+			Handler:    _OperationService_ResumeOperation_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

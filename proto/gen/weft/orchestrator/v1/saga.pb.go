@@ -8,7 +8,8 @@ package orchestratorv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
-	v1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+	v1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
+	v11 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	anypb "google.golang.org/protobuf/types/known/anypb"
@@ -54,7 +55,11 @@ type SagaPlan struct {
 	// The values of the parameters.
 	Parameters *structpb.Struct `protobuf:"bytes,11,opt,name=parameters,proto3" json:"parameters,omitempty"`
 	// The stack as it stands when the saga is undone; absent if it does not.
-	Former        *StackRecord `protobuf:"bytes,12,opt,name=former,proto3" json:"former,omitempty"`
+	Former *StackRecord `protobuf:"bytes,12,opt,name=former,proto3" json:"former,omitempty"`
+	// How urgent its way forward is; its way back always comes first.
+	Priority v1.Priority `protobuf:"varint,13,opt,name=priority,proto3,enum=weft.bus.v1.Priority" json:"priority,omitempty"`
+	// The trace that it is part of (W3C Trace Context, traceparent); empty if of none.
+	TraceParent   string `protobuf:"bytes,14,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -173,13 +178,27 @@ func (x *SagaPlan) GetFormer() *StackRecord {
 	return nil
 }
 
+func (x *SagaPlan) GetPriority() v1.Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return v1.Priority(0)
+}
+
+func (x *SagaPlan) GetTraceParent() string {
+	if x != nil {
+		return x.TraceParent
+	}
+	return ""
+}
+
 // PlannedStep is one step.
 type PlannedStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id, unique in the saga: the local name, with "/release" or "/replace" where one resource has several steps.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// What it does to the resource, as plan and progress show it.
-	Change v1.Change `protobuf:"varint,2,opt,name=change,proto3,enum=weft.kind.v1.Change" json:"change,omitempty"`
+	Change v11.Change `protobuf:"varint,2,opt,name=change,proto3,enum=weft.kind.v1.Change" json:"change,omitempty"`
 	// What is commanded.
 	Goal *Goal `protobuf:"bytes,3,opt,name=goal,proto3" json:"goal,omitempty"`
 	// What is commanded to undo it; absent means that it cannot be undone.
@@ -231,11 +250,11 @@ func (x *PlannedStep) GetId() string {
 	return ""
 }
 
-func (x *PlannedStep) GetChange() v1.Change {
+func (x *PlannedStep) GetChange() v11.Change {
 	if x != nil {
 		return x.Change
 	}
-	return v1.Change(0)
+	return v11.Change(0)
 }
 
 func (x *PlannedStep) GetGoal() *Goal {
@@ -627,7 +646,7 @@ type SagaState struct {
 	// The steps, in the order of the plan.
 	Steps []*StepRecord `protobuf:"bytes,2,rep,name=steps,proto3" json:"steps,omitempty"`
 	// What made it go back.
-	Fault *v1.Fault `protobuf:"bytes,3,opt,name=fault,proto3" json:"fault,omitempty"`
+	Fault *v11.Fault `protobuf:"bytes,3,opt,name=fault,proto3" json:"fault,omitempty"`
 	// A client asked to cancel.
 	CancelRequested bool `protobuf:"varint,4,opt,name=cancel_requested,json=cancelRequested,proto3" json:"cancel_requested,omitempty"`
 	// When it ended.
@@ -638,8 +657,16 @@ type SagaState struct {
 	Epoch int64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Why a person ended it.
 	AbandonReason string `protobuf:"bytes,8,opt,name=abandon_reason,json=abandonReason,proto3" json:"abandon_reason,omitempty"`
-	// The present deadline: the plan's, put off by each retry and by the beginning of the undo.
-	Deadline      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// The present deadline: the plan's, put off by each retry, by the beginning of the undo, and by what it was held.
+	Deadline *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// A person holds it: nothing is begun. What is under way goes on.
+	Hold *Hold `protobuf:"bytes,10,opt,name=hold,proto3" json:"hold,omitempty"`
+	// The clouds at which nothing is begun, because a person holds them.
+	HeldClouds []string `protobuf:"bytes,11,rep,name=held_clouds,json=heldClouds,proto3" json:"held_clouds,omitempty"`
+	// When clouds were first held, or a step: the deadline stands still meanwhile.
+	HeldTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=held_time,json=heldTime,proto3" json:"held_time,omitempty"`
+	// When it was last let go on: no step's time counts before.
+	ResumeTime    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=resume_time,json=resumeTime,proto3" json:"resume_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -688,7 +715,7 @@ func (x *SagaState) GetSteps() []*StepRecord {
 	return nil
 }
 
-func (x *SagaState) GetFault() *v1.Fault {
+func (x *SagaState) GetFault() *v11.Fault {
 	if x != nil {
 		return x.Fault
 	}
@@ -737,6 +764,98 @@ func (x *SagaState) GetDeadline() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *SagaState) GetHold() *Hold {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+func (x *SagaState) GetHeldClouds() []string {
+	if x != nil {
+		return x.HeldClouds
+	}
+	return nil
+}
+
+func (x *SagaState) GetHeldTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HeldTime
+	}
+	return nil
+}
+
+func (x *SagaState) GetResumeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ResumeTime
+	}
+	return nil
+}
+
+// SagaSummary is what is kept of a saga that has ended.
+type SagaSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operation as clients see it.
+	Operation *OperationMetadata `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	// A failure left what was made, as was asked.
+	KeepOnFailure bool `protobuf:"varint,2,opt,name=keep_on_failure,json=keepOnFailure,proto3" json:"keep_on_failure,omitempty"`
+	// Why a person ended it.
+	AbandonReason string `protobuf:"bytes,3,opt,name=abandon_reason,json=abandonReason,proto3" json:"abandon_reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SagaSummary) Reset() {
+	*x = SagaSummary{}
+	mi := &file_weft_orchestrator_v1_saga_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SagaSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SagaSummary) ProtoMessage() {}
+
+func (x *SagaSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_orchestrator_v1_saga_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SagaSummary.ProtoReflect.Descriptor instead.
+func (*SagaSummary) Descriptor() ([]byte, []int) {
+	return file_weft_orchestrator_v1_saga_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SagaSummary) GetOperation() *OperationMetadata {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *SagaSummary) GetKeepOnFailure() bool {
+	if x != nil {
+		return x.KeepOnFailure
+	}
+	return false
+}
+
+func (x *SagaSummary) GetAbandonReason() string {
+	if x != nil {
+		return x.AbandonReason
+	}
+	return ""
+}
+
 // StepRecord is where a step stands.
 type StepRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -747,9 +866,9 @@ type StepRecord struct {
 	// Counts the commands sent back.
 	UndoAttempt int32 `protobuf:"varint,3,opt,name=undo_attempt,json=undoAttempt,proto3" json:"undo_attempt,omitempty"`
 	// The last fault.
-	Fault *v1.Fault `protobuf:"bytes,4,opt,name=fault,proto3" json:"fault,omitempty"`
+	Fault *v11.Fault `protobuf:"bytes,4,opt,name=fault,proto3" json:"fault,omitempty"`
 	// What keeps a release from going on.
-	Blockers []*v1.Blocker `protobuf:"bytes,5,rep,name=blockers,proto3" json:"blockers,omitempty"`
+	Blockers []*v11.Blocker `protobuf:"bytes,5,rep,name=blockers,proto3" json:"blockers,omitempty"`
 	// The object's id at its provider.
 	ProviderId string `protobuf:"bytes,6,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
 	// When the first command was sent.
@@ -759,14 +878,18 @@ type StepRecord struct {
 	// When something must happen next: the attempt's deadline, or the end of the back-off.
 	WakeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=wake_time,json=wakeTime,proto3" json:"wake_time,omitempty"`
 	// Why a person skipped it.
-	SkipReason    string `protobuf:"bytes,10,opt,name=skip_reason,json=skipReason,proto3" json:"skip_reason,omitempty"`
+	SkipReason string `protobuf:"bytes,10,opt,name=skip_reason,json=skipReason,proto3" json:"skip_reason,omitempty"`
+	// A person holds it: it is not begun, neither forward nor back.
+	Hold *Hold `protobuf:"bytes,11,opt,name=hold,proto3" json:"hold,omitempty"`
+	// The participant has told something since the last command was sent.
+	Heard         bool `protobuf:"varint,12,opt,name=heard,proto3" json:"heard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StepRecord) Reset() {
 	*x = StepRecord{}
-	mi := &file_weft_orchestrator_v1_saga_proto_msgTypes[7]
+	mi := &file_weft_orchestrator_v1_saga_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +901,7 @@ func (x *StepRecord) String() string {
 func (*StepRecord) ProtoMessage() {}
 
 func (x *StepRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_orchestrator_v1_saga_proto_msgTypes[7]
+	mi := &file_weft_orchestrator_v1_saga_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +914,7 @@ func (x *StepRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepRecord.ProtoReflect.Descriptor instead.
 func (*StepRecord) Descriptor() ([]byte, []int) {
-	return file_weft_orchestrator_v1_saga_proto_rawDescGZIP(), []int{7}
+	return file_weft_orchestrator_v1_saga_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StepRecord) GetState() StepState {
@@ -815,14 +938,14 @@ func (x *StepRecord) GetUndoAttempt() int32 {
 	return 0
 }
 
-func (x *StepRecord) GetFault() *v1.Fault {
+func (x *StepRecord) GetFault() *v11.Fault {
 	if x != nil {
 		return x.Fault
 	}
 	return nil
 }
 
-func (x *StepRecord) GetBlockers() []*v1.Blocker {
+func (x *StepRecord) GetBlockers() []*v11.Blocker {
 	if x != nil {
 		return x.Blockers
 	}
@@ -864,11 +987,25 @@ func (x *StepRecord) GetSkipReason() string {
 	return ""
 }
 
+func (x *StepRecord) GetHold() *Hold {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+func (x *StepRecord) GetHeard() bool {
+	if x != nil {
+		return x.Heard
+	}
+	return false
+}
+
 var File_weft_orchestrator_v1_saga_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\n" +
-	"\x1fweft/orchestrator/v1/saga.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\x1a$weft/orchestrator/v1/operation.proto\x1a weft/orchestrator/v1/stack.proto\"\x81\a\n" +
+	"\x1fweft/orchestrator/v1/saga.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\x1a$weft/orchestrator/v1/operation.proto\x1a weft/orchestrator/v1/stack.proto\"\xeb\a\n" +
 	"\bSagaPlan\x12>\n" +
 	"\x04name\x18\x01 \x01(\tB*\xbaH'r%\x18\x80\x042 ^tenants/[^/]+/operations/[^/]+$R\x04name\x12<\n" +
 	"\x05stack\x18\x02 \x01(\tB&\xbaH#r!\x18\x80\x022\x1c^tenants/[^/]+/stacks/[^/]+$R\x05stack\x12@\n" +
@@ -890,7 +1027,9 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"parameters\x18\v \x01(\v2\x17.google.protobuf.StructBH\xbaHE\xba\x01B\n" +
 	"\vstruct.size\x12\x1emust hold at most 10000 fields\x1a\x13size(this) <= 10000R\n" +
 	"parameters\x129\n" +
-	"\x06former\x18\f \x01(\v2!.weft.orchestrator.v1.StackRecordR\x06former\"\xe0\x02\n" +
+	"\x06former\x18\f \x01(\v2!.weft.orchestrator.v1.StackRecordR\x06former\x12;\n" +
+	"\bpriority\x18\r \x01(\x0e2\x15.weft.bus.v1.PriorityB\b\xbaH\x05\x82\x01\x02\x10\x01R\bpriority\x12+\n" +
+	"\ftrace_parent\x18\x0e \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\vtraceParent\"\xe0\x02\n" +
 	"\vPlannedStep\x12\x1a\n" +
 	"\x02id\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x02id\x126\n" +
@@ -943,7 +1082,7 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\rRequestRecord\x129\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18@2\x11^[a-z0-9-]{8,64}$R\trequestId\x12H\n" +
-	"\toperation\x18\x02 \x01(\tB*\xbaH'r%\x18\x80\x042 ^tenants/[^/]+/operations/[^/]+$R\toperation\"\xe5\x03\n" +
+	"\toperation\x18\x02 \x01(\tB*\xbaH'r%\x18\x80\x042 ^tenants/[^/]+/operations/[^/]+$R\toperation\"\xe2\x05\n" +
 	"\tSagaState\x12F\n" +
 	"\x05state\x18\x01 \x01(\x0e2$.weft.orchestrator.v1.OperationStateB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05state\x12B\n" +
@@ -955,7 +1094,18 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\bsequence\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\bsequence\x12\x1d\n" +
 	"\x05epoch\x18\a \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05epoch\x12/\n" +
 	"\x0eabandon_reason\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\rabandonReason\x12@\n" +
-	"\bdeadline\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bdeadline\"\xa8\x04\n" +
+	"\bdeadline\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bdeadline\x12.\n" +
+	"\x04hold\x18\n" +
+	" \x01(\v2\x1a.weft.orchestrator.v1.HoldR\x04hold\x12A\n" +
+	"\vheld_clouds\x18\v \x03(\tB \xbaH\x1d\x92\x01\x1a\x10\xe8\a\"\x15r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\n" +
+	"heldClouds\x12A\n" +
+	"\theld_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bheldTime\x12E\n" +
+	"\vresume_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\n" +
+	"resumeTime\"\xb5\x01\n" +
+	"\vSagaSummary\x12M\n" +
+	"\toperation\x18\x01 \x01(\v2'.weft.orchestrator.v1.OperationMetadataB\x06\xbaH\x03\xc8\x01\x01R\toperation\x12&\n" +
+	"\x0fkeep_on_failure\x18\x02 \x01(\bR\rkeepOnFailure\x12/\n" +
+	"\x0eabandon_reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\rabandonReason\"\xee\x04\n" +
 	"\n" +
 	"StepRecord\x12A\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1f.weft.orchestrator.v1.StepStateB\n" +
@@ -973,7 +1123,9 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\twake_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bwakeTime\x12)\n" +
 	"\vskip_reason\x18\n" +
 	" \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\n" +
-	"skipReasonBIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
+	"skipReason\x12.\n" +
+	"\x04hold\x18\v \x01(\v2\x1a.weft.orchestrator.v1.HoldR\x04hold\x12\x14\n" +
+	"\x05heard\x18\f \x01(\bR\x05heardBIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
 
 var (
 	file_weft_orchestrator_v1_saga_proto_rawDescOnce sync.Once
@@ -987,7 +1139,7 @@ func file_weft_orchestrator_v1_saga_proto_rawDescGZIP() []byte {
 	return file_weft_orchestrator_v1_saga_proto_rawDescData
 }
 
-var file_weft_orchestrator_v1_saga_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_weft_orchestrator_v1_saga_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_weft_orchestrator_v1_saga_proto_goTypes = []any{
 	(*SagaPlan)(nil),              // 0: weft.orchestrator.v1.SagaPlan
 	(*PlannedStep)(nil),           // 1: weft.orchestrator.v1.PlannedStep
@@ -996,62 +1148,72 @@ var file_weft_orchestrator_v1_saga_proto_goTypes = []any{
 	(*StackRecord)(nil),           // 4: weft.orchestrator.v1.StackRecord
 	(*RequestRecord)(nil),         // 5: weft.orchestrator.v1.RequestRecord
 	(*SagaState)(nil),             // 6: weft.orchestrator.v1.SagaState
-	(*StepRecord)(nil),            // 7: weft.orchestrator.v1.StepRecord
-	nil,                           // 8: weft.orchestrator.v1.StandingResource.ReferencesEntry
-	nil,                           // 9: weft.orchestrator.v1.StandingResource.OutputsEntry
-	nil,                           // 10: weft.orchestrator.v1.StandingResource.LabelsEntry
-	(Action)(0),                   // 11: weft.orchestrator.v1.Action
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*Stack)(nil),                 // 13: weft.orchestrator.v1.Stack
-	(*structpb.Struct)(nil),       // 14: google.protobuf.Struct
-	(v1.Change)(0),                // 15: weft.kind.v1.Change
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
-	(*anypb.Any)(nil),             // 17: google.protobuf.Any
-	(OperationState)(0),           // 18: weft.orchestrator.v1.OperationState
-	(*v1.Fault)(nil),              // 19: weft.kind.v1.Fault
-	(StepState)(0),                // 20: weft.orchestrator.v1.StepState
-	(*v1.Blocker)(nil),            // 21: weft.kind.v1.Blocker
+	(*SagaSummary)(nil),           // 7: weft.orchestrator.v1.SagaSummary
+	(*StepRecord)(nil),            // 8: weft.orchestrator.v1.StepRecord
+	nil,                           // 9: weft.orchestrator.v1.StandingResource.ReferencesEntry
+	nil,                           // 10: weft.orchestrator.v1.StandingResource.OutputsEntry
+	nil,                           // 11: weft.orchestrator.v1.StandingResource.LabelsEntry
+	(Action)(0),                   // 12: weft.orchestrator.v1.Action
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*Stack)(nil),                 // 14: weft.orchestrator.v1.Stack
+	(*structpb.Struct)(nil),       // 15: google.protobuf.Struct
+	(v1.Priority)(0),              // 16: weft.bus.v1.Priority
+	(v11.Change)(0),               // 17: weft.kind.v1.Change
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*anypb.Any)(nil),             // 19: google.protobuf.Any
+	(OperationState)(0),           // 20: weft.orchestrator.v1.OperationState
+	(*v11.Fault)(nil),             // 21: weft.kind.v1.Fault
+	(*Hold)(nil),                  // 22: weft.orchestrator.v1.Hold
+	(*OperationMetadata)(nil),     // 23: weft.orchestrator.v1.OperationMetadata
+	(StepState)(0),                // 24: weft.orchestrator.v1.StepState
+	(*v11.Blocker)(nil),           // 25: weft.kind.v1.Blocker
 }
 var file_weft_orchestrator_v1_saga_proto_depIdxs = []int32{
-	11, // 0: weft.orchestrator.v1.SagaPlan.action:type_name -> weft.orchestrator.v1.Action
+	12, // 0: weft.orchestrator.v1.SagaPlan.action:type_name -> weft.orchestrator.v1.Action
 	1,  // 1: weft.orchestrator.v1.SagaPlan.steps:type_name -> weft.orchestrator.v1.PlannedStep
-	12, // 2: weft.orchestrator.v1.SagaPlan.create_time:type_name -> google.protobuf.Timestamp
-	12, // 3: weft.orchestrator.v1.SagaPlan.deadline:type_name -> google.protobuf.Timestamp
-	13, // 4: weft.orchestrator.v1.SagaPlan.result:type_name -> weft.orchestrator.v1.Stack
-	14, // 5: weft.orchestrator.v1.SagaPlan.outputs:type_name -> google.protobuf.Struct
+	13, // 2: weft.orchestrator.v1.SagaPlan.create_time:type_name -> google.protobuf.Timestamp
+	13, // 3: weft.orchestrator.v1.SagaPlan.deadline:type_name -> google.protobuf.Timestamp
+	14, // 4: weft.orchestrator.v1.SagaPlan.result:type_name -> weft.orchestrator.v1.Stack
+	15, // 5: weft.orchestrator.v1.SagaPlan.outputs:type_name -> google.protobuf.Struct
 	3,  // 6: weft.orchestrator.v1.SagaPlan.standing:type_name -> weft.orchestrator.v1.StandingResource
-	14, // 7: weft.orchestrator.v1.SagaPlan.parameters:type_name -> google.protobuf.Struct
+	15, // 7: weft.orchestrator.v1.SagaPlan.parameters:type_name -> google.protobuf.Struct
 	4,  // 8: weft.orchestrator.v1.SagaPlan.former:type_name -> weft.orchestrator.v1.StackRecord
-	15, // 9: weft.orchestrator.v1.PlannedStep.change:type_name -> weft.kind.v1.Change
-	2,  // 10: weft.orchestrator.v1.PlannedStep.goal:type_name -> weft.orchestrator.v1.Goal
-	2,  // 11: weft.orchestrator.v1.PlannedStep.undo:type_name -> weft.orchestrator.v1.Goal
-	16, // 12: weft.orchestrator.v1.PlannedStep.attempt_timeout:type_name -> google.protobuf.Duration
-	3,  // 13: weft.orchestrator.v1.Goal.resource:type_name -> weft.orchestrator.v1.StandingResource
-	14, // 14: weft.orchestrator.v1.StandingResource.spec:type_name -> google.protobuf.Struct
-	14, // 15: weft.orchestrator.v1.StandingResource.resolved:type_name -> google.protobuf.Struct
-	8,  // 16: weft.orchestrator.v1.StandingResource.references:type_name -> weft.orchestrator.v1.StandingResource.ReferencesEntry
-	17, // 17: weft.orchestrator.v1.StandingResource.observed:type_name -> google.protobuf.Any
-	9,  // 18: weft.orchestrator.v1.StandingResource.outputs:type_name -> weft.orchestrator.v1.StandingResource.OutputsEntry
-	10, // 19: weft.orchestrator.v1.StandingResource.labels:type_name -> weft.orchestrator.v1.StandingResource.LabelsEntry
-	13, // 20: weft.orchestrator.v1.StackRecord.stack:type_name -> weft.orchestrator.v1.Stack
-	3,  // 21: weft.orchestrator.v1.StackRecord.standing:type_name -> weft.orchestrator.v1.StandingResource
-	5,  // 22: weft.orchestrator.v1.StackRecord.requests:type_name -> weft.orchestrator.v1.RequestRecord
-	18, // 23: weft.orchestrator.v1.SagaState.state:type_name -> weft.orchestrator.v1.OperationState
-	7,  // 24: weft.orchestrator.v1.SagaState.steps:type_name -> weft.orchestrator.v1.StepRecord
-	19, // 25: weft.orchestrator.v1.SagaState.fault:type_name -> weft.kind.v1.Fault
-	12, // 26: weft.orchestrator.v1.SagaState.end_time:type_name -> google.protobuf.Timestamp
-	12, // 27: weft.orchestrator.v1.SagaState.deadline:type_name -> google.protobuf.Timestamp
-	20, // 28: weft.orchestrator.v1.StepRecord.state:type_name -> weft.orchestrator.v1.StepState
-	19, // 29: weft.orchestrator.v1.StepRecord.fault:type_name -> weft.kind.v1.Fault
-	21, // 30: weft.orchestrator.v1.StepRecord.blockers:type_name -> weft.kind.v1.Blocker
-	12, // 31: weft.orchestrator.v1.StepRecord.start_time:type_name -> google.protobuf.Timestamp
-	12, // 32: weft.orchestrator.v1.StepRecord.end_time:type_name -> google.protobuf.Timestamp
-	12, // 33: weft.orchestrator.v1.StepRecord.wake_time:type_name -> google.protobuf.Timestamp
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	16, // 9: weft.orchestrator.v1.SagaPlan.priority:type_name -> weft.bus.v1.Priority
+	17, // 10: weft.orchestrator.v1.PlannedStep.change:type_name -> weft.kind.v1.Change
+	2,  // 11: weft.orchestrator.v1.PlannedStep.goal:type_name -> weft.orchestrator.v1.Goal
+	2,  // 12: weft.orchestrator.v1.PlannedStep.undo:type_name -> weft.orchestrator.v1.Goal
+	18, // 13: weft.orchestrator.v1.PlannedStep.attempt_timeout:type_name -> google.protobuf.Duration
+	3,  // 14: weft.orchestrator.v1.Goal.resource:type_name -> weft.orchestrator.v1.StandingResource
+	15, // 15: weft.orchestrator.v1.StandingResource.spec:type_name -> google.protobuf.Struct
+	15, // 16: weft.orchestrator.v1.StandingResource.resolved:type_name -> google.protobuf.Struct
+	9,  // 17: weft.orchestrator.v1.StandingResource.references:type_name -> weft.orchestrator.v1.StandingResource.ReferencesEntry
+	19, // 18: weft.orchestrator.v1.StandingResource.observed:type_name -> google.protobuf.Any
+	10, // 19: weft.orchestrator.v1.StandingResource.outputs:type_name -> weft.orchestrator.v1.StandingResource.OutputsEntry
+	11, // 20: weft.orchestrator.v1.StandingResource.labels:type_name -> weft.orchestrator.v1.StandingResource.LabelsEntry
+	14, // 21: weft.orchestrator.v1.StackRecord.stack:type_name -> weft.orchestrator.v1.Stack
+	3,  // 22: weft.orchestrator.v1.StackRecord.standing:type_name -> weft.orchestrator.v1.StandingResource
+	5,  // 23: weft.orchestrator.v1.StackRecord.requests:type_name -> weft.orchestrator.v1.RequestRecord
+	20, // 24: weft.orchestrator.v1.SagaState.state:type_name -> weft.orchestrator.v1.OperationState
+	8,  // 25: weft.orchestrator.v1.SagaState.steps:type_name -> weft.orchestrator.v1.StepRecord
+	21, // 26: weft.orchestrator.v1.SagaState.fault:type_name -> weft.kind.v1.Fault
+	13, // 27: weft.orchestrator.v1.SagaState.end_time:type_name -> google.protobuf.Timestamp
+	13, // 28: weft.orchestrator.v1.SagaState.deadline:type_name -> google.protobuf.Timestamp
+	22, // 29: weft.orchestrator.v1.SagaState.hold:type_name -> weft.orchestrator.v1.Hold
+	13, // 30: weft.orchestrator.v1.SagaState.held_time:type_name -> google.protobuf.Timestamp
+	13, // 31: weft.orchestrator.v1.SagaState.resume_time:type_name -> google.protobuf.Timestamp
+	23, // 32: weft.orchestrator.v1.SagaSummary.operation:type_name -> weft.orchestrator.v1.OperationMetadata
+	24, // 33: weft.orchestrator.v1.StepRecord.state:type_name -> weft.orchestrator.v1.StepState
+	21, // 34: weft.orchestrator.v1.StepRecord.fault:type_name -> weft.kind.v1.Fault
+	25, // 35: weft.orchestrator.v1.StepRecord.blockers:type_name -> weft.kind.v1.Blocker
+	13, // 36: weft.orchestrator.v1.StepRecord.start_time:type_name -> google.protobuf.Timestamp
+	13, // 37: weft.orchestrator.v1.StepRecord.end_time:type_name -> google.protobuf.Timestamp
+	13, // 38: weft.orchestrator.v1.StepRecord.wake_time:type_name -> google.protobuf.Timestamp
+	22, // 39: weft.orchestrator.v1.StepRecord.hold:type_name -> weft.orchestrator.v1.Hold
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_saga_proto_init() }
@@ -1067,7 +1229,7 @@ func file_weft_orchestrator_v1_saga_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_orchestrator_v1_saga_proto_rawDesc), len(file_weft_orchestrator_v1_saga_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -89,6 +89,63 @@ func (StackState) EnumDescriptor() ([]byte, []int) {
 	return file_weft_orchestrator_v1_stack_proto_rawDescGZIP(), []int{0}
 }
 
+// Busy says what becomes of a request for a stack that another operation works on.
+type Busy int32
+
+const (
+	// The same as WAIT.
+	Busy_BUSY_UNSPECIFIED Busy = 0
+	// It waits until the other has ended, for as long as the call lasts, and is then compared with what stands.
+	Busy_BUSY_WAIT Busy = 1
+	// It is refused at once.
+	Busy_BUSY_REFUSE Busy = 2
+	// The other is cancelled, and undone, first. One that can only go forward is waited for.
+	Busy_BUSY_SUPERSEDE Busy = 3
+)
+
+// Enum value maps for Busy.
+var (
+	Busy_name = map[int32]string{
+		0: "BUSY_UNSPECIFIED",
+		1: "BUSY_WAIT",
+		2: "BUSY_REFUSE",
+		3: "BUSY_SUPERSEDE",
+	}
+	Busy_value = map[string]int32{
+		"BUSY_UNSPECIFIED": 0,
+		"BUSY_WAIT":        1,
+		"BUSY_REFUSE":      2,
+		"BUSY_SUPERSEDE":   3,
+	}
+)
+
+func (x Busy) Enum() *Busy {
+	p := new(Busy)
+	*p = x
+	return p
+}
+
+func (x Busy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Busy) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_orchestrator_v1_stack_proto_enumTypes[1].Descriptor()
+}
+
+func (Busy) Type() protoreflect.EnumType {
+	return &file_weft_orchestrator_v1_stack_proto_enumTypes[1]
+}
+
+func (x Busy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Busy.Descriptor instead.
+func (Busy) EnumDescriptor() ([]byte, []int) {
+	return file_weft_orchestrator_v1_stack_proto_rawDescGZIP(), []int{1}
+}
+
 // Stack is a named composite of resources.
 type Stack struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -332,7 +389,9 @@ type ApplyStackRequest struct {
 	// What was made is left for a look when the operation fails, instead of being undone.
 	KeepOnFailure bool `protobuf:"varint,6,opt,name=keep_on_failure,json=keepOnFailure,proto3" json:"keep_on_failure,omitempty"`
 	// A name for this request, unique in the tenant: asking again with the same one yields the same operation.
-	RequestId     string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// What to do if another operation works on the stack.
+	Busy          Busy `protobuf:"varint,8,opt,name=busy,proto3,enum=weft.orchestrator.v1.Busy" json:"busy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,6 +473,13 @@ func (x *ApplyStackRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *ApplyStackRequest) GetBusy() Busy {
+	if x != nil {
+		return x.Busy
+	}
+	return Busy_BUSY_UNSPECIFIED
 }
 
 // PlanStackRequest asks what applying a document would do.
@@ -680,7 +746,9 @@ type DeleteStackRequest struct {
 	// If given, the deletion is refused unless the stack still has this etag.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// The operation needs a hand if it is not done by then; absent means 30 minutes, 30 days are the most.
-	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// What to do if another operation works on the stack.
+	Busy          Busy `protobuf:"varint,4,opt,name=busy,proto3,enum=weft.orchestrator.v1.Busy" json:"busy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -736,6 +804,13 @@ func (x *DeleteStackRequest) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *DeleteStackRequest) GetBusy() Busy {
+	if x != nil {
+		return x.Busy
+	}
+	return Busy_BUSY_UNSPECIFIED
+}
+
 var File_weft_orchestrator_v1_stack_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
@@ -764,7 +839,7 @@ const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"\x05cloud\x18\a \x01(\tB\x03\xe0A\x03R\x05cloud\x12\x19\n" +
 	"\x05needs\x18\b \x03(\tB\x03\xe0A\x03R\x05needs\x12@\n" +
 	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"createTime\"\x87\x04\n" +
+	"createTime\"\xc4\x04\n" +
 	"\x11ApplyStackRequest\x12V\n" +
 	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\x1f\x12\x1dorchestrator.weft.cloud/Stack\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12*\n" +
 	"\bdocument\x18\x02 \x01(\tB\x0e\xe0A\x02\xbaH\br\x06\x10\x01(\x80\x80@R\bdocument\x120\n" +
@@ -776,7 +851,8 @@ const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x12\xe0A\x01\xbaH\f\xaa\x01\t\"\x05\b\x80\x9a\x9e\x012\x00R\atimeout\x12+\n" +
 	"\x0fkeep_on_failure\x18\x06 \x01(\bB\x03\xe0A\x01R\rkeepOnFailure\x12?\n" +
 	"\n" +
-	"request_id\x18\a \x01(\tB \xe0A\x01\xbaH\x1ar\x18\x18@2\x14^([a-z0-9-]{8,64})?$R\trequestId\"\xfb\x02\n" +
+	"request_id\x18\a \x01(\tB \xe0A\x01\xbaH\x1ar\x18\x18@2\x14^([a-z0-9-]{8,64})?$R\trequestId\x12;\n" +
+	"\x04busy\x18\b \x01(\x0e2\x1a.weft.orchestrator.v1.BusyB\v\xe0A\x01\xbaH\x05\x82\x01\x02\x10\x01R\x04busy\"\xfb\x02\n" +
 	"\x10PlanStackRequest\x12V\n" +
 	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\x1f\x12\x1dorchestrator.weft.cloud/Stack\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12*\n" +
 	"\bdocument\x18\x02 \x01(\tB\x0e\xe0A\x02\xbaH\br\x06\x10\x01(\x80\x80@R\bdocument\x120\n" +
@@ -798,20 +874,26 @@ const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"{\n" +
 	"\x12ListStacksResponse\x128\n" +
 	"\x06stacks\x18\x01 \x03(\v2\x1b.weft.orchestrator.v1.StackB\x03\xe0A\x03R\x06stacks\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xde\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\x9b\x02\n" +
 	"\x12DeleteStackRequest\x12_\n" +
 	"\x04name\x18\x01 \x01(\tBK\xe0A\x02\xfaA\x1f\n" +
 	"\x1dorchestrator.weft.cloud/Stack\xbaH#r!\x18\x80\x022\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag\x12G\n" +
-	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xe0A\x01\xbaH\f\xaa\x01\t\"\x05\b\x80\x9a\x9e\x012\x00R\atimeout*\x8e\x01\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xe0A\x01\xbaH\f\xaa\x01\t\"\x05\b\x80\x9a\x9e\x012\x00R\atimeout\x12;\n" +
+	"\x04busy\x18\x04 \x01(\x0e2\x1a.weft.orchestrator.v1.BusyB\v\xe0A\x01\xbaH\x05\x82\x01\x02\x10\x01R\x04busy*\x8e\x01\n" +
 	"\n" +
 	"StackState\x12\x1b\n" +
 	"\x17STACK_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14STACK_STATE_CHANGING\x10\x01\x12\x15\n" +
 	"\x11STACK_STATE_READY\x10\x02\x12\x18\n" +
 	"\x14STACK_STATE_DEGRADED\x10\x03\x12\x18\n" +
-	"\x14STACK_STATE_DELETING\x10\x042\xa8\x04\n" +
+	"\x14STACK_STATE_DELETING\x10\x04*P\n" +
+	"\x04Busy\x12\x14\n" +
+	"\x10BUSY_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tBUSY_WAIT\x10\x01\x12\x0f\n" +
+	"\vBUSY_REFUSE\x10\x02\x12\x12\n" +
+	"\x0eBUSY_SUPERSEDE\x10\x032\xa8\x04\n" +
 	"\fStackService\x12s\n" +
 	"\n" +
 	"ApplyStack\x12'.weft.orchestrator.v1.ApplyStackRequest\x1a\x1d.google.longrunning.Operation\"\x1d\xcaA\x1a\n" +
@@ -835,54 +917,57 @@ func file_weft_orchestrator_v1_stack_proto_rawDescGZIP() []byte {
 	return file_weft_orchestrator_v1_stack_proto_rawDescData
 }
 
-var file_weft_orchestrator_v1_stack_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_weft_orchestrator_v1_stack_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_weft_orchestrator_v1_stack_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_weft_orchestrator_v1_stack_proto_goTypes = []any{
 	(StackState)(0),                 // 0: weft.orchestrator.v1.StackState
-	(*Stack)(nil),                   // 1: weft.orchestrator.v1.Stack
-	(*StackResource)(nil),           // 2: weft.orchestrator.v1.StackResource
-	(*ApplyStackRequest)(nil),       // 3: weft.orchestrator.v1.ApplyStackRequest
-	(*PlanStackRequest)(nil),        // 4: weft.orchestrator.v1.PlanStackRequest
-	(*GetStackRequest)(nil),         // 5: weft.orchestrator.v1.GetStackRequest
-	(*ListStacksRequest)(nil),       // 6: weft.orchestrator.v1.ListStacksRequest
-	(*ListStacksResponse)(nil),      // 7: weft.orchestrator.v1.ListStacksResponse
-	(*DeleteStackRequest)(nil),      // 8: weft.orchestrator.v1.DeleteStackRequest
-	(*v1.Metadata)(nil),             // 9: weft.kind.v1.Metadata
-	(*structpb.Struct)(nil),         // 10: google.protobuf.Struct
-	(*v1.Status)(nil),               // 11: weft.kind.v1.Status
-	(*timestamppb.Timestamp)(nil),   // 12: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 13: google.protobuf.Duration
-	(*longrunningpb.Operation)(nil), // 14: google.longrunning.Operation
-	(*Plan)(nil),                    // 15: weft.orchestrator.v1.Plan
+	(Busy)(0),                       // 1: weft.orchestrator.v1.Busy
+	(*Stack)(nil),                   // 2: weft.orchestrator.v1.Stack
+	(*StackResource)(nil),           // 3: weft.orchestrator.v1.StackResource
+	(*ApplyStackRequest)(nil),       // 4: weft.orchestrator.v1.ApplyStackRequest
+	(*PlanStackRequest)(nil),        // 5: weft.orchestrator.v1.PlanStackRequest
+	(*GetStackRequest)(nil),         // 6: weft.orchestrator.v1.GetStackRequest
+	(*ListStacksRequest)(nil),       // 7: weft.orchestrator.v1.ListStacksRequest
+	(*ListStacksResponse)(nil),      // 8: weft.orchestrator.v1.ListStacksResponse
+	(*DeleteStackRequest)(nil),      // 9: weft.orchestrator.v1.DeleteStackRequest
+	(*v1.Metadata)(nil),             // 10: weft.kind.v1.Metadata
+	(*structpb.Struct)(nil),         // 11: google.protobuf.Struct
+	(*v1.Status)(nil),               // 12: weft.kind.v1.Status
+	(*timestamppb.Timestamp)(nil),   // 13: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 14: google.protobuf.Duration
+	(*longrunningpb.Operation)(nil), // 15: google.longrunning.Operation
+	(*Plan)(nil),                    // 16: weft.orchestrator.v1.Plan
 }
 var file_weft_orchestrator_v1_stack_proto_depIdxs = []int32{
-	9,  // 0: weft.orchestrator.v1.Stack.metadata:type_name -> weft.kind.v1.Metadata
+	10, // 0: weft.orchestrator.v1.Stack.metadata:type_name -> weft.kind.v1.Metadata
 	0,  // 1: weft.orchestrator.v1.Stack.state:type_name -> weft.orchestrator.v1.StackState
-	2,  // 2: weft.orchestrator.v1.Stack.resources:type_name -> weft.orchestrator.v1.StackResource
-	10, // 3: weft.orchestrator.v1.Stack.outputs:type_name -> google.protobuf.Struct
-	10, // 4: weft.orchestrator.v1.Stack.parameters:type_name -> google.protobuf.Struct
-	11, // 5: weft.orchestrator.v1.StackResource.status:type_name -> weft.kind.v1.Status
-	12, // 6: weft.orchestrator.v1.StackResource.create_time:type_name -> google.protobuf.Timestamp
-	10, // 7: weft.orchestrator.v1.ApplyStackRequest.parameters:type_name -> google.protobuf.Struct
-	13, // 8: weft.orchestrator.v1.ApplyStackRequest.timeout:type_name -> google.protobuf.Duration
-	10, // 9: weft.orchestrator.v1.PlanStackRequest.parameters:type_name -> google.protobuf.Struct
-	1,  // 10: weft.orchestrator.v1.ListStacksResponse.stacks:type_name -> weft.orchestrator.v1.Stack
-	13, // 11: weft.orchestrator.v1.DeleteStackRequest.timeout:type_name -> google.protobuf.Duration
-	3,  // 12: weft.orchestrator.v1.StackService.ApplyStack:input_type -> weft.orchestrator.v1.ApplyStackRequest
-	4,  // 13: weft.orchestrator.v1.StackService.PlanStack:input_type -> weft.orchestrator.v1.PlanStackRequest
-	5,  // 14: weft.orchestrator.v1.StackService.GetStack:input_type -> weft.orchestrator.v1.GetStackRequest
-	6,  // 15: weft.orchestrator.v1.StackService.ListStacks:input_type -> weft.orchestrator.v1.ListStacksRequest
-	8,  // 16: weft.orchestrator.v1.StackService.DeleteStack:input_type -> weft.orchestrator.v1.DeleteStackRequest
-	14, // 17: weft.orchestrator.v1.StackService.ApplyStack:output_type -> google.longrunning.Operation
-	15, // 18: weft.orchestrator.v1.StackService.PlanStack:output_type -> weft.orchestrator.v1.Plan
-	1,  // 19: weft.orchestrator.v1.StackService.GetStack:output_type -> weft.orchestrator.v1.Stack
-	7,  // 20: weft.orchestrator.v1.StackService.ListStacks:output_type -> weft.orchestrator.v1.ListStacksResponse
-	14, // 21: weft.orchestrator.v1.StackService.DeleteStack:output_type -> google.longrunning.Operation
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	3,  // 2: weft.orchestrator.v1.Stack.resources:type_name -> weft.orchestrator.v1.StackResource
+	11, // 3: weft.orchestrator.v1.Stack.outputs:type_name -> google.protobuf.Struct
+	11, // 4: weft.orchestrator.v1.Stack.parameters:type_name -> google.protobuf.Struct
+	12, // 5: weft.orchestrator.v1.StackResource.status:type_name -> weft.kind.v1.Status
+	13, // 6: weft.orchestrator.v1.StackResource.create_time:type_name -> google.protobuf.Timestamp
+	11, // 7: weft.orchestrator.v1.ApplyStackRequest.parameters:type_name -> google.protobuf.Struct
+	14, // 8: weft.orchestrator.v1.ApplyStackRequest.timeout:type_name -> google.protobuf.Duration
+	1,  // 9: weft.orchestrator.v1.ApplyStackRequest.busy:type_name -> weft.orchestrator.v1.Busy
+	11, // 10: weft.orchestrator.v1.PlanStackRequest.parameters:type_name -> google.protobuf.Struct
+	2,  // 11: weft.orchestrator.v1.ListStacksResponse.stacks:type_name -> weft.orchestrator.v1.Stack
+	14, // 12: weft.orchestrator.v1.DeleteStackRequest.timeout:type_name -> google.protobuf.Duration
+	1,  // 13: weft.orchestrator.v1.DeleteStackRequest.busy:type_name -> weft.orchestrator.v1.Busy
+	4,  // 14: weft.orchestrator.v1.StackService.ApplyStack:input_type -> weft.orchestrator.v1.ApplyStackRequest
+	5,  // 15: weft.orchestrator.v1.StackService.PlanStack:input_type -> weft.orchestrator.v1.PlanStackRequest
+	6,  // 16: weft.orchestrator.v1.StackService.GetStack:input_type -> weft.orchestrator.v1.GetStackRequest
+	7,  // 17: weft.orchestrator.v1.StackService.ListStacks:input_type -> weft.orchestrator.v1.ListStacksRequest
+	9,  // 18: weft.orchestrator.v1.StackService.DeleteStack:input_type -> weft.orchestrator.v1.DeleteStackRequest
+	15, // 19: weft.orchestrator.v1.StackService.ApplyStack:output_type -> google.longrunning.Operation
+	16, // 20: weft.orchestrator.v1.StackService.PlanStack:output_type -> weft.orchestrator.v1.Plan
+	2,  // 21: weft.orchestrator.v1.StackService.GetStack:output_type -> weft.orchestrator.v1.Stack
+	8,  // 22: weft.orchestrator.v1.StackService.ListStacks:output_type -> weft.orchestrator.v1.ListStacksResponse
+	15, // 23: weft.orchestrator.v1.StackService.DeleteStack:output_type -> google.longrunning.Operation
+	19, // [19:24] is the sub-list for method output_type
+	14, // [14:19] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_stack_proto_init() }
@@ -896,7 +981,7 @@ func file_weft_orchestrator_v1_stack_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_orchestrator_v1_stack_proto_rawDesc), len(file_weft_orchestrator_v1_stack_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
