@@ -75,7 +75,7 @@ func Streams() []Stream {
 	return append(out,
 		Stream{Name: outcomeStream, Subjects: []string{"weft.out.>"}, WorkQueue: true, MaxAge: time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 1 << 30},
 		Stream{Name: eventStream, Subjects: []string{"weft.evt.>"}, MaxAge: 7 * 24 * time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 4 << 30},
-		Stream{Name: deadStream, Subjects: []string{"weft.dead.>"}, MaxAge: 7 * 24 * time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 1 << 28},
+		Stream{Name: deadStream, Subjects: []string{DeadFilter}, MaxAge: 7 * 24 * time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 1 << 28},
 		Stream{
 			Name: adviceStream,
 			Subjects: []string{
@@ -168,8 +168,17 @@ func EventSubject(tenant, service, kind, verb string) string {
 	return "weft.evt." + token(tenant) + "." + token(service) + "." + token(kind) + "." + token(verb)
 }
 
+// deadPrefix begins the subjects of dead letters.
+const deadPrefix = "weft.dead."
+
+// DeadFilter matches all dead letters.
+const DeadFilter = deadPrefix + ">"
+
 // DeadSubject is where a dead letter of a queue goes.
-func DeadSubject(queue Queue) string { return "weft.dead." + token(queue.Name) }
+func DeadSubject(queue Queue) string { return deadPrefix + token(queue.Name) }
+
+// DeadQueue gives the name of the queue whose dead letters go to a subject.
+func DeadQueue(subject string) string { return strings.TrimPrefix(subject, deadPrefix) }
 
 // token makes s one token of a subject: dots, spaces and wildcards become "_" (NATS, Subject-Based Messaging), and so
 // does nothing at all, since a subject has no empty token.

@@ -24,6 +24,7 @@ import (
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 	"github.com/weftcloud/weft/services/orchestrator/internal/credential"
+	"github.com/weftcloud/weft/services/orchestrator/internal/deadletter"
 	"github.com/weftcloud/weft/services/orchestrator/internal/engine"
 	"github.com/weftcloud/weft/services/orchestrator/internal/event"
 	"github.com/weftcloud/weft/services/orchestrator/internal/frontdoor"
@@ -102,6 +103,7 @@ func (o *Orchestrator) Register(server grpc.ServiceRegistrar) error {
 	longrunningpb.RegisterOperationsServer(server, o.ops)
 	orchestratorv1.RegisterLedgerServiceServer(server, &ledger.Server{Book: o.Book(), Peers: o.deps.Peers, Now: o.deps.Now})
 	orchestratorv1.RegisterEventServiceServer(server, &event.Server{Bus: o.deps.Bus})
+	orchestratorv1.RegisterDeadLetterServiceServer(server, &deadletter.Server{Bus: o.deps.Bus, Store: o.deps.Store, Logger: o.deps.Logger, Now: o.deps.Now})
 	orchestratorv1.RegisterCredentialServiceServer(server, &credential.Server{Book: o.Book(), Sealer: o.sealer})
 	return frontdoor.Register(server, o.kinds, o.deps.Peers)
 }
