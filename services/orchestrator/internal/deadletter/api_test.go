@@ -3,6 +3,7 @@ package deadletter
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -242,7 +243,7 @@ func TestResend(t *testing.T) {
 	defer cancel()
 	<-came
 	err := r.bus.Read(r.ctx, bus.DeadFilter, time.Time{}, true, func(bus.Delivery) error { return errEnough }) // it is among the dead
-	if err != errEnough {
+	if !errors.Is(err, errEnough) {
 		t.Fatal(err)
 	}
 
