@@ -58,8 +58,9 @@ type Bus struct {
 	// noRetry keeps the client from sending a message again after the ones behind it.
 	noRetry []jetstream.PublishOpt
 
-	mu     sync.Mutex
-	counts map[string]*counts // by queue
+	mu      sync.Mutex
+	counts  map[string]*counts // by queue
+	streams map[string]uint64  // how often each was made anew
 }
 
 var _ bus.Bus = (*Bus)(nil)
@@ -80,7 +81,7 @@ func New(ctx context.Context, conn *nats.Conn, options Options) (*Bus, error) {
 	if err != nil {
 		return nil, fault.Wrap(err, "use JetStream")
 	}
-	b := &Bus{conn: conn, js: js, options: options, noRetry: []jetstream.PublishOpt{jetstream.WithRetryAttempts(0)}, counts: map[string]*counts{}}
+	b := &Bus{conn: conn, js: js, options: options, noRetry: []jetstream.PublishOpt{jetstream.WithRetryAttempts(0)}, counts: map[string]*counts{}, streams: map[string]uint64{}}
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
 	if err := b.ensure(ctx); err != nil {
@@ -187,6 +188,7 @@ func (b *Bus) publish(ctx context.Context, messages []bus.Message) error {
 		select {
 		case <-answer.Ok():
 		case err := <-answer.Err():
+			b.mendStream(ctx, messages[i].Subject, err)
 			return fault.Wrap(faultOf(err), "publish %s", messages[i].Subject)
 		case <-ctx.Done():
 			return fault.Wrap(fault.As(fault.Unavailable, ctx.Err()), "publish %s", messages[i].Subject)

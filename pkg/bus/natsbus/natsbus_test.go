@@ -166,10 +166,10 @@ func TestSilentConsumerIsMadeAnew(t *testing.T) {
 	tests := map[string]struct {
 		before func(t *testing.T, b bus.Bus, js jetstream.JetStream, q bus.Queue)
 		mended bool
-		want   natsbus.Stats
+		want   natsbus.QueueStats
 	}{
-		"a new pull is enough": {waits, true, natsbus.Stats{Silent: 1, Broken: 1}},
-		"messages wait":        {waits, false, natsbus.Stats{Silent: 2, Broken: 2, Remade: 1}},
+		"a new pull is enough": {waits, true, natsbus.QueueStats{Silent: 1, Broken: 1}},
+		"messages wait":        {waits, false, natsbus.QueueStats{Silent: 2, Broken: 2, Remade: 1}},
 		"deliveries are not acked": {func(t *testing.T, b bus.Bus, js jetstream.JetStream, q bus.Queue) {
 			publish(t, b, command("1"))
 			consumer, err := js.Consumer(t.Context(), q.Stream, q.Name)
@@ -179,7 +179,7 @@ func TestSilentConsumerIsMadeAnew(t *testing.T) {
 			if _, err := consumer.Next(); err != nil { // somebody else takes it and is never heard of again
 				t.Fatal(err)
 			}
-		}, false, natsbus.Stats{Silent: 2, Broken: 2, Remade: 1}},
+		}, false, natsbus.QueueStats{Silent: 2, Broken: 2, Remade: 1}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -190,7 +190,7 @@ func TestSilentConsumerIsMadeAnew(t *testing.T) {
 			q.AckWait = 2 * watch
 			natsbus.Wrap(b, func(js jetstream.JetStream) jetstream.JetStream { return &mute{JetStream: js, mended: test.mended} })
 			want(t, consume(t, b, q), "1")
-			if got := b.Stats()[q.Name]; got != test.want {
+			if got := b.Stats().Queues[q.Name]; got != test.want {
 				t.Errorf("Stats = %+v, want %+v", got, test.want)
 			}
 		})
@@ -235,9 +235,9 @@ func TestSilentConsumerIsSeenWhileAHandlerRuns(t *testing.T) {
 // arrives, and what was not acked and is still stored arrives too.
 func TestConsumingGoesOn(t *testing.T) {
 	tests := map[string]struct {
-		harm    func(ctx context.Context, js jetstream.JetStream, q bus.Queue) error
-		lost    bool // what the stream held is gone
-		streams uint64
+		harm   func(ctx context.Context, js jetstream.JetStream, q bus.Queue) error
+		lost   bool // what the stream held is gone
+		remade bool // the bus makes the stream
 	}{
 		"the consumer is deleted": {harm: func(ctx context.Context, js jetstream.JetStream, q bus.Queue) error {
 			return js.DeleteConsumer(ctx, q.Stream, q.Name)
@@ -249,7 +249,7 @@ func TestConsumingGoesOn(t *testing.T) {
 			}
 			return stream.Purge(ctx)
 		}},
-		"the stream is deleted": {lost: true, streams: 1, harm: func(ctx context.Context, js jetstream.JetStream, q bus.Queue) error {
+		"the stream is deleted": {lost: true, remade: true, harm: func(ctx context.Context, js jetstream.JetStream, q bus.Queue) error {
 			return js.DeleteStream(ctx, q.Stream)
 		}},
 		"the stream is deleted and made anew": {lost: true, harm: func(ctx context.Context, js jetstream.JetStream, q bus.Queue) error {
@@ -295,8 +295,8 @@ func TestConsumingGoesOn(t *testing.T) {
 					t.Fatalf("%v did not come", missing)
 				}
 			}
-			if s := b.Stats()[q.Name]; s.StreamsRemade > test.streams || s.Remade != 0 {
-				t.Errorf("Stats = %+v, want at most %d streams and no consumer made anew for being silent", s, test.streams)
+			if s := b.Stats(); test.remade && s.Streams[q.Stream] == 0 || s.Queues[q.Name].Remade != 0 {
+				t.Errorf("Stats = %+v, want the stream made anew (%t), and no consumer for being silent", s, test.remade)
 			}
 		})
 	}
@@ -334,7 +334,7 @@ func TestReplicasMakeASilentConsumerAnew(t *testing.T) {
 	}
 	remade := uint64(0)
 	for _, b := range replicas {
-		remade += b.Stats()[q.Name].Remade
+		remade += b.Stats().Queues[q.Name].Remade
 	}
 	if remade == 0 || remade > 3 {
 		t.Errorf("the consumer was made anew %d times, want once for each replica at most", remade)
@@ -351,8 +351,14 @@ func TestMetricsTellOfEachQueue(t *testing.T) {
 	if err := js.DeleteConsumer(t.Context(), q.Stream, q.Name); err != nil {
 		t.Fatal(err)
 	}
+	if err := js.DeleteStream(t.Context(), "EVT"); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Await(t, patience, func() error { // nobody consumes it: who publishes to it finds that it is missing
+		return b.Publish(t.Context(), bus.Message{Subject: bus.EventSubject("acme", "network", "subnets", "ready"), ID: "1"})
+	})
 	testkit.Await(t, patience, func() error {
-		if b.Stats()[q.Name].Broken == 0 {
+		if b.Stats().Queues[q.Name].Broken == 0 {
 			return errors.New("that the consumer was deleted is not counted")
 		}
 		return nil
@@ -371,7 +377,7 @@ func TestMetricsTellOfEachQueue(t *testing.T) {
 	}
 	wanted := map[string]float64{
 		"weft_bus_consumer_broken_total " + q.Name: 1, "weft_bus_consumer_silent_total " + q.Name: 0,
-		"weft_bus_consumer_remade_total " + q.Name: 0, "weft_bus_stream_remade_total " + q.Name: 0,
+		"weft_bus_consumer_remade_total " + q.Name: 0, "weft_bus_stream_remade_total EVT": 1,
 	}
 	if diff := cmp.Diff(wanted, figures); diff != "" {
 		t.Errorf("figures (-want +got):\n%s", diff)

@@ -15,12 +15,14 @@ package natsbus
 // the new consumer delivers it, again perhaps, as after a crash. If several replicas find the same consumer silent, only
 // those delete it that still see the very one that they found silent.
 //
-// A consumer that is missing is made at once, and so is the stream if it is missing too: the facts are in the store, and
-// whoever sent what was lost with the stream sends it again.
+// A consumer that is missing is made at once, and so is its stream if that is missing too. A stream of which only a
+// publisher finds that it is missing is made then. The facts are in the store, and whoever sent what was lost with a
+// stream sends it again.
 
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -152,11 +154,9 @@ func (c *consumption) ensureConsumer(ctx context.Context) (jetstream.Consumer, e
 func (c *consumption) makeConsumer(ctx context.Context) (jetstream.Consumer, error) {
 	consumer, err := c.js.CreateOrUpdateConsumer(ctx, c.queue.Stream, consumerConfig(c.queue))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		if _, err := c.js.CreateOrUpdateStream(ctx, streamConfig(c.stream, c.options.Replicas)); err != nil {
-			return nil, fault.Wrap(faultOf(err), "make the missing stream %s anew", c.stream.Name)
+		if err := c.remakeStream(ctx, c.stream); err != nil {
+			return nil, err
 		}
-		c.counts.streams.Add(1)
-		c.options.Logger.WarnContext(ctx, "the stream was missing; it was made anew", "stream", c.stream.Name)
 		consumer, err = c.js.CreateOrUpdateConsumer(ctx, c.queue.Stream, consumerConfig(c.queue))
 	}
 	if err != nil {
@@ -165,20 +165,55 @@ func (c *consumption) makeConsumer(ctx context.Context) (jetstream.Consumer, err
 	return consumer, nil
 }
 
-// Stats counts what went wrong with one queue's consumption by this bus, since it was made.
+// remakeStream makes a stream that is missing.
+func (b *Bus) remakeStream(ctx context.Context, s bus.Stream) error {
+	if _, err := b.js.CreateOrUpdateStream(ctx, streamConfig(s, b.options.Replicas)); err != nil {
+		return fault.Wrap(faultOf(err), "make the missing stream %s anew", s.Name)
+	}
+	b.mu.Lock()
+	b.streams[s.Name]++
+	b.mu.Unlock()
+	b.options.Logger.WarnContext(ctx, "the stream was missing; it was made anew", "stream", s.Name)
+	return nil
+}
+
+// mendStream makes the stream that stores a subject, if that it is missing is why the subject could not be published to.
+func (b *Bus) mendStream(ctx context.Context, subject string, failed error) {
+	if !errors.Is(failed, jetstream.ErrNoStreamResponse) {
+		return
+	}
+	s, ok := bus.StreamOf(subject)
+	if !ok {
+		return
+	}
+	if _, err := b.js.Stream(ctx, s.Name); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return // it is there, or cannot be asked for, and will answer again
+	}
+	if err := b.remakeStream(ctx, s); err != nil {
+		b.options.Logger.WarnContext(ctx, "mend what could not be published to", "subject", subject, "error", err)
+	}
+}
+
+// Stats counts what went wrong and was mended by this bus, since it was made.
 type Stats struct {
+	// Queues has the figures of each queue that was ever consumed, by the queue's name.
+	Queues map[string]QueueStats
+	// Streams is how often a stream was missing and made anew, by the stream's name; those that never were are left out.
+	Streams map[string]uint64
+}
+
+// QueueStats counts what went wrong with the consumption of one queue.
+type QueueStats struct {
 	// Broken is how often consuming broke off for any reason and was begun anew.
 	Broken uint64
 	// Silent is how often the watchdog was the reason: messages waited, and none arrived.
 	Silent uint64
 	// Remade is how often the durable consumer was deleted and made anew, since it stayed silent.
 	Remade uint64
-	// StreamsRemade is how often the stream was missing and made anew.
-	StreamsRemade uint64
 }
 
 // counts are the figures of one queue as they grow.
-type counts struct{ broken, silent, remade, streams atomic.Uint64 }
+type counts struct{ broken, silent, remade atomic.Uint64 }
 
 // countsOf gives the figures of a queue.
 func (b *Bus) countsOf(queue string) *counts {
@@ -190,29 +225,29 @@ func (b *Bus) countsOf(queue string) *counts {
 	return b.counts[queue]
 }
 
-// Stats gives the figures of each queue that was ever consumed by this bus, by the queue's name.
-func (b *Bus) Stats() map[string]Stats {
+// Stats gives all figures as they stand.
+func (b *Bus) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := make(map[string]Stats, len(b.counts))
+	out := Stats{Queues: make(map[string]QueueStats, len(b.counts)), Streams: maps.Clone(b.streams)}
 	for name, c := range b.counts {
-		out[name] = Stats{Broken: c.broken.Load(), Silent: c.silent.Load(), Remade: c.remade.Load(), StreamsRemade: c.streams.Load()}
+		out.Queues[name] = QueueStats{Broken: c.broken.Load(), Silent: c.silent.Load(), Remade: c.remade.Load()}
 	}
 	return out
 }
 
-// metrics describes the figures of a queue.
+// metrics describes the figures.
 type metrics struct{ broken, silent, remade, streams *prometheus.Desc }
 
 func describe() metrics {
-	desc := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc("weft_bus_"+name, help, []string{"queue"}, nil)
+	desc := func(name, help, label string) *prometheus.Desc {
+		return prometheus.NewDesc("weft_bus_"+name, help, []string{label}, nil)
 	}
 	return metrics{
-		broken:  desc("consumer_broken_total", "How often consuming a queue broke off and was begun anew."),
-		silent:  desc("consumer_silent_total", "How often messages waited in a queue and none arrived."),
-		remade:  desc("consumer_remade_total", "How often a queue's durable consumer was deleted and made anew."),
-		streams: desc("stream_remade_total", "How often a queue's stream was missing and made anew."),
+		broken:  desc("consumer_broken_total", "How often consuming a queue broke off and was begun anew.", "queue"),
+		silent:  desc("consumer_silent_total", "How often messages waited in a queue and none arrived.", "queue"),
+		remade:  desc("consumer_remade_total", "How often a queue's durable consumer was deleted and made anew.", "queue"),
+		streams: desc("stream_remade_total", "How often a stream was missing and made anew.", "stream"),
 	}
 }
 
@@ -229,10 +264,13 @@ func (b *Bus) Describe(to chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (b *Bus) Collect(to chan<- prometheus.Metric) {
 	m := describe()
-	for queue, s := range b.Stats() {
+	stats := b.Stats()
+	for queue, s := range stats.Queues {
 		to <- prometheus.MustNewConstMetric(m.broken, prometheus.CounterValue, float64(s.Broken), queue)
 		to <- prometheus.MustNewConstMetric(m.silent, prometheus.CounterValue, float64(s.Silent), queue)
 		to <- prometheus.MustNewConstMetric(m.remade, prometheus.CounterValue, float64(s.Remade), queue)
-		to <- prometheus.MustNewConstMetric(m.streams, prometheus.CounterValue, float64(s.StreamsRemade), queue)
+	}
+	for stream, n := range stats.Streams {
+		to <- prometheus.MustNewConstMetric(m.streams, prometheus.CounterValue, float64(n), stream)
 	}
 }
