@@ -6,9 +6,13 @@ package bus
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/weftcloud/weft/pkg/fault"
 )
 
 // Message is one message.
@@ -49,7 +53,11 @@ const (
 )
 
 // HeaderTrace is the header that bears the trace which a message is part of (W3C Trace Context, traceparent).
-const HeaderTrace = "traceparent"
+const (
+	HeaderTrace = "traceparent"
+	// deadHeaders begins the names of the headers that a dead letter bears beside its own.
+	deadHeaders = "Weft-Dead-"
+)
 
 // The headers that a dead letter bears beside its own.
 const (
@@ -80,9 +88,30 @@ func DeadLetter(queue Queue, d Delivery, reason string) Message {
 	header[HeaderDeadReason] = reason
 	header[HeaderDeadAttempts] = strconv.Itoa(d.Attempt)
 	return Message{
-		Subject: DeadSubject(queue), ID: "dead." + queue.Stream + "." + strconv.FormatUint(d.Sequence, 10),
+		Subject: DeadSubject(queue), ID: fmt.Sprintf("dead.%s.%d.%d", queue.Stream, d.Sequence, d.Time.UnixNano()),
 		Header: header, Data: d.Data,
 	}
+}
+
+// Resend gives the message that a dead letter keeps, to be sent once more to where it was sent first. Its id tells that it
+// is sent again, and after which letter: the stream does not take it for the first, and takes it once only however often
+// it is sent within the duplicate window. Precondition means that the letter does not name a work queue's subject.
+func Resend(letter Delivery) (Message, error) {
+	subject := letter.Header[HeaderDeadSubject]
+	if s, ok := StreamOf(subject); !ok || !s.WorkQueue && s.Name != outcomeStream {
+		return Message{}, fault.New(fault.Precondition, "dead letter %d was sent to %q, which no queue takes messages from", letter.Sequence, subject)
+	}
+	m := Message{Subject: subject, ID: letter.Header[HeaderDeadID] + ".again." + strconv.FormatUint(letter.Sequence, 10), Data: letter.Data}
+	for k, v := range letter.Header {
+		if strings.HasPrefix(k, deadHeaders) {
+			continue
+		}
+		if m.Header == nil {
+			m.Header = make(map[string]string, len(letter.Header))
+		}
+		m.Header[k] = v
+	}
+	return m, nil
 }
 
 // Handler deals with one delivery. It MUST return only after what it means to keep is kept.

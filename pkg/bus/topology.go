@@ -78,7 +78,7 @@ func Streams() []Stream {
 		// asked for.
 		Stream{Name: outcomeStream, Subjects: []string{"weft.out.>"}, MaxAge: 10 * time.Minute, Duplicates: 2 * time.Minute, MaxBytes: 1 << 28},
 		Stream{Name: eventStream, Subjects: []string{"weft.evt.>"}, MaxAge: 7 * 24 * time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 4 << 30},
-		Stream{Name: deadStream, Subjects: []string{"weft.dead.>"}, MaxAge: 7 * 24 * time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 1 << 28},
+		Stream{Name: deadStream, Subjects: []string{DeadFilter}, MaxAge: 7 * 24 * time.Hour, Duplicates: 2 * time.Minute, MaxBytes: 1 << 28},
 		Stream{
 			Name: adviceStream,
 			Subjects: []string{
@@ -143,6 +143,9 @@ func CommandQueue(service string, p Priority) Queue {
 	}
 }
 
+// OutcomeQueue names the reading of outcomes among the dead letters. It is no consumer: every orchestrator reads them all.
+func OutcomeQueue() Queue { return Queue{Stream: outcomeStream, Name: "out", Filter: OutcomeFilter} }
+
 // OutcomeFilter matches the outcomes for all sagas.
 const OutcomeFilter = "weft.out.>"
 
@@ -183,8 +186,17 @@ func EventSubject(tenant, service, kind, verb string) string {
 	return "weft.evt." + token(tenant) + "." + token(service) + "." + token(kind) + "." + token(verb)
 }
 
+// deadPrefix begins the subjects of dead letters.
+const deadPrefix = "weft.dead."
+
+// DeadFilter matches all dead letters.
+const DeadFilter = deadPrefix + ">"
+
 // DeadSubject is where a dead letter of a queue goes.
-func DeadSubject(queue Queue) string { return "weft.dead." + token(queue.Name) }
+func DeadSubject(queue Queue) string { return deadPrefix + token(queue.Name) }
+
+// DeadQueue gives the name of the queue whose dead letters go to a subject.
+func DeadQueue(subject string) string { return strings.TrimPrefix(subject, deadPrefix) }
 
 // token makes s one token of a subject: dots, spaces and wildcards become "_" (NATS, Subject-Based Messaging), and so
 // does nothing at all, since a subject has no empty token.

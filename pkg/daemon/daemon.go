@@ -35,7 +35,6 @@ import (
 	"github.com/weftcloud/weft/pkg/app"
 	"github.com/weftcloud/weft/pkg/auth"
 	"github.com/weftcloud/weft/pkg/budget"
-	"github.com/weftcloud/weft/pkg/bus"
 	"github.com/weftcloud/weft/pkg/bus/natsbus"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/resource"
@@ -78,6 +77,7 @@ type process struct {
 	own     material
 	closers *app.Closers
 	deps    service.Deps
+	bus     *natsbus.Bus
 	tasks   []app.Task
 }
 
@@ -174,7 +174,7 @@ func (p *process) openBus(ctx context.Context) error {
 	if err != nil {
 		return fault.Wrap(err, "connect to NATS")
 	}
-	var made bus.Bus
+	var made *natsbus.Bus
 	err = p.until(ctx, "NATS", func(ctx context.Context) error {
 		conn, err := nats.Connect(p.cfg.NATS.URL, p.natsOptions(tls)...)
 		if err != nil {
@@ -191,7 +191,7 @@ func (p *process) openBus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.deps.Bus = made
+	p.deps.Bus, p.bus = made, made
 	p.closers.AddCloser("the bus", made)
 	return nil
 }
@@ -316,7 +316,7 @@ func (p *process) serve(ctx context.Context, compose func(service.Deps) (Compose
 	if err := Register(server, s); err != nil {
 		return err
 	}
-	metrics.Registry.MustRegister(p.deps.Budgets)
+	metrics.Registry.MustRegister(p.deps.Budgets, p.bus)
 	p.tasks = append(p.tasks, app.Task{Name: p.name, Run: s.Run}, app.Task{Name: "budgets", Run: p.deps.Budgets.Run})
 	if p.cfg.Metrics != "" {
 		lis, err := app.Listen(ctx, p.cfg.Metrics)

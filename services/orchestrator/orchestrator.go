@@ -24,6 +24,7 @@ import (
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 	"github.com/weftcloud/weft/services/orchestrator/internal/credential"
+	"github.com/weftcloud/weft/services/orchestrator/internal/deadletter"
 	"github.com/weftcloud/weft/services/orchestrator/internal/engine"
 	"github.com/weftcloud/weft/services/orchestrator/internal/event"
 	"github.com/weftcloud/weft/services/orchestrator/internal/frontdoor"
@@ -109,6 +110,7 @@ func (o *Orchestrator) Register(server grpc.ServiceRegistrar) error {
 	longrunningpb.RegisterOperationsServer(server, o.ops)
 	orchestratorv1.RegisterLedgerServiceServer(server, &ledger.Server{Book: o.Book(), Peers: o.deps.Peers, Now: o.deps.Now})
 	orchestratorv1.RegisterEventServiceServer(server, &event.Server{Bus: o.deps.Bus})
+	orchestratorv1.RegisterDeadLetterServiceServer(server, &deadletter.Server{Bus: o.deps.Bus, Store: o.deps.Store, Logger: o.deps.Logger, Now: o.deps.Now})
 	orchestratorv1.RegisterCredentialServiceServer(server, &credential.Server{Book: o.Book(), Sealer: o.sealer})
 	return frontdoor.Register(server, o.kinds, o.deps.Peers)
 }
@@ -157,11 +159,15 @@ func pause(ctx context.Context, d time.Duration) {
 // two clocks. That some come twice does no harm.
 const outcomesSince = 30 * time.Second
 
-// readOutcomes hands on what participants tell.
+// readOutcomes hands on what participants tell. What cannot be read goes to the dead letters; its step will be asked for.
 func (o *Orchestrator) readOutcomes(ctx context.Context) error {
 	return o.deps.Bus.Read(ctx, bus.OutcomeFilter, o.deps.Now().Add(-outcomesSince), true, func(d bus.Delivery) error {
-		o.engine.Outcome(d)
-		return nil
+		unreadable := o.engine.Outcome(d)
+		if unreadable == nil {
+			return nil
+		}
+		o.deps.Logger.Error("an outcome goes to the dead letters", "subject", d.Subject, "id", d.ID, "error", unreadable)
+		return o.deps.Bus.Publish(ctx, bus.DeadLetter(bus.OutcomeQueue(), d, bus.DeadRejected))
 	})
 }
 

@@ -2,7 +2,6 @@ package natsbus
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,21 +28,28 @@ const (
 type consumption struct {
 	*Bus
 	queue   bus.Queue
+	stream  bus.Stream
 	handle  bus.Handler
-	slots   chan struct{} // one for each handler that may run
+	slots   chan struct{} // one for each handler that runs
 	batch   int
 	running sync.WaitGroup
-	held    atomic.Int64 // deliveries that are dealt with or held here
-	remake  atomic.Bool  // delete the durable consumer before it is used again
+	counts  *counts
+	// suspected says that the watchdog ended the session and nothing has arrived since; condemned is when the consumer
+	// was made that was found silent though it was suspected: it is made anew.
+	suspected atomic.Bool
+	condemned atomic.Pointer[time.Time]
 }
 
 // Consume implements bus.Bus.
 func (b *Bus) Consume(ctx context.Context, queue bus.Queue, concurrency int, handle bus.Handler) error {
-	if s, ok := bus.StreamOf(queue.Filter); !ok || !s.WorkQueue || s.Name != queue.Stream {
+	stream, ok := bus.StreamOf(queue.Filter)
+	if !ok || !stream.WorkQueue || stream.Name != queue.Stream {
 		return fault.New(fault.Invalid, "consume %s: %s is no work queue that stores %s", queue.Name, queue.Stream, queue.Filter)
 	}
 	concurrency = max(concurrency, 1)
-	c := &consumption{Bus: b, queue: queue, handle: handle, slots: make(chan struct{}, concurrency), batch: 2 * concurrency}
+	c := &consumption{
+		Bus: b, queue: queue, stream: stream, handle: handle, slots: make(chan struct{}, concurrency), batch: 2 * concurrency, counts: b.countsOf(queue.Name),
+	}
 	defer c.running.Wait()
 	for wait := firstHold; ; wait = min(wait*2, longestBackoff) {
 		begun := time.Now()
@@ -54,7 +60,8 @@ func (b *Bus) Consume(ctx context.Context, queue bus.Queue, concurrency int, han
 		if b.conn.IsClosed() {
 			return fault.New(fault.Unavailable, "consume %s: the connection is closed", queue.Name)
 		}
-		b.options.Logger.WarnContext(ctx, "consumer broke; it is made anew", "queue", queue.Name, "error", err)
+		c.counts.broken.Add(1)
+		b.options.Logger.WarnContext(ctx, "consuming broke off; it is begun anew", "queue", queue.Name, "error", err)
 		if time.Since(begun) > time.Minute {
 			wait = firstHold
 		}
@@ -66,14 +73,9 @@ func (b *Bus) Consume(ctx context.Context, queue bus.Queue, concurrency int, han
 
 // session makes sure that the durable consumer is there and deals with what it gives, until it breaks or ctx ends.
 func (c *consumption) session(ctx context.Context) error {
-	if c.remake.Swap(false) {
-		if err := c.js.DeleteConsumer(ctx, c.queue.Stream, c.queue.Name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-			return fault.Wrap(faultOf(err), "delete the silent consumer %s", c.queue.Name)
-		}
-	}
-	consumer, err := c.js.CreateOrUpdateConsumer(ctx, c.queue.Stream, consumerConfig(c.queue))
+	consumer, err := c.ensureConsumer(ctx)
 	if err != nil {
-		return fault.Wrap(faultOf(err), "ensure queue %s", c.queue.Name)
+		return err
 	}
 	iter, err := consumer.Messages(
 		jetstream.PullMaxMessages(c.batch), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat),
@@ -93,6 +95,7 @@ func (c *consumption) session(ctx context.Context) error {
 		if err != nil {
 			return fault.Wrap(faultOf(err), "pull from queue %s", c.queue.Name)
 		}
+		c.arrived()
 		// The slot is taken last: a message that is held must find one while nothing new comes.
 		select {
 		case c.slots <- struct{}{}:
@@ -100,7 +103,6 @@ func (c *consumption) session(ctx context.Context) error {
 			c.settled(ctx, msg.Nak())
 			return context.Cause(watching)
 		}
-		c.held.Add(1)
 		c.running.Go(func() { c.deliver(ctx, msg) })
 	}
 }
@@ -127,7 +129,6 @@ func (c *consumption) settled(ctx context.Context, err error) {
 
 // deliver hands a message to the handler, until it does not put it off any more, and settles it. It has a slot.
 func (c *consumption) deliver(ctx context.Context, msg jetstream.Msg) {
-	defer c.held.Add(-1)
 	received := time.Now()
 	d, err := deliveryOf(msg)
 	if err != nil || d.Attempt > c.queue.MaxDeliver {
@@ -187,36 +188,4 @@ func (c *consumption) bury(ctx context.Context, msg jetstream.Msg, d bus.Deliver
 		return
 	}
 	c.settled(ctx, msg.Ack())
-}
-
-// errSilent ends a session whose consumer has messages and gives none.
-var errSilent = errors.New("messages wait and none arrive")
-
-// watch looks after a durable consumer. If at two looks in a row messages wait, there is room for deliveries, and
-// none was made to anyone in between, it ends the session, and the consumer is made anew.
-func (c *consumption) watch(ctx context.Context, consumer jetstream.Consumer, stop context.CancelCauseFunc) {
-	silent, delivered := 0, uint64(0)
-	for pause(ctx, c.options.Watch) == nil {
-		info, err := consumer.Info(ctx)
-		if errors.Is(err, jetstream.ErrConsumerNotFound) {
-			stop(err)
-			return
-		}
-		if err != nil {
-			silent = 0
-			continue
-		}
-		waits := info.NumPending > 0 && info.NumAckPending < c.queue.MaxAckPending && c.held.Load() == 0
-		if !waits || info.Delivered.Consumer != delivered {
-			silent, delivered = 0, info.Delivered.Consumer
-		}
-		if waits {
-			silent++
-		}
-		if silent > 2 {
-			c.remake.Store(true)
-			stop(errSilent)
-			return
-		}
-	}
 }

@@ -9,7 +9,7 @@
 //     puts off is held here and given to it again, with growing pauses, for nearly AckWait; only then it is NAKed, for
 //     another replica to try. Putting off therefore never costs more than one delivery per AckWait.
 //   - A late ack is accepted, a lost one means one more delivery: acks are not waited for.
-//   - A consumer can fall silent while messages wait. A watchdog notices, and makes it anew.
+//   - A consumer can fall silent while messages wait. A watchdog notices, pulls anew, and makes it anew (watch.go).
 //   - Ids of messages that were acked are forgotten when the server restarts: an id is a courtesy, no guarantee.
 package natsbus
 
@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -32,7 +33,8 @@ type Options struct {
 	Replicas int
 	// Logger tells of what went wrong and was mended; nil means nobody.
 	Logger *slog.Logger
-	// Watch is how often the watchdog looks; 0 means 10 s. A silent consumer is made anew at the third look.
+	// Watch is how often the watchdog of each consumption looks; 0 means 10 s. At the third look at a consumer that is
+	// silent it acts, see watch.go.
 	Watch time.Duration
 }
 
@@ -55,6 +57,10 @@ type Bus struct {
 	options Options
 	// noRetry keeps the client from sending a message again after the ones behind it.
 	noRetry []jetstream.PublishOpt
+
+	mu      sync.Mutex
+	counts  map[string]*counts // by queue
+	streams map[string]uint64  // how often each was made anew
 }
 
 var _ bus.Bus = (*Bus)(nil)
@@ -75,7 +81,7 @@ func New(ctx context.Context, conn *nats.Conn, options Options) (*Bus, error) {
 	if err != nil {
 		return nil, fault.Wrap(err, "use JetStream")
 	}
-	b := &Bus{conn: conn, js: js, options: options, noRetry: []jetstream.PublishOpt{jetstream.WithRetryAttempts(0)}}
+	b := &Bus{conn: conn, js: js, options: options, noRetry: []jetstream.PublishOpt{jetstream.WithRetryAttempts(0)}, counts: map[string]*counts{}, streams: map[string]uint64{}}
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
 	if err := b.ensure(ctx); err != nil {
@@ -193,6 +199,7 @@ func (b *Bus) publish(ctx context.Context, messages []bus.Message) error {
 		select {
 		case <-answer.Ok():
 		case err := <-answer.Err():
+			b.mendStream(ctx, messages[i].Subject, err)
 			return fault.Wrap(faultOf(err), "publish %s", messages[i].Subject)
 		case <-ctx.Done():
 			return fault.Wrap(fault.As(fault.Unavailable, ctx.Err()), "publish %s", messages[i].Subject)

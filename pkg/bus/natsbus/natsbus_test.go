@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weftcloud/weft/pkg/bus"
 	"github.com/weftcloud/weft/pkg/bus/bustest"
@@ -21,6 +23,9 @@ import (
 )
 
 const patience = 20 * time.Second
+
+// watch is how often the watchdog looks in these tests.
+const watch = 50 * time.Millisecond
 
 // open gives a bus at a server.
 func open(t testing.TB, server *embed.NATSServer, options natsbus.Options) *natsbus.Bus {
@@ -57,13 +62,20 @@ func command(id string) bus.Message {
 
 // consume acks all that comes and gives its ids.
 func consume(t *testing.T, b bus.Bus, q bus.Queue) <-chan string {
+	t.Helper()
+	return handle(t, b, q, 1, func(bus.Delivery) bus.Verdict { return bus.Ack })
+}
+
+// handle deals with what comes, and gives the ids before it does.
+func handle(t *testing.T, b bus.Bus, q bus.Queue, concurrency int, verdict func(bus.Delivery) bus.Verdict) <-chan string {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	got := make(chan string, 100)
 	var running sync.WaitGroup
 	running.Go(func() {
-		err := b.Consume(ctx, q, 1, func(_ context.Context, d bus.Delivery) bus.Verdict {
+		err := b.Consume(ctx, q, concurrency, func(_ context.Context, d bus.Delivery) bus.Verdict {
 			got <- d.ID
-			return bus.Ack
+			return verdict(d)
 		})
 		if err != nil {
 			t.Errorf("Consume: %v", err)
@@ -130,20 +142,246 @@ func TestDeletedConsumerIsMadeAnew(t *testing.T) {
 	want(t, got, "2")
 }
 
-// A paused consumer is what a silent one looks like: messages wait, none arrive, nothing reports an error.
+// mute is a JetStream whose consumer is paused when it is first ensured. That is what a silent one looks like: messages
+// wait, none arrive, nothing reports an error.
+type mute struct {
+	jetstream.JetStream
+	mended  bool // the next time it is ensured it is resumed, as if the pull alone had been dead
+	ensured atomic.Int64
+}
+
+func (m *mute) CreateOrUpdateConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	consumer, err := m.JetStream.CreateOrUpdateConsumer(ctx, stream, cfg)
+	switch n := m.ensured.Add(1); {
+	case err == nil && n == 1:
+		_, err = m.PauseConsumer(ctx, stream, cfg.Durable, time.Now().Add(time.Hour))
+	case err == nil && n == 2 && m.mended:
+		_, err = m.ResumeConsumer(ctx, stream, cfg.Durable)
+	}
+	return consumer, err
+}
+
 func TestSilentConsumerIsMadeAnew(t *testing.T) {
+	waits := func(t *testing.T, b bus.Bus, _ jetstream.JetStream, _ bus.Queue) { publish(t, b, command("1")) }
+	tests := map[string]struct {
+		before func(t *testing.T, b bus.Bus, js jetstream.JetStream, q bus.Queue)
+		mended bool
+		want   natsbus.QueueStats
+	}{
+		"a new pull is enough": {waits, true, natsbus.QueueStats{Silent: 1, Broken: 1}},
+		"messages wait":        {waits, false, natsbus.QueueStats{Silent: 2, Broken: 2, Remade: 1}},
+		"deliveries are not acked": {func(t *testing.T, b bus.Bus, js jetstream.JetStream, q bus.Queue) {
+			publish(t, b, command("1"))
+			consumer, err := js.Consumer(t.Context(), q.Stream, q.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := consumer.Next(); err != nil { // somebody else takes it and is never heard of again
+				t.Fatal(err)
+			}
+		}, false, natsbus.QueueStats{Silent: 2, Broken: 2, Remade: 1}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			server := testkit.NATS(t)
+			b, js := open(t, server, natsbus.Options{Watch: watch}), raw(t, server)
+			q := bus.CommandQueue("network", bus.PriorityNormal)
+			test.before(t, b, js, q)
+			q.AckWait = 2 * watch
+			natsbus.Wrap(b, func(js jetstream.JetStream) jetstream.JetStream { return &mute{JetStream: js, mended: test.mended} })
+			want(t, consume(t, b, q), "1")
+			if got := b.Stats().Queues[q.Name]; got != test.want {
+				t.Errorf("Stats = %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+// That a handler still runs keeps nobody from seeing the silence while another could run.
+func TestSilentConsumerIsSeenWhileAHandlerRuns(t *testing.T) {
 	server := testkit.NATS(t)
-	b, js := open(t, server, natsbus.Options{Watch: 50 * time.Millisecond}), raw(t, server)
+	b, js := open(t, server, natsbus.Options{Watch: watch}), raw(t, server)
+	q := bus.CommandQueue("network", bus.PriorityNormal)
+	begun, release, other := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	handle(t, b, q, 2, func(d bus.Delivery) bus.Verdict {
+		if d.ID == "other" {
+			close(other)
+			return bus.Ack
+		}
+		first := false
+		once.Do(func() { first = true })
+		if first { // the consumer that is made anew delivers it again, since it is not acked
+			close(begun)
+			<-release
+		}
+		return bus.Ack
+	})
+	defer close(release)
+	publish(t, b, command("long"))
+	<-begun
+	if _, err := js.PauseConsumer(t.Context(), q.Stream, q.Name, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, b, command("other"))
+	select {
+	case <-other:
+	case <-time.After(patience):
+		t.Fatal("the other message did not come")
+	}
+}
+
+// Whatever is done to the consumer or its stream behind the bus's back while it consumes, what is published afterwards
+// arrives, and what was not acked and is still stored arrives too.
+func TestConsumingGoesOn(t *testing.T) {
+	tests := map[string]struct {
+		harm   func(ctx context.Context, js jetstream.JetStream, q bus.Queue) error
+		lost   bool // what the stream held is gone
+		remade bool // the bus makes the stream
+	}{
+		"the consumer is deleted": {harm: func(ctx context.Context, js jetstream.JetStream, q bus.Queue) error {
+			return js.DeleteConsumer(ctx, q.Stream, q.Name)
+		}},
+		"the stream is purged": {lost: true, harm: func(ctx context.Context, js jetstream.JetStream, q bus.Queue) error {
+			stream, err := js.Stream(ctx, q.Stream)
+			if err != nil {
+				return err
+			}
+			return stream.Purge(ctx)
+		}},
+		"the stream is deleted": {lost: true, remade: true, harm: func(ctx context.Context, js jetstream.JetStream, q bus.Queue) error {
+			return js.DeleteStream(ctx, q.Stream)
+		}},
+		"the stream is deleted and made anew": {lost: true, harm: func(ctx context.Context, js jetstream.JetStream, q bus.Queue) error {
+			stream, err := js.Stream(ctx, q.Stream)
+			if err != nil {
+				return err
+			}
+			if err := js.DeleteStream(ctx, q.Stream); err != nil {
+				return err
+			}
+			_, err = js.CreateStream(ctx, stream.CachedInfo().Config)
+			return err
+		}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			server := testkit.NATS(t)
+			b, js := open(t, server, natsbus.Options{Watch: watch}), raw(t, server)
+			q := bus.CommandQueue("network", bus.PriorityNormal)
+			begun, release := make(chan struct{}), make(chan struct{})
+			var once sync.Once
+			got := handle(t, b, q, 1, func(bus.Delivery) bus.Verdict {
+				once.Do(func() { close(begun) })
+				<-release
+				return bus.Ack
+			})
+			publish(t, b, command("1"), command("2"), command("3"), command("4"), command("5"))
+			<-begun
+			if err := test.harm(t.Context(), js, q); err != nil {
+				t.Fatal(err)
+			}
+			testkit.Await(t, patience, func() error { return b.Publish(t.Context(), command("6")) })
+			close(release)
+			missing := map[string]bool{"6": true}
+			if !test.lost {
+				missing = map[string]bool{"1": true, "2": true, "3": true, "4": true, "5": true, "6": true}
+			}
+			for deadline := time.After(patience); len(missing) > 0; {
+				select {
+				case id := <-got:
+					delete(missing, id)
+				case <-deadline:
+					t.Fatalf("%v did not come", missing)
+				}
+			}
+			if s := b.Stats(); test.remade && s.Streams[q.Stream] == 0 || s.Queues[q.Name].Remade != 0 {
+				t.Errorf("Stats = %+v, want the stream made anew (%t), and no consumer for being silent", s, test.remade)
+			}
+		})
+	}
+}
+
+// Replicas that find the same consumer silent make it anew, and all go on.
+func TestReplicasMakeASilentConsumerAnew(t *testing.T) {
+	server := testkit.NATS(t)
+	js, q := raw(t, server), bus.CommandQueue("network", bus.PriorityNormal)
+	var replicas []*natsbus.Bus
+	came := make(chan bus.Delivery, 100)
+	for range 3 {
+		b := open(t, server, natsbus.Options{Watch: watch})
+		replicas = append(replicas, b)
+		handle(t, b, q, 1, func(d bus.Delivery) bus.Verdict {
+			came <- d
+			return bus.Ack
+		})
+	}
+	publish(t, replicas[0], command("1"))
+	<-came
+	if _, err := js.PauseConsumer(t.Context(), q.Stream, q.Name, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"2", "3"} {
+		publish(t, replicas[0], command(id))
+		for deadline, found := time.After(patience), false; !found; {
+			select {
+			case d := <-came: // one before it may come again, as after a crash
+				found = d.ID == id
+			case <-deadline:
+				t.Fatalf("message %s did not come", id)
+			}
+		}
+	}
+	remade := uint64(0)
+	for _, b := range replicas {
+		remade += b.Stats().Queues[q.Name].Remade
+	}
+	if remade == 0 || remade > 3 {
+		t.Errorf("the consumer was made anew %d times, want once for each replica at most", remade)
+	}
+}
+
+func TestMetricsTellOfEachQueue(t *testing.T) {
+	server := testkit.NATS(t)
+	b, js := open(t, server, natsbus.Options{}), raw(t, server)
 	q := bus.CommandQueue("network", bus.PriorityNormal)
 	got := consume(t, b, q)
 	publish(t, b, command("1"))
 	want(t, got, "1")
-	paused, err := js.PauseConsumer(t.Context(), q.Stream, q.Name, time.Now().Add(time.Hour))
-	if err != nil || !paused.Paused {
-		t.Fatalf("PauseConsumer = %+v, %v", paused, err)
+	if err := js.DeleteConsumer(t.Context(), q.Stream, q.Name); err != nil {
+		t.Fatal(err)
 	}
-	publish(t, b, command("2"))
-	want(t, got, "2")
+	if err := js.DeleteStream(t.Context(), "EVT"); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Await(t, patience, func() error { // nobody consumes it: who publishes to it finds that it is missing
+		return b.Publish(t.Context(), bus.Message{Subject: bus.EventSubject("acme", "network", "subnets", "ready"), ID: "1"})
+	})
+	testkit.Await(t, patience, func() error {
+		if b.Stats().Queues[q.Name].Broken == 0 {
+			return errors.New("that the consumer was deleted is not counted")
+		}
+		return nil
+	})
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(b)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	figures := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			figures[f.GetName()+" "+m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	wanted := map[string]float64{
+		"weft_bus_consumer_broken_total " + q.Name: 1, "weft_bus_consumer_silent_total " + q.Name: 0,
+		"weft_bus_consumer_remade_total " + q.Name: 0, "weft_bus_stream_remade_total EVT": 1,
+	}
+	if diff := cmp.Diff(wanted, figures); diff != "" {
+		t.Errorf("figures (-want +got):\n%s", diff)
+	}
 }
 
 func TestRestartOfTheServer(t *testing.T) {

@@ -166,24 +166,25 @@ func (e *Engine) Act(ctx context.Context, stack, name string, event saga.Event) 
 	}
 }
 
-// Outcome takes what a participant told, if it is for a saga that runs here. It does not block.
-func (e *Engine) Outcome(d bus.Delivery) {
+// Outcome takes what a participant told, if it is for a saga that runs here. It does not block. The error says that it
+// cannot be read.
+func (e *Engine) Outcome(d bus.Delivery) error {
 	shard, ok := bus.OutcomeShard(d.Subject)
 	if !ok {
-		return
+		return fault.New(fault.Invalid, "%s is the subject of no outcome", d.Subject)
 	}
 	e.mu.Lock()
 	p := e.parts[shard]
 	e.mu.Unlock()
 	if p == nil {
-		return
+		return nil
 	}
 	o := &busv1.Outcome{}
 	if err := proto.Unmarshal(d.Data, o); err != nil {
-		e.Logger.Error("an outcome cannot be read; its step will be asked for", "subject", d.Subject, "id", d.ID, "error", err)
-		return
+		return fault.As(fault.Invalid, fault.Wrap(err, "decode an outcome"))
 	}
 	p.outcome(o)
+	return nil
 }
 
 // Hold says at which clouds nothing is to be begun, all of them.

@@ -299,7 +299,7 @@ func (r *rig) start() {
 			return nil
 		},
 		func(ctx context.Context) error {
-			return r.bus.Read(ctx, bus.OutcomeFilter, time.Now(), true, func(d bus.Delivery) error { e.Outcome(d); return nil })
+			return r.bus.Read(ctx, bus.OutcomeFilter, time.Now(), true, e.Outcome)
 		})
 }
 

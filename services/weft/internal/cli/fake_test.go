@@ -21,6 +21,7 @@ import (
 	"github.com/weftcloud/weft/pkg/auth"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/resource"
+	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
@@ -35,12 +36,14 @@ type installation struct {
 	orchestratorv1.UnimplementedOperationServiceServer
 	orchestratorv1.UnimplementedEventServiceServer
 	orchestratorv1.UnimplementedLedgerServiceServer
+	orchestratorv1.UnimplementedDeadLetterServiceServer
 	longrunningpb.UnimplementedOperationsServer
 
 	mu         sync.Mutex
 	resources  map[string]proto.Message
 	stacks     map[string]*orchestratorv1.Stack
 	operations map[string][]*orchestratorv1.OperationMetadata
+	dead       []*orchestratorv1.DeadLetter
 }
 
 // startInstallation serves the fake, with contexts for an operator and a viewer of it in dir, until stop is called.
@@ -49,7 +52,7 @@ func startInstallation(dir string) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &installation{resources: map[string]proto.Message{}, stacks: map[string]*orchestratorv1.Stack{}, operations: map[string][]*orchestratorv1.OperationMetadata{}}
+	f := &installation{resources: map[string]proto.Message{}, stacks: map[string]*orchestratorv1.Stack{}, operations: map[string][]*orchestratorv1.OperationMetadata{}, dead: sampleDead()}
 	source := ca.Source(auth.Identity{Class: auth.Service, Name: "orchestrator"}, auth.IssueOptions{})
 	s, err := app.NewGRPCServer(app.ServerConfig{
 		TLS: auth.ServerTLS(source, ca.Pool()), Grace: time.Second, Options: []grpc.ServerOption{grpc.UnknownServiceHandler(f.standardMethod)},
@@ -61,6 +64,7 @@ func startInstallation(dir string) (stop func(), err error) {
 	orchestratorv1.RegisterOperationServiceServer(s, f)
 	orchestratorv1.RegisterEventServiceServer(s, f)
 	orchestratorv1.RegisterLedgerServiceServer(s, f)
+	orchestratorv1.RegisterDeadLetterServiceServer(s, f)
 	longrunningpb.RegisterOperationsServer(s, f)
 	ctx, cancel := context.WithCancel(context.Background())
 	lis, err := app.Listen(ctx, "127.0.0.1:0")
@@ -368,6 +372,60 @@ func (f *installation) ListLedgerEntries(_ context.Context, r *orchestratorv1.Li
 	}
 	if r.GetOrphans() {
 		out.Unreachable = []*kindv1.Fault{{Kind: "Unavailable", Message: "cloud lab does not answer"}}
+	}
+	return out, nil
+}
+
+// sampleDead are three dead letters: a command, what nobody can read, and an outcome.
+func sampleDead() []*orchestratorv1.DeadLetter {
+	const rejected, exhausted = orchestratorv1.DeadLetterReason_DEAD_LETTER_REASON_REJECTED, orchestratorv1.DeadLetterReason_DEAD_LETTER_REASON_EXHAUSTED
+	origin := &busv1.Origin{Saga: "tenants/demo/operations/apply-shop", Step: "net.subnet"}
+	return []*orchestratorv1.DeadLetter{
+		{Name: "deadLetters/1", Queue: "cmd_network_normal", Reason: exhausted, Attempts: 5, CreateTime: at(0), Origin: origin, Resource: "tenants/demo/subnets/shop.net.subnet", Type: "network.weft.cloud/Subnet", Action: "ensure"},
+		{Name: "deadLetters/2", Queue: "cmd_network_normal", Subject: "elsewhere", Reason: rejected, Attempts: 1, CreateTime: at(1), Unreadable: "the data are no command"},
+		{Name: "deadLetters/3", Queue: "out", Reason: rejected, Attempts: 1, CreateTime: at(2), Origin: origin, Result: busv1.Result_RESULT_READY},
+	}
+}
+
+// ListDeadLetters gives one letter a page, so that a client must turn pages. It knows one filter only.
+func (f *installation) ListDeadLetters(_ context.Context, r *orchestratorv1.ListDeadLettersRequest) (*orchestratorv1.ListDeadLettersResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := &orchestratorv1.ListDeadLettersResponse{}
+	for _, l := range f.dead {
+		if l.GetName() <= r.GetPageToken() || r.GetFilter() != "" && r.GetFilter() != `queue == "`+l.GetQueue()+`"` {
+			continue
+		}
+		if len(out.GetDeadLetters()) > 0 {
+			out.NextPageToken = out.GetDeadLetters()[0].GetName()
+			break
+		}
+		out.DeadLetters = append(out.DeadLetters, proto.CloneOf(l))
+	}
+	return out, nil
+}
+
+func (f *installation) ResendDeadLetters(_ context.Context, r *orchestratorv1.ResendDeadLettersRequest) (*orchestratorv1.ResendDeadLettersResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := &orchestratorv1.ResendDeadLettersResponse{}
+	for _, name := range r.GetNames() {
+		result := &orchestratorv1.ResendDeadLetterResult{Name: name}
+		i := slices.IndexFunc(f.dead, func(l *orchestratorv1.DeadLetter) bool { return l.GetName() == name })
+		switch {
+		case i < 0:
+			result.Fault = &kindv1.Fault{Kind: "NotFound", Message: "there is no dead letter " + base(name)}
+		case f.dead[i].GetSubject() == "elsewhere":
+			result.Fault = &kindv1.Fault{Kind: "Precondition", Message: "dead letter 2 was sent to elsewhere"}
+		case f.dead[i].GetResend() != nil:
+			result.Already = true
+		default:
+			f.dead[i].Resend = &orchestratorv1.DeadLetterResend{Time: timestamppb.Now()}
+		}
+		if i >= 0 {
+			result.DeadLetter = proto.CloneOf(f.dead[i])
+		}
+		out.Results = append(out.Results, result)
 	}
 	return out, nil
 }

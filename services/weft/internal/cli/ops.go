@@ -14,7 +14,7 @@ import (
 
 func (a *tool) opsCommand() *cobra.Command {
 	return group("ops", "Look at operations, and lend a hand to those that need one",
-		a.opsList(), a.opsGet(), a.opsWatch(), a.opsCancel(), a.opsPause(), a.opsResume(), a.opsRetry(), a.opsSkip(), a.opsAbandon())
+		a.opsList(), a.opsGet(), a.opsWatch(), a.opsCancel(), a.opsPause(), a.opsResume(), a.opsRetry(), a.opsSkip(), a.opsAbandon(), a.opsDead())
 }
 
 func (a *tool) opsList() *cobra.Command {
