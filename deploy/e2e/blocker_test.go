@@ -169,7 +169,8 @@ var blockerCases = map[string]blockerCase{
 		at := slices.IndexFunc(ips.IPs, func(f struct {
 			ID          string `json:"id"`
 			Description string `json:"description"`
-		}) bool {
+		},
+		) bool {
 			return strings.HasSuffix(f.Description, "/"+h.stack+".ip")
 		})
 		if at < 0 {
