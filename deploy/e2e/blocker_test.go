@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"cmp"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -235,33 +233,71 @@ func TestBlocker(t *testing.T) {
 	i := story.Start(t)
 	i.Cloud.Hurry(t)
 	nothing := i.Cloud.Inventory(t)
+	hand := func(t *testing.T, name string) *hands {
+		return &hands{Foreign: i.Cloud.Foreign(t, "demo"), i: i, kube: i.Kube(t), stack: strings.ReplaceAll(strings.ToLower(name), " ", "-")}
+	}
+	const slow = "finalizer that nobody serves" // it is given time to be served, during which the others run
+	end := blockerCases[slow].begin(t, hand(t, slow))
 	t.Run("cases", func(t *testing.T) {
-		names := slices.Sorted(maps.Keys(blockerCases))
-		slices.SortStableFunc(names, func(a, b string) int { // the slowest first: a finalizer is given time to be served
-			return cmp.Compare(strings.Index(b, "finalizer"), strings.Index(a, "finalizer"))
-		})
-		for _, name := range names {
-			c := blockerCases[name]
+		for name, c := range blockerCases {
+			if name == slow {
+				continue
+			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				h := &hands{Foreign: i.Cloud.Foreign(t, "demo"), i: i, kube: i.Kube(t), stack: strings.ReplaceAll(strings.ToLower(name), " ", "-")}
-				c.tell(t, h)
+				c.begin(t, hand(t, name))()
 			})
 		}
+		t.Run("without a stack", func(t *testing.T) {
+			t.Parallel()
+			alone(t, hand(t, "lonely"))
+		})
 	})
+	end()
 	i.NothingLeft(t, nothing)
 }
 
-// tell runs one case.
-func (c blockerCase) tell(t *testing.T, h *hands) {
-	i := h.i
-	i.Apply(t, "kind: Stack\nname: "+h.stack+"\nplacement: {cloud: lab}\nresources:\n"+c.resources, "DONE")
+// begin makes the stack of a case, has somebody stand in the way, and begins to destroy it. What it gives ends the case.
+func (c blockerCase) begin(t *testing.T, h *hands) (end func()) {
+	t.Helper()
+	h.i.Apply(t, "kind: Stack\nname: "+h.stack+"\nplacement: {cloud: lab}\nresources:\n"+c.resources, "DONE")
 	want, free := c.block(t, h)
-	destroying := i.Go(t, "destroy", h.stack, "--wait", "-o", "json")
-	op := destroyOf(t, i, h.stack)
+	destroying := h.i.Go(t, "destroy", h.stack, "--wait", "-o", "json")
+	op := destroyOf(t, h.i, h.stack)
+	return func() {
+		t.Helper()
+		phrase := h.told(t, op.ID(), want)
+		if text := h.i.Must(t, "describe", "stack", h.stack).Out; !strings.Contains(inOneLine(text), phrase) {
+			t.Errorf("who looks at the stack is not told: %s", text)
+		}
+		free()
+		(<-destroying).Ended(t, "DONE")
+	}
+}
+
+// alone deletes a resource that belongs to no stack.
+func alone(t *testing.T, h *hands) {
+	h.i.Must(t, "create", "network", h.stack, "--cloud", "lab", "--wait")
+	network, ok := h.i.Cloud.Inventory(t).Find("network.network", h.stack)
+	if !ok {
+		t.Fatalf("the cloud has no network %s", h.stack)
+	}
+	port := h.Port(network.ID, "their:tool")
+	deleting := h.i.Go(t, "delete", "network", h.stack, "--wait", "-o", "json")
+	op := operationOf(t, h.i, h.stack, "ACTION_DELETE")
+	h.told(t, op.ID(), &kindv1.Blocker{Kind: "port", Id: port, Owner: "on device their:tool somebody-else", Action: "their:tool"})
+	h.drop(neutron + "ports/" + port)
+	(<-deleting).Ended(t, "DONE")
+}
+
+func inOneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// told waits until an operation names a blocker, checks how it is told, and gives the words in which a person reads it.
+func (h *hands) told(t *testing.T, id string, want *kindv1.Blocker) string {
+	t.Helper()
 	var blocker *kindv1.Blocker
 	var message string
-	op = i.AwaitOp(t, op.ID(), "the operation names "+want.GetKind()+" "+want.GetId(), func(o *story.Operation) bool {
+	op := h.i.AwaitOp(t, id, "the operation names "+want.GetKind()+" "+want.GetId(), func(o *story.Operation) bool {
 		for _, step := range o.GetSteps() {
 			at := slices.IndexFunc(step.GetBlockers(), func(b *kindv1.Blocker) bool { return b.GetKind() == want.GetKind() && b.GetId() == want.GetId() })
 			if at >= 0 {
@@ -281,14 +317,11 @@ func (c blockerCase) tell(t *testing.T, h *hands) {
 			t.Errorf("the step's fault does not say %q: %s", part, message)
 		}
 	}
-	for _, command := range [][]string{{"ops", "get", op.ID()}, {"describe", "stack", h.stack}} {
-		text := i.Must(t, command...).Out
-		if flat := strings.Join(strings.Fields(text), " "); !strings.Contains(flat, "waits for "+want.GetKind()+" "+want.GetId()+" of "+blocker.GetOwner()+"; "+blocker.GetAction()) {
-			t.Errorf("weft %q does not tell a person of it: %s", command, text)
-		}
+	phrase := "waits for " + want.GetKind() + " " + want.GetId() + " of " + blocker.GetOwner() + "; " + blocker.GetAction()
+	if text := h.i.Must(t, "ops", "get", id).Out; !strings.Contains(inOneLine(text), phrase) {
+		t.Errorf("who looks at the operation is not told: %s", text)
 	}
-	free()
-	(<-destroying).Ended(t, "DONE")
+	return phrase
 }
 
 // destroyOf waits until an operation destroys a stack, and gives it.
