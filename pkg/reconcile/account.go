@@ -386,6 +386,16 @@ func (p *pace) accept(id record.ID, now time.Time) {
 	p.young[id] = a
 }
 
+// askNext has the provider asked again at the next look.
+func (p *pace) askNext(id record.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a, ok := p.young[id]; ok {
+		a.asked = time.Time{}
+		p.young[id] = a
+	}
+}
+
 // forget drops what is known of an object.
 func (p *pace) forget(id record.ID) {
 	p.mu.Lock()

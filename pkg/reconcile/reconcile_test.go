@@ -3,6 +3,7 @@ package reconcile_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -553,6 +554,9 @@ func TestBlockers(t *testing.T) {
 		if len(told) != 1 || len(told[0].GetBlockers()) != 2 || !proto.Equal(told[0].GetBlockers()[0], port) {
 			t.Fatalf("told %v", told)
 		}
+		if text := told[0].GetFault().GetMessage(); !strings.Contains(text, "port p1 (someone): remove it") {
+			t.Errorf("the fault does not name the blocker: %q", text)
+		}
 		if n := count(r.cloud.Calls(), memdriver.Delete); n > 5*60/15+10 {
 			t.Errorf("%d deletes in five minutes", n)
 		}
@@ -561,6 +565,50 @@ func TestBlockers(t *testing.T) {
 		r.cloud.Block("mem-1")
 		r.awaitGone("a")
 	})
+}
+
+// TestOneOfManyBlockers: a driver's own refusal is told by the blockers that it names, each once and in an order of its own;
+// a status holds only so many.
+func TestOneOfManyBlockers(t *testing.T) {
+	run(t, config{}, func(t *testing.T, r *rig) {
+		r.ensure("a", 1400)
+		r.awaitReady("a")
+		many := []*kindv1.Blocker{}
+		for n := range 70 {
+			many = append(many, &kindv1.Blocker{Kind: "port", Id: fmt.Sprintf("p%02d", 69-n), Owner: "someone", Action: "remove it"})
+		}
+		r.cloud.Inject(memdriver.Delete, memdriver.Fault{Err: driver.Blocked([]*kindv1.Blocker{many[69], {Kind: "floating IP", Id: "f1", Owner: "them", Action: "ask them"}}), Times: 1})
+		r.cloud.Block("mem-1", many...)
+		r.release("a")
+		r.await(time.Minute, "the refusal is told", func() bool { return len(r.lastOutcome().GetBlockers()) > 0 })
+		told := r.lastOutcome()
+		if n := len(told.GetBlockers()); n != 50 || told.GetBlockers()[0].GetId() != "f1" || told.GetBlockers()[1].GetId() != "p00" {
+			t.Errorf("told %d blockers, first %v", n, told.GetBlockers()[:2])
+		}
+		if text := told.GetFault().GetMessage(); strings.Count(text, "floating IP f1 (them): ask them") != 1 {
+			t.Errorf("the fault is %q", text)
+		}
+		r.cloud.Block("mem-1")
+		r.awaitGone("a")
+	})
+}
+
+// TestOutdatedReleaseIsAskedAgain: a part of an object that can go only after the others is asked for without delay, and
+// one whose deletion goes on is not asked for at every look.
+func TestOutdatedReleaseIsAskedAgain(t *testing.T) {
+	for state, most := range map[driver.State][2]int{driver.Outdated: {8, 40}, driver.Progressing: {1, 1}} {
+		run(t, config{GoneAfter: time.Hour}, func(t *testing.T, r *rig) {
+			r.ensure("a", 1400)
+			r.awaitReady("a")
+			r.cloud.SetState("mem-1", state, nil)
+			r.release("a")
+			time.Sleep(9 * time.Second)
+			synctest.Wait()
+			if n := count(r.cloud.Calls(), memdriver.Delete); n < most[0] || n > most[1] {
+				t.Errorf("state %v: %d deletes within 9 seconds, want %d to %d", state, n, most[0], most[1])
+			}
+		})
+	}
 }
 
 func TestReferences(t *testing.T) {
