@@ -71,7 +71,11 @@ func (p *planner) previewMade(v *orchestratorv1.StepPreview, s *orchestratorv1.P
 	v.UndoAction, v.Undo = undoRelease, "delete "+object
 	v.UndoPrecondition = "nothing from outside of the stack is attached to it"
 	if users := dependants(saga, s.GetId()); len(users) > 0 {
-		v.UndoPrecondition = listed(users) + " undone before; else nothing is attached to it"
+		verb := " is"
+		if len(users) > 1 {
+			verb = " are"
+		}
+		v.UndoPrecondition = listed(users) + verb + " undone before it, and nothing else is attached to it"
 	}
 	switch {
 	case p.holdsData(r.GetType()):
@@ -113,11 +117,14 @@ func previewChanged(v *orchestratorv1.StepPreview, s *orchestratorv1.PlannedStep
 		v.Undo = "put back " + paths + " of " + object + " with " + id
 		v.UndoPrecondition = "what it referred to has been made anew"
 	}
-	if grown := listed(n.grown); grown != "" {
+	for _, path := range n.grown {
+		v.UndoKeeps = append(v.UndoKeeps, "spec."+path)
+	}
+	if grown := listed(v.GetUndoKeeps()); grown != "" {
 		if len(n.grown) == len(n.fields) {
 			v.Undo, v.UndoPrecondition = "none is possible: "+object+" is left as large as it was made", ""
 		}
-		v.UndoNotice = joined(v.GetUndoNotice(), "spec."+grown+" can only grow and stays large")
+		v.UndoNotice = joined(v.GetUndoNotice(), grown+" can only grow and stays large")
 	}
 }
 

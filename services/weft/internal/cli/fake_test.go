@@ -386,6 +386,14 @@ func samplePlan() *orchestratorv1.Plan {
 			{LocalName: "data", Type: "storage.weft.cloud/Volume", Change: kindv1.Change_CHANGE_REPLACE, DataLoss: "what is on the volume is lost, since 2Gi is smaller than 20Gi and the cloud cannot shrink a volume", Undo: "keep the old one", Fields: []*orchestratorv1.FieldChange{{Path: "spec.size", OldValue: `"20Gi"`, NewValue: `"2Gi"`, Change: kindv1.Change_CHANGE_REPLACE}}},
 			{LocalName: "an-address-with-a-very-long-name.of-a-child", Type: "network.weft.cloud/FloatingIP", Change: kindv1.Change_CHANGE_DELETE},
 		},
+		Steps: []*orchestratorv1.StepPreview{
+			{Id: "cache", LocalName: "cache", Undo: "delete Server cache", UndoPrecondition: "nothing from outside of the stack is attached to it", UndoDataLoss: "what was written to its own disk meanwhile"},
+			{Id: "web", LocalName: "web", Undo: "put back spec.replicas of Workload web", UndoPrecondition: "the former values are still accepted"},
+			{Id: "db", LocalName: "db", Undo: "put back spec.flavor and spec.userData of Server db", UndoPrecondition: "the cloud still has room for the former values", UndoNotice: "it is interrupted once more"},
+			{Id: "data", LocalName: "data", Undo: "delete the new Volume data", UndoPrecondition: "nothing from outside of the stack is attached to it", UndoDataLoss: "what was written to it meanwhile"},
+			{Id: "an-address-with-a-very-long-name.of-a-child", LocalName: "an-address-with-a-very-long-name.of-a-child", Undo: "none: FloatingIP an-address-with-a-very-long-name.of-a-child is deleted only when all else is done, and is then tried until it is gone"},
+			{Id: "data/release", LocalName: "data", Undo: "none: the old Volume data is deleted only when all else is done, and is then tried until it is gone"},
+		},
 		Quotas: []*participantv1.QuotaUse{
 			{Cloud: "clouds/lab", Service: "compute", Quota: "cores", Need: 3, Used: 18, Limit: 20},
 			{Cloud: "clouds/lab", Service: "network", Quota: "floating_ips", Need: -1, Used: 3, Limit: -1},

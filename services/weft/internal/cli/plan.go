@@ -131,7 +131,7 @@ func planText(plan *orchestratorv1.Plan, width int, st style) string {
 		for _, c := range plan.GetChanges() {
 			writeChange(&b, c, names, kinds, width, st)
 		}
-		writeUndo(&b, plan, names, width, st)
+		writeUndo(&b, plan, width, st)
 	}
 	writeQuotas(&b, plan, width, st)
 	return b.String()
@@ -196,21 +196,30 @@ func fieldText(f *orchestratorv1.FieldChange, whole kindv1.Change, st style) str
 	return text
 }
 
-func writeUndo(b *strings.Builder, plan *orchestratorv1.Plan, names, width int, st style) {
-	title := false
-	for _, c := range plan.GetChanges() {
-		if c.GetUndo() == "" && c.GetUndoNotice() == "" {
-			continue
+// writeUndo tells of each step how it is undone: by what, if what holds, at the price of which data.
+func writeUndo(b *strings.Builder, plan *orchestratorv1.Plan, width int, st style) {
+	if len(plan.GetSteps()) == 0 {
+		return
+	}
+	b.WriteString("\n" + st.bold("should a step fail, those begun are undone, last first:") + "\n")
+	names := 0
+	for _, s := range plan.GetSteps() {
+		names = max(names, ansi.StringWidth(s.GetId()))
+	}
+	names = min(names, max(10, width/3))
+	for _, s := range plan.GetSteps() {
+		fmt.Fprintf(b, "    %s  %s\n", padded(cut(s.GetId(), names), names), wrapped(s.GetUndo(), width, names+6))
+		line := func(what, text string, paint func(string) string) {
+			if text != "" {
+				text = wrapped(what+text, width-names-8, 0)
+				for part := range strings.SplitSeq(text, "\n") {
+					b.WriteString(strings.Repeat(" ", names+8) + paint(part) + "\n")
+				}
+			}
 		}
-		if !title {
-			b.WriteString("\n" + st.bold("should a step fail, this is how each is undone:") + "\n")
-			title = true
-		}
-		text := c.GetUndo()
-		if c.GetUndoNotice() != "" {
-			text += " (" + c.GetUndoNotice() + ")"
-		}
-		fmt.Fprintf(b, "    %s  %s\n", padded(cut(c.GetLocalName(), names), names), wrapped(text, width, names+6))
+		line("if ", s.GetUndoPrecondition(), st.dim)
+		line("LOSES ", s.GetUndoDataLoss(), st.red)
+		line("but ", s.GetUndoNotice(), st.yellow)
 	}
 }
 

@@ -110,7 +110,9 @@ type StepPreview struct {
 	// In what else the state after the undo differs from the one before the step; empty if in nothing.
 	UndoNotice string `protobuf:"bytes,11,opt,name=undo_notice,json=undoNotice,proto3" json:"undo_notice,omitempty"`
 	// The key of the object that the undo acts on; empty if there is no undo.
-	UndoKey       string `protobuf:"bytes,12,opt,name=undo_key,json=undoKey,proto3" json:"undo_key,omitempty"`
+	UndoKey string `protobuf:"bytes,12,opt,name=undo_key,json=undoKey,proto3" json:"undo_key,omitempty"`
+	// The fields that the undo leaves as the step made them, since they are quantities that can only grow, e.g. spec.size.
+	UndoKeeps     []string `protobuf:"bytes,13,rep,name=undo_keeps,json=undoKeeps,proto3" json:"undo_keeps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -229,11 +231,18 @@ func (x *StepPreview) GetUndoKey() string {
 	return ""
 }
 
+func (x *StepPreview) GetUndoKeeps() []string {
+	if x != nil {
+		return x.UndoKeeps
+	}
+	return nil
+}
+
 var File_weft_orchestrator_v1_preview_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_preview_proto_rawDesc = "" +
 	"\n" +
-	"\"weft/orchestrator/v1/preview.proto\x12\x14weft.orchestrator.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xbb\x03\n" +
+	"\"weft/orchestrator/v1/preview.proto\x12\x14weft.orchestrator.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xdf\x03\n" +
 	"\vStepPreview\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12\"\n" +
 	"\n" +
@@ -250,7 +259,9 @@ const file_weft_orchestrator_v1_preview_proto_rawDesc = "" +
 	" \x01(\tB\x03\xe0A\x03R\fundoDataLoss\x12$\n" +
 	"\vundo_notice\x18\v \x01(\tB\x03\xe0A\x03R\n" +
 	"undoNotice\x12\x1e\n" +
-	"\bundo_key\x18\f \x01(\tB\x03\xe0A\x03R\aundoKey*\x89\x01\n" +
+	"\bundo_key\x18\f \x01(\tB\x03\xe0A\x03R\aundoKey\x12\"\n" +
+	"\n" +
+	"undo_keeps\x18\r \x03(\tB\x03\xe0A\x03R\tundoKeeps*\x89\x01\n" +
 	"\n" +
 	"UndoAction\x12\x1b\n" +
 	"\x17UNDO_ACTION_UNSPECIFIED\x10\x00\x12\x17\n" +
