@@ -18,14 +18,19 @@ import (
 func (a *tool) planCommand() *cobra.Command {
 	var file string
 	var params []string
-	var skip bool
+	var skip, rehearsed bool
 	cmd := &cobra.Command{
 		Use: "plan -f FILE", Short: "Say what apply would do, and do nothing",
 		Long: `Say what apply would do, and do nothing.
 
   +    made                    !    changed, with an interruption
   ~    changed while it works  -/+  made anew, the old one deleted
-  -    deleted`,
+  -    deleted
+
+With --rehearse the plan is also carried out, in a simulated cloud on this machine that is made for it and gone after it:
+once for each step, with a failure after the step was done, and once without. Each run is held against what the plan tells
+of the undo. Your clouds are not touched. The exit code is 0 only if every run ended as told.`,
+		Example: "  weft plan -f shop.yaml\n  weft plan -f shop.yaml --rehearse",
 		Args: takes(0, 0, "no arguments; the document comes with -f"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			doc, err := a.readDocument(cmd, file)
@@ -47,13 +52,17 @@ func (a *tool) planCommand() *cobra.Command {
 				if err != nil {
 					return &failure{what: "plan " + doc.name, err: err, document: doc.sources()}
 				}
-				return a.printPlan(plan, doc)
+				if !rehearsed || len(plan.GetProblems()) > 0 {
+					return a.printPlan(plan, doc)
+				}
+				return a.rehearse(cmd.Context(), c, plan, doc, values)
 			})
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the document's `FILE`; - for standard input")
 	cmd.Flags().StringArrayVar(&params, "param", nil, "a parameter's value, `NAME=VALUE`, over the document's; may be given again")
 	cmd.Flags().BoolVar(&skip, "skip-preflight", false, "leave out what only the clouds can tell: quotas, images, flavors")
+	cmd.Flags().BoolVar(&rehearsed, "rehearse", false, "carry it out in a simulated cloud, failing after each step in turn, and say how each run ends")
 	return cmd
 }
 

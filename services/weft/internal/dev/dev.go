@@ -194,6 +194,9 @@ func (in *installation) connect(context.Context) error {
 func (in *installation) compose(ctx context.Context) error {
 	below := in.etcd.Store()
 	deps := service.Deps{Store: groupstore.New(below), Bus: in.bus, Peers: in.peers, Logger: in.logger}
+	if in.cfg.Bus != nil {
+		deps.Bus = in.cfg.Bus(in.bus)
+	}
 	deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: below, Process: "dev", Logger: in.logger})
 	in.tasks = append(in.tasks, app.Task{Name: "budgets", Run: deps.Budgets.Run})
 	clouds, clusters := openstack.NewSessions(), &kubernetes.Sessions{}
