@@ -1,6 +1,10 @@
 package e2e
 
 import (
+	"bufio"
+	"errors"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,7 +29,7 @@ resources:
   db: {kind: Server, spec: {image: "${params.image}", flavor: m1.tiny, network: net, securityGroups: [wall], keyPair: key, metadata: {role: a}}}
   disk: {kind: VolumeAttachment, spec: {server: db, volume: data}}
   address: {kind: FloatingIP, spec: {externalNetwork: public, server: db}}
-  apps: {kind: Cluster, spec: {driver: ADOPT, credentials: kube}}
+  apps: {kind: Cluster, spec: {driver: ADOPT, credentials: own}}
   settings: {kind: Manifest, spec: {cluster: apps, yaml: "{apiVersion: v1, kind: ConfigMap, metadata: {name: settings}, data: {a: b}}"}}
   web: {kind: Workload, spec: {cluster: apps, replicas: 2, containers: [{name: web, image: pause, ports: [80], env: {DB: "${db.address}"}}]}}
 `
@@ -49,9 +53,13 @@ func TestRehearsal(t *testing.T) {
 	i := story.Start(t)
 	i.Cloud.Hurry(t)
 	image(t, i, "somebodys-image")
+	i.Must(t, "secret", "put", "own", "note=x", "--from-file", "kubeconfig="+filepath.Join(i.Data(), "kubeconfig"))
 	since, before := i.Cloud.Last(t), i.Cloud.Inventory(t)
 
 	made := rehearsed(t, i, twelve)
+	if want := []string{"secret own: the values of note are made up"}; !slices.Equal(made.GetNotices(), want) {
+		t.Errorf("the notices are %q, want %q", made.GetNotices(), want)
+	}
 	if n := len(made.GetPlan().GetSteps()); n != 12 {
 		t.Errorf("the plan has %d steps, want 12", n)
 	}
@@ -140,6 +148,57 @@ func checkRun(t *testing.T, steps []*orchestratorv1.StepPreview, n int, run *orc
 		at := slices.IndexFunc(steps, func(s *orchestratorv1.StepPreview) bool { return s.GetId() == u.GetStep() })
 		if at < 0 || u.GetFound() != steps[at].GetUndoAction() {
 			t.Errorf("after %s: the undo of %s was %s, and the plan shows another", name, u.GetStep(), u.GetFound())
+		}
+	}
+}
+
+// TestRehearsalInterrupted shows that Ctrl-C ends a rehearsal soon, with nothing left on the machine.
+func TestRehearsalInterrupted(t *testing.T) {
+	t.Parallel()
+	i := story.Start(t)
+	temporary := t.TempDir()
+	cmd := exec.Command(os.Getenv(story.Binary), "plan", "-f", i.Document(t, "twelve.yaml", strings.NewReplacer("somebodys-image", "tiny", "credentials: own", "credentials: kube").Replace(twelve)), "--rehearse")
+	cmd.Env = append(os.Environ(), "WEFT_CONTEXT="+i.Context(), "TMPDIR="+temporary)
+	progress, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(progress)
+	seen := ""
+	for lines.Scan() {
+		seen += lines.Text() + "\n"
+		if strings.Contains(lines.Text(), "failing after router") { // in the middle of its work
+			if err := cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	err = cmd.Wait()
+	if _, failed := errors.AsType[*exec.ExitError](err); !failed || cmd.ProcessState.ExitCode() != 1 || !strings.Contains(seen, "it was interrupted; nothing of it is left") {
+		t.Errorf("it ended with %v and said\n%s", err, seen)
+	}
+	if left, err := filepath.Glob(filepath.Join(temporary, "*")); err != nil || len(left) > 0 {
+		t.Errorf("the rehearsal left %v, %v", left, err)
+	}
+}
+
+// TestRehearsalRefused shows that what the simulated cloud cannot stand in for is named with its place.
+func TestRehearsalRefused(t *testing.T) {
+	t.Parallel()
+	i := story.Start(t)
+	document := `kind: Stack
+name: other
+placement: {cloud: lab}
+resources:
+  data: {kind: Volume, spec: {size: 1Gi, type: rare}}
+`
+	r := i.Weft(t, "plan", "-f", i.Document(t, "other.yaml", document), "--rehearse", "--skip-preflight").Refused(t)
+	for _, want := range []string{"rehearse other.yaml: the simulated cloud cannot stand in", "other.yaml:5:", "resources.data.spec.type", "rare"} {
+		if !strings.Contains(r.Err, want) {
+			t.Errorf("it does not say %q:\n%s", want, r.Err)
 		}
 	}
 }

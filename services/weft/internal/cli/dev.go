@@ -24,6 +24,8 @@ type DevConfig struct {
 	Out io.Writer
 	// Bus is put around the bus of the services; nil leaves it as it is.
 	Bus func(bus.Bus) bus.Bus
+	// Fleeting says that nothing of it is to outlive the process, so that nobody waits for disks.
+	Fleeting bool
 }
 
 func (a *tool) devCommand() *cobra.Command {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -397,6 +398,24 @@ func samplePlan() *orchestratorv1.Plan {
 		Quotas: []*participantv1.QuotaUse{
 			{Cloud: "clouds/lab", Service: "compute", Quota: "cores", Need: 3, Used: 18, Limit: 20},
 			{Cloud: "clouds/lab", Service: "network", Quota: "floating_ips", Need: -1, Used: 3, Limit: -1},
+		},
+	}
+}
+
+func sampleRehearsal() *orchestratorv1.Rehearsal {
+	undone := func(steps ...string) []*orchestratorv1.RehearsedUndo {
+		var out []*orchestratorv1.RehearsedUndo
+		for _, s := range steps {
+			out = append(out, &orchestratorv1.RehearsedUndo{Step: s})
+		}
+		return out
+	}
+	return &orchestratorv1.Rehearsal{
+		Plan: samplePlan(), Duration: durationpb.New(4200 * time.Millisecond), Notices: []string{"secret backup: the values of user, password are made up"},
+		Runs: []*orchestratorv1.RehearsalRun{
+			{Number: 1, Step: "cache", State: orchestratorv1.OperationState_OPERATION_STATE_UNDONE, Undone: undone("db", "cache"), InventoryEqual: true, AsTold: true},
+			{Number: 2, Step: "db", State: orchestratorv1.OperationState_OPERATION_STATE_NEEDS_HAND, Undone: undone("cache"), Leftovers: []string{"compute.server 0d4fbc2e-2f8a-4f0e-9c3f-0c51a9b0e2aa shop.db ACTIVE"}, Missing: []string{"volume.volume shop.data available"}, Differences: []string{"the operation ended NEEDS_HAND instead of UNDONE: the flavor is gone"}},
+			{State: orchestratorv1.OperationState_OPERATION_STATE_DONE, InventoryEqual: true, AsTold: true},
 		},
 	}
 }

@@ -31,7 +31,7 @@ With --rehearse the plan is also carried out, in a simulated cloud on this machi
 once for each step, with a failure after the step was done, and once without. Each run is held against what the plan tells
 of the undo. Your clouds are not touched. The exit code is 0 only if every run ended as told.`,
 		Example: "  weft plan -f shop.yaml\n  weft plan -f shop.yaml --rehearse",
-		Args: takes(0, 0, "no arguments; the document comes with -f"),
+		Args:    takes(0, 0, "no arguments; the document comes with -f"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			doc, err := a.readDocument(cmd, file)
 			if err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weftcloud/weft/pkg/fault"
@@ -30,7 +32,7 @@ func (a *tool) rehearse(ctx context.Context, c *client, plan *orchestratorv1.Pla
 	st := a.style(a.p.ErrIsTerminal)
 	report, err := rehearse.Run(ctx, rehearse.Config{
 		Install: func(ctx context.Context, in rehearse.Installation) error {
-			return a.p.Dev(ctx, DevConfig{DataDir: in.Dir, Listen: "127.0.0.1:0", ContextPath: in.ContextPath, Out: io.Discard, Bus: in.Bus})
+			return a.p.Dev(ctx, DevConfig{DataDir: in.Dir, Listen: "127.0.0.1:0", ContextPath: in.ContextPath, Out: io.Discard, Bus: in.Bus, Fleeting: true})
 		},
 		Dial: func(file *contextfile.File) (*grpc.ClientConn, error) {
 			private, err := connect(file)
@@ -47,7 +49,7 @@ func (a *tool) rehearse(ctx context.Context, c *client, plan *orchestratorv1.Pla
 		},
 	})
 	if err != nil {
-		return &failure{what: "rehearse " + doc.name, err: err, document: doc.sources()}
+		return rehearsalFailure(ctx, doc, err)
 	}
 	report.Notices = append(report.Notices, planDifferences(plan, report.GetPlan())...)
 	report.Plan = plan // its quotas are those of the person's clouds
@@ -62,6 +64,21 @@ func (a *tool) rehearse(ctx context.Context, c *client, plan *orchestratorv1.Pla
 		what: "rehearse " + doc.name, err: fault.New(fault.Precondition, "%s", rehearse.Summary(report)),
 		next: "do not rely on the undo of the steps named above; weft apply --keep-on-failure leaves it to you",
 	}
+}
+
+// rehearsalFailure says why there is no rehearsal, and what to do.
+func rehearsalFailure(ctx context.Context, doc *document, err error) error {
+	f := &failure{what: "rehearse " + doc.name, err: err, document: doc.sources()}
+	switch {
+	case ctx.Err() != nil:
+		f.err, f.next = status.Error(codes.Canceled, "it was interrupted; nothing of it is left"), "run the command again"
+	case len(problemsOf(err)) > 0:
+		f.what += ": the simulated cloud cannot stand in for what is named here"
+		f.next = "leave it out of a copy of the document, and rehearse that"
+	case fault.Is(err, fault.Unavailable):
+		f.next = "a rehearsal runs an installation of its own: it needs room in the temporary folder ($TMPDIR) and free ports on 127.0.0.1"
+	}
+	return f
 }
 
 // planDifferences says where the plan in the simulated cloud is another one than at the person's own.
@@ -118,7 +135,7 @@ func rehearsalText(r *orchestratorv1.Rehearsal, width int, st style) string {
 	if !r.GetAsTold() {
 		verdict = st.red
 	}
-	b.WriteString("\n" + verdict("rehearsed: ") + rehearse.Summary(r) + "\n")
+	b.WriteString("\n" + verdict("rehearsed: ") + wrapped(rehearse.Summary(r), width, 11) + "\n")
 	return b.String()
 }
 

@@ -23,4 +23,6 @@ type Config struct {
 	Out io.Writer
 	// Bus is put around the bus of the services; nil leaves it as it is. A rehearsal breaks steps by it.
 	Bus func(bus.Bus) bus.Bus
+	// Fleeting says that nothing of it is to outlive the process, so that nobody waits for disks.
+	Fleeting bool
 }

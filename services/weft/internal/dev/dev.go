@@ -112,7 +112,7 @@ func (in *installation) openData(context.Context) error {
 
 // openBackbone starts etcd and NATS.
 func (in *installation) openBackbone(ctx context.Context) error {
-	etcd, err := embed.Etcd(filepath.Join(in.cfg.DataDir, "etcd"), in.logger)
+	etcd, err := embed.EtcdWith(embed.EtcdConfig{Dir: filepath.Join(in.cfg.DataDir, "etcd"), Logger: in.logger, NoSync: in.cfg.Fleeting})
 	if err != nil {
 		return err
 	}
@@ -151,8 +151,12 @@ func (in *installation) openSandbox(context.Context) error {
 	if err != nil {
 		return err
 	}
+	dir := filepath.Join(in.cfg.DataDir, "sandbox")
+	if in.cfg.Fleeting {
+		dir = "" // in memory
+	}
 	in.sandbox, err = sandbox.New(sandbox.Config{
-		DataDir: filepath.Join(in.cfg.DataDir, "sandbox"), Listen: in.ports.free(in.ports.OpenStack), KubernetesListen: in.ports.free(in.ports.Kubernetes),
+		DataDir: dir, Listen: in.ports.free(in.ports.OpenStack), KubernetesListen: in.ports.free(in.ports.Kubernetes),
 		AdminToken: token, Latency: sandbox.DevLatencies(), Logger: in.logger,
 	})
 	if err != nil {

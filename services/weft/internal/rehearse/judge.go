@@ -70,7 +70,9 @@ func (s *stage) look(ctx context.Context) (*sight, error) {
 }
 
 // id gives the id of a resource's object at the cloud, as the inventory has it; empty if there is none.
-func (s *sight) id(local string) string { return objectID(s.resources[local].GetStatus().GetProviderId()) }
+func (s *sight) id(local string) string {
+	return objectID(s.resources[local].GetStatus().GetProviderId())
+}
 
 // objectID gives the id in a provider id: a workload's is namespace/name/uid.
 func objectID(provider string) string { return provider[strings.LastIndexByte(provider, '/')+1:] }

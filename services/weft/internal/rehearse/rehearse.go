@@ -85,9 +85,10 @@ type stage struct {
 	fail  *failing
 	// former is the stack as it stands at the person's installation; nil if it does not.
 	former *orchestratorv1.Stack
-	// ids are the stack's full name, and whether the private one was brought to the former document.
+	// stack is the stack's full name.
 	stack string
-	out   *orchestratorv1.Rehearsal
+	// out is what came of it so far.
+	out *orchestratorv1.Rehearsal
 	// done is what the cloud held after a run that was done; nil before the first.
 	done []string
 }
@@ -118,9 +119,6 @@ func Run(ctx context.Context, cfg Config) (report *orchestratorv1.Rehearsal, err
 	}
 	defer func() { err = errors.Join(err, s.conn.Close()) }()
 	if err := s.play(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil, fault.New(fault.Unavailable, "the rehearsal was interrupted; nothing of it is left")
-		}
 		return nil, err
 	}
 	s.out.Duration = durationpb.New(time.Since(began))
@@ -139,7 +137,10 @@ func (s *stage) await(ctx context.Context, path string, ended chan error) (err e
 		select {
 		case err := <-ended:
 			ended <- nil
-			return fault.As(fault.Unavailable, fault.Wrap(errors.Join(err, errors.New("it ended at once")), "start the private installation"))
+			if err == nil {
+				err = fault.New(fault.Unavailable, "it ended at once")
+			}
+			return fault.Wrap(err, "start the private installation")
 		case <-ctx.Done():
 			return fault.New(fault.Unavailable, "the private installation was not ready within %s", readyTimeout)
 		case <-time.After(20 * time.Millisecond):
