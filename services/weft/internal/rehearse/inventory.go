@@ -19,6 +19,7 @@ type item struct {
 	Labels      map[string]string `json:"labels"`
 	Description string            `json:"description"`
 	Metadata    map[string]string `json:"metadata"`
+	Settings    map[string]string `json:"settings"`
 }
 
 // bears tells whether the object is marked with a key.
@@ -38,8 +39,8 @@ var own = []string{"ReplicaSet", "ControllerRevision", "Event", "Endpoints", "En
 
 // compared writes what was held before and after in lines that are the same where nothing differs. Objects of the stack
 // are told apart by their ids. Parts of them, which the clouds make anew whenever they like, are not: ports, rules, pods.
-// What the plan tells to be made anew counts as the same.
-func compared(before, after *sight, remade []string) (was, is []string) {
+// What the plan tells to be made anew counts as the same; where it tells that something has grown, sizes are left out.
+func compared(before, after *sight, remade []string, grown bool) (was, is []string) {
 	objects := map[string]bool{}
 	for _, s := range []*sight{before, after} {
 		for local := range s.resources {
@@ -55,7 +56,11 @@ func compared(before, after *sight, remade []string) (was, is []string) {
 		}
 		return strings.NewReplacer(pairs...)
 	}
-	return lines(before.inventory, objects, replace(before)), lines(after.inventory, objects, replace(after))
+	volatile := ""
+	if grown {
+		volatile = "size"
+	}
+	return lines(before.inventory, objects, replace(before), volatile), lines(after.inventory, objects, replace(after), volatile)
 }
 
 // names lists what is held by kind and name, for two stacks of different ids and keys.
@@ -78,19 +83,19 @@ func (s *sight) names() []string {
 	return out
 }
 
-func lines(items []item, objects map[string]bool, r *strings.Replacer) []string {
+func lines(items []item, objects map[string]bool, r *strings.Replacer, volatile string) []string {
 	out := []string{}
 	for _, i := range items {
 		if !slices.Contains(own, i.Kind) {
-			out = append(out, r.Replace(i.line(objects[objectID(i.ID)])))
+			out = append(out, r.Replace(i.line(objects[objectID(i.ID)], volatile)))
 		}
 	}
 	slices.Sort(out)
 	return out
 }
 
-// line writes an object with all that must stay as it is.
-func (i item) line(object bool) string {
+// line writes an object with all that must stay as it is; of the setting that is volatile only whether it is there.
+func (i item) line(object bool, volatile string) string {
 	parts := []string{i.Service + "." + i.Kind}
 	if object {
 		parts = append(parts, i.ID)
@@ -100,6 +105,9 @@ func (i item) line(object bool) string {
 	}
 	tags := slices.Sorted(slices.Values(i.Tags))
 	parts = append(parts, i.State, i.Description, strings.Join(tags, ","), pairs(i.Labels, "pod-template-hash"), pairs(i.Metadata, "port_id"))
+	if i.Kind != "Pod" { // which node it is on is the cluster's business
+		parts = append(parts, pairs(i.Settings, volatile))
+	}
 	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), " ")
 }
 

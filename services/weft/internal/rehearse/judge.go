@@ -102,6 +102,13 @@ func (v *verdict) remade(plan *orchestratorv1.Plan) []string {
 	return out
 }
 
+// grown tells whether a step was undone that leaves a quantity as large as it was made. judgeFormer looks at which.
+func (v *verdict) grown(plan *orchestratorv1.Plan) bool {
+	return slices.ContainsFunc(plan.GetSteps(), func(p *orchestratorv1.StepPreview) bool {
+		return len(p.GetUndoKeeps()) > 0 && slices.Contains(v.order, p.GetId())
+	})
+}
+
 // judge holds a run against the plan.
 func (s *stage) judge(ctx context.Context, run *orchestratorv1.RehearsalRun, v *verdict) error {
 	differ := func(text string) { run.Differences = append(run.Differences, text) }
@@ -147,7 +154,7 @@ func (s *stage) settle(ctx context.Context, run *orchestratorv1.RehearsalRun, v 
 				before = after
 			}
 		} else {
-			before, after = compared(v.before, v.after, v.remade(s.out.GetPlan()))
+			before, after = compared(v.before, v.after, v.remade(s.out.GetPlan()), v.grown(s.out.GetPlan()))
 		}
 		run.Missing, run.Leftovers = without(before, after), without(after, before)
 		run.InventoryEqual = len(run.GetMissing())+len(run.GetLeftovers()) == 0

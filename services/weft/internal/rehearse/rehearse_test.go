@@ -81,7 +81,7 @@ func standing(key, id, port, role string) *sight {
 	return &sight{
 		resources: map[string]*orchestratorv1.StackResource{"db": resourceOf(key, id)},
 		inventory: []item{
-			{Service: "compute", Kind: "server", ID: id, Name: "shop.db", State: "ACTIVE", Tags: []string{"weft:key=" + key}, Metadata: map[string]string{"role": role}},
+			{Service: "compute", Kind: "server", ID: id, Name: "shop.db", State: "ACTIVE", Tags: []string{"weft:key=" + key}, Metadata: map[string]string{"role": role}, Settings: map[string]string{"flavor": "small", "size": "1"}},
 			{Service: "network", Kind: "port", ID: port, State: "ACTIVE", Metadata: map[string]string{"device_id": id}},
 			{Service: "kubernetes", Kind: "ReplicaSet", ID: port + "-rs", Name: port},
 		},
@@ -92,24 +92,32 @@ func TestCompared(t *testing.T) {
 	before := standing("k1", "id1", "p1", "a")
 	more := standing("k1", "id1", "p1", "a")
 	more.inventory = append(more.inventory, item{Service: "volume", Kind: "volume", ID: "v", Name: "shop.data"})
+	resized := standing("k1", "id1", "p1", "a")
+	resized.inventory[0].Settings = map[string]string{"flavor": "large", "size": "1"}
+	larger := standing("k1", "id1", "p1", "a")
+	larger.inventory[0].Settings = map[string]string{"flavor": "small", "size": "2"}
 	cases := map[string]struct {
 		after             *sight
 		remade            []string
+		grown             bool
 		missing, leftover int
 	}{
-		"the same":                     {standing("k1", "id1", "p1", "a"), nil, 0, 0},
-		"another port":                 {standing("k1", "id1", "p2", "a"), nil, 0, 0},
-		"another setting":              {standing("k1", "id1", "p1", "b"), nil, 1, 1},
-		"another server":               {standing("k2", "id2", "p1", "a"), nil, 2, 2},
-		"another server, told":         {standing("k2", "id2", "p2", "a"), []string{"db"}, 0, 0},
-		"another server and setting":   {standing("k2", "id2", "p2", "b"), []string{"db"}, 1, 1},
-		"something more":               {more, nil, 0, 1},
-		"nothing":                      {&sight{}, nil, 2, 0},
-		"told to be made anew, is not": {&sight{}, []string{"db"}, 2, 0},
+		"the same":                     {standing("k1", "id1", "p1", "a"), nil, false, 0, 0},
+		"another port":                 {standing("k1", "id1", "p2", "a"), nil, false, 0, 0},
+		"another setting":              {standing("k1", "id1", "p1", "b"), nil, false, 1, 1},
+		"another server":               {standing("k2", "id2", "p1", "a"), nil, false, 2, 2},
+		"another server, told":         {standing("k2", "id2", "p2", "a"), []string{"db"}, false, 0, 0},
+		"another server and setting":   {standing("k2", "id2", "p2", "b"), []string{"db"}, false, 1, 1},
+		"another flavor":               {resized, nil, false, 1, 1},
+		"another size":                 {larger, nil, false, 1, 1},
+		"another size, told":           {larger, nil, true, 0, 0},
+		"something more":               {more, nil, false, 0, 1},
+		"nothing":                      {&sight{}, nil, false, 2, 0},
+		"told to be made anew, is not": {&sight{}, []string{"db"}, false, 2, 0},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			was, is := compared(before, c.after, c.remade)
+			was, is := compared(before, c.after, c.remade, c.grown)
 			missing, leftover := without(was, is), without(is, was)
 			if len(missing) != c.missing || len(leftover) != c.leftover {
 				t.Errorf("missing %q, left over %q", missing, leftover)
