@@ -277,8 +277,12 @@ func showUndo(p *orchestratorv1.Plan) string {
 	for _, v := range p.GetSteps() {
 		fmt.Fprintf(&b, "    %s: %s\n", v.GetId(), v.GetDoing())
 		for _, line := range [][2]string{
-			{"loses", v.GetDataLoss()}, {strings.TrimPrefix(v.GetUndoAction().String(), "UNDO_ACTION_"), v.GetUndo()}, {"  if", v.GetUndoPrecondition()},
-			{"  loses", v.GetUndoDataLoss()}, {"  notice", v.GetUndoNotice()}, {"  key", v.GetUndoKey()},
+			{"loses", v.GetDataLoss()},
+			{strings.TrimPrefix(v.GetUndoAction().String(), "UNDO_ACTION_"), v.GetUndo()},
+			{"  if", v.GetUndoPrecondition()},
+			{"  loses", v.GetUndoDataLoss()},
+			{"  notice", v.GetUndoNotice()},
+			{"  key", v.GetUndoKey()},
 		} {
 			if line[1] != "" {
 				fmt.Fprintf(&b, "        %s: %s\n", line[0], line[1])
