@@ -19,6 +19,7 @@ import (
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/weftcloud/weft/pkg/fault"
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
@@ -28,7 +29,12 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"weft": func() { os.Exit(Execute(context.Background(), FromProcess(nil))) },
+		"weft": func() {
+			nothing := func(context.Context, DevConfig) error {
+				return fault.New(fault.Unavailable, "this machine has no room")
+			}
+			os.Exit(Execute(context.Background(), FromProcess(nothing)))
+		},
 	})
 }
 
@@ -96,9 +102,10 @@ func TestGolden(t *testing.T) {
 	states := sampleOperation("tenants/demo/operations/o", "tenants/demo/stacks/shop", orchestratorv1.Action_ACTION_APPLY)
 	for _, width := range []int{60, 80, 120} {
 		for name, text := range map[string]string{
-			"plan":     planText(samplePlan(), width, style{}),
-			"describe": a.describeStack(sampleStack(), width, style{}),
-			"progress": progressText(states[1], a.p.Now(), 0, width, 40, style{}),
+			"plan":      planText(samplePlan(), width, style{}),
+			"describe":  a.describeStack(sampleStack(), width, style{}),
+			"rehearsal": rehearsalText(sampleRehearsal(), width, style{}),
+			"progress":  progressText(states[1], a.p.Now(), 0, width, 40, style{}),
 		} {
 			golden(t, fmt.Sprintf("%s-%d.txt", name, width), text)
 			for _, line := range strings.Split(text, "\n") {

@@ -112,7 +112,7 @@ func (in *installation) openData(context.Context) error {
 
 // openBackbone starts etcd and NATS.
 func (in *installation) openBackbone(ctx context.Context) error {
-	etcd, err := embed.Etcd(filepath.Join(in.cfg.DataDir, "etcd"), in.logger)
+	etcd, err := embed.EtcdWith(embed.EtcdConfig{Dir: filepath.Join(in.cfg.DataDir, "etcd"), Logger: in.logger, NoSync: in.cfg.Fleeting})
 	if err != nil {
 		return err
 	}
@@ -151,8 +151,12 @@ func (in *installation) openSandbox(context.Context) error {
 	if err != nil {
 		return err
 	}
+	dir := filepath.Join(in.cfg.DataDir, "sandbox")
+	if in.cfg.Fleeting {
+		dir = "" // in memory
+	}
 	in.sandbox, err = sandbox.New(sandbox.Config{
-		DataDir: filepath.Join(in.cfg.DataDir, "sandbox"), Listen: in.ports.free(in.ports.OpenStack), KubernetesListen: in.ports.free(in.ports.Kubernetes),
+		DataDir: dir, Listen: in.ports.free(in.ports.OpenStack), KubernetesListen: in.ports.free(in.ports.Kubernetes),
 		AdminToken: token, Latency: sandbox.DevLatencies(), Logger: in.logger,
 	})
 	if err != nil {
@@ -194,6 +198,9 @@ func (in *installation) connect(context.Context) error {
 func (in *installation) compose(ctx context.Context) error {
 	below := in.etcd.Store()
 	deps := service.Deps{Store: groupstore.New(below), Bus: in.bus, Peers: in.peers, Logger: in.logger}
+	if in.cfg.Bus != nil {
+		deps.Bus = in.cfg.Bus(in.bus)
+	}
 	deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: below, Process: "dev", Logger: in.logger})
 	in.tasks = append(in.tasks, app.Task{Name: "budgets", Run: deps.Budgets.Run})
 	clouds, clusters := openstack.NewSessions(), &kubernetes.Sessions{}
