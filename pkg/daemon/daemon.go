@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -56,6 +57,8 @@ type Composed interface {
 	Register(server grpc.ServiceRegistrar) error
 	// Run works until ctx ends.
 	Run(ctx context.Context) error
+	// Collectors gives the service's metrics.
+	Collectors() []prometheus.Collector
 }
 
 // Register registers a service on a gRPC server, with the operations of its single changes if it keeps its own.
@@ -77,6 +80,7 @@ type process struct {
 	own     material
 	closers *app.Closers
 	deps    service.Deps
+	store   *groupstore.Store
 	bus     *natsbus.Bus
 	tasks   []app.Task
 }
@@ -154,7 +158,8 @@ func (p *process) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.deps.Store = groupstore.New(s)
+	p.store = groupstore.New(s)
+	p.deps.Store = p.store
 	p.deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: s, Process: p.name, Logger: p.logger})
 	p.closers.AddCloser("the connection to etcd", s)
 	return p.until(ctx, "etcd", func(ctx context.Context) error { return answers(ctx, s) })
@@ -316,7 +321,7 @@ func (p *process) serve(ctx context.Context, compose func(service.Deps) (Compose
 	if err := Register(server, s); err != nil {
 		return err
 	}
-	metrics.Registry.MustRegister(p.deps.Budgets, p.bus)
+	metrics.Registry.MustRegister(append(s.Collectors(), p.deps.Budgets, p.bus, p.store)...)
 	p.tasks = append(p.tasks, app.Task{Name: p.name, Run: s.Run}, app.Task{Name: "budgets", Run: p.deps.Budgets.Run})
 	if p.cfg.Metrics != "" {
 		lis, err := app.Listen(ctx, p.cfg.Metrics)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -183,6 +184,8 @@ func (l *lines) has(text string) func() error {
 
 // idle is a service that does nothing until it is asked to end.
 type idle struct{ ran chan struct{} }
+
+func (idle) Collectors() []prometheus.Collector { return nil }
 
 func (idle) Register(grpc.ServiceRegistrar) error { return nil }
 

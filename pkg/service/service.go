@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -144,6 +145,15 @@ func (s *Service) readKinds() error {
 		s.kinds[k.Type] = s.catalog.Kinds[i]
 	}
 	return nil
+}
+
+// Collectors gives the metrics of the service.
+func (s *Service) Collectors() []prometheus.Collector {
+	out := []prometheus.Collector{s.outbox}
+	if s.inbox != nil {
+		out = append(out, s.inbox)
+	}
+	return out
 }
 
 // Book gives the service's records.

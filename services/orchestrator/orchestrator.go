@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -93,6 +94,11 @@ func New(deps Deps) (*Orchestrator, error) {
 		},
 	}
 	return o, nil
+}
+
+// Collectors gives the metrics of the orchestrator.
+func (o *Orchestrator) Collectors() []prometheus.Collector {
+	return append(o.own.Collectors(), o.outbox, o.engine)
 }
 
 // Book gives the records of the orchestrator's own kinds.
