@@ -12,6 +12,7 @@ import (
 	"github.com/weftcloud/weft/pkg/app"
 	"github.com/weftcloud/weft/pkg/auth"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/tracing"
 )
 
 // The values of fields that are empty. With them a service whose peers are found by their own names needs nothing but
@@ -53,6 +54,8 @@ type Config struct {
 	// CallsPerSecond is the budget of API calls of each cloud account, which all processes that use it divide; 0 means 200.
 	// It should be the same in all of them.
 	CallsPerSecond float64 `koanf:"callsPerSecond"`
+	// Traces says where traces go; empty means nowhere.
+	Traces tracing.Config `koanf:"traces"`
 	// Log is how it logs.
 	Log app.LogConfig `koanf:"log"`
 }

@@ -43,6 +43,7 @@ import (
 	"github.com/weftcloud/weft/pkg/store"
 	"github.com/weftcloud/weft/pkg/store/etcdstore"
 	"github.com/weftcloud/weft/pkg/store/groupstore"
+	"github.com/weftcloud/weft/pkg/tracing"
 )
 
 // The pauses between two tries to reach what is not there yet.
@@ -119,7 +120,7 @@ func (p *process) close(ctx context.Context) error {
 // connect gathers what the service needs.
 func (p *process) connect(ctx context.Context) error {
 	p.deps = service.Deps{Logger: p.logger, CallsPerSecond: p.cfg.CallsPerSecond}
-	for _, step := range []func(context.Context) error{p.identify, p.openStore, p.openBus, p.dialPeers} {
+	for _, step := range []func(context.Context) error{p.identify, p.openTraces, p.openStore, p.openBus, p.dialPeers} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -145,6 +146,17 @@ func (p *process) identify(context.Context) error {
 		return fault.New(fault.Invalid, "%s is the certificate of %s; this service needs one of %s (weft identity issue --service %s)", p.cfg.TLS.Cert, id, want, p.name)
 	}
 	p.own = own
+	return nil
+}
+
+// openTraces makes the traces, if they go anywhere.
+func (p *process) openTraces(ctx context.Context) error {
+	traces, err := tracing.New(ctx, p.cfg.Traces, p.name, p.own.server())
+	if err != nil {
+		return err
+	}
+	p.deps.Traces = traces
+	p.closers.Add("traces", traces.Close)
 	return nil
 }
 
@@ -263,10 +275,10 @@ func (p *process) dial(name, address string) (*grpc.ClientConn, error) {
 	return app.Dial(address, app.DialConfig{
 		TLS: auth.ClientTLS(p.own.source, p.own.trust, auth.ServerName(name)), UserAgent: "weft-" + p.name,
 		// A peer that comes back is found within a second: a person may be waiting for it.
-		Options: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+		Options: append(p.deps.Traces.DialOptions(), grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: 5 * time.Second,
-		})},
+		})),
 	})
 }
 
@@ -314,7 +326,7 @@ func (p *process) serve(ctx context.Context, compose func(service.Deps) (Compose
 		return fault.Wrap(err, "compose the %s service", p.name)
 	}
 	metrics := app.NewMetrics()
-	server, err := app.NewGRPCServer(app.ServerConfig{TLS: auth.ServerTLS(p.own.source, p.own.trust), Logger: p.logger, Metrics: metrics})
+	server, err := app.NewGRPCServer(app.ServerConfig{TLS: auth.ServerTLS(p.own.source, p.own.trust), Logger: p.logger, Metrics: metrics, Options: p.deps.Traces.ServerOptions()})
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ import (
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/tracing"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 )
@@ -43,6 +44,9 @@ type Inbox struct {
 	book  *record.Book
 	kinds *resource.Registry
 	now   func() time.Time
+
+	// Traces makes a span of each command; nil makes none.
+	Traces *tracing.Traces
 
 	commands *prometheus.CounterVec // by what became of them
 }
@@ -58,7 +62,9 @@ func (in *Inbox) Handle(ctx context.Context, d bus.Delivery) bus.Verdict {
 	if err := proto.Unmarshal(d.Data, cmd); err != nil {
 		return bus.Reject
 	}
+	ctx, end := in.Traces.Span(ctx, cmd.GetOrigin().GetTraceParent(), "command "+cmd.GetType(), "weft.resource", cmd.GetName(), "weft.step", cmd.GetOrigin().GetStep())
 	err := in.Accept(ctx, cmd)
+	end(err)
 	switch {
 	case err == nil:
 		return bus.Ack

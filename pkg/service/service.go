@@ -22,6 +22,7 @@ import (
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/store"
+	"github.com/weftcloud/weft/pkg/tracing"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 )
@@ -70,6 +71,8 @@ type Deps struct {
 	Address string
 	// Dial connects to another replica of the service; nil if there are none.
 	Dial func(address string) (*grpc.ClientConn, error)
+	// Traces makes spans of what is done; nil makes none.
+	Traces *tracing.Traces
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// CallsPerSecond is the budget of API calls of each cloud account, for all services together; 0 means 200.
@@ -123,6 +126,7 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 	}
 	s.accounts = newAccounts(catalog.Providers, orchestratorv1.NewCredentialServiceClient(deps.Peers["orchestrator"]), s.deps)
 	s.inbox = participant.NewInbox(s.book, s.own, deps.Now)
+	s.inbox.Traces = deps.Traces
 	s.loop = reconcile.New(reconcile.Config{Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Now: deps.Now})
 	return s, nil
 }

@@ -79,7 +79,7 @@ func New(deps Deps) (*Orchestrator, error) {
 		return nil, err
 	}
 	o.outbox = outbox.New(deps.Store, deps.Bus, record.Prefix("orchestrator")+"so/", deps.Logger)
-	o.engine = engine.New(engine.Config{Store: deps.Store, Outbox: o.outbox, Kinds: o.kinds, Querier: o, Logger: deps.Logger, Now: deps.Now, Admit: newAdmission(deps).admit})
+	o.engine = engine.New(engine.Config{Store: deps.Store, Outbox: o.outbox, Kinds: o.kinds, Querier: o, Logger: deps.Logger, Now: deps.Now, Admit: newAdmission(deps).admit, Traces: deps.Traces})
 	o.spread = shard.New(shard.Config{
 		Store: deps.Store, Prefix: record.Prefix("orchestrator") + "shards/", Replica: deps.Replica, Address: deps.Address, Count: bus.Shards, Logger: deps.Logger,
 	})

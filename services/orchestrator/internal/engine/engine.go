@@ -46,6 +46,7 @@ import (
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/saga"
 	"github.com/weftcloud/weft/pkg/store"
+	"github.com/weftcloud/weft/pkg/tracing"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
@@ -83,6 +84,8 @@ type Config struct {
 	Now     func() time.Time
 	// Admit refuses new sagas, with a Throttled fault, when the installation has all that it can take; nil admits all.
 	Admit func(ctx context.Context) error
+	// Traces makes a span of each transition; nil makes none.
+	Traces *tracing.Traces
 	// Go runs something beside what is under way, and After does so in a while, unless it is stopped. nil means in a
 	// goroutine, and by the clock: a simulation has its own.
 	Go    func(func())

@@ -375,7 +375,9 @@ type transaction struct {
 
 // commit keeps a transition and sends what follows from it. A command whose spec cannot be resolved is an event of its
 // own: it is applied before anything is kept.
-func (p *part) commit(ctx context.Context, r *run, tr saga.Transition, t transaction) error {
+func (p *part) commit(ctx context.Context, r *run, tr saga.Transition, t transaction) (err error) {
+	ctx, end := p.Traces.Span(ctx, r.plan.GetTraceParent(), "transition", "weft.operation", r.name, "weft.state", tr.State.GetState().String())
+	defer func() { end(err) }()
 	outputs := r.outputs
 	if len(t.outputs) > 0 {
 		outputs = merged(r.outputs, t.outputs)
