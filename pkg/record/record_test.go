@@ -41,7 +41,7 @@ func newRig(t *testing.T) *rig {
 	r.box = recordtest.NewBox(r.store, record.Prefix("network")+"o/")
 	r.book = record.New(record.Config{
 		Service: "network", Store: r.store, Outbox: r.box, Kinds: kinds, Now: func() time.Time { return r.now },
-		Changed: func(id record.ID) { r.changed = append(r.changed, id) },
+		Changed: func(c record.Change) { r.changed = append(r.changed, c.ID) },
 	})
 	return r
 }
