@@ -355,11 +355,17 @@ func (b *Book) commit(ctx context.Context, e *Entry, compares []store.Compare, o
 	return revision, nil
 }
 
+// lookWithin bounds the look at a fence.
+const lookWithin = 2 * time.Second
+
 // refused tells why a write was: because of the fence, or because the record was written since it was read.
 func (b *Book) refused(ctx context.Context, e *Entry, cause error) error {
 	if e.Fence == nil {
 		return &conflict{cause}
 	}
+	// Who lost what it owned may have been told so by its context at the same time.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookWithin)
+	defer cancel()
 	stands, err := b.store.Get(ctx, e.Fence.Key)
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return fault.Wrap(err, "look whether %s still stands", e.Fence.Key)
