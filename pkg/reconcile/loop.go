@@ -70,6 +70,9 @@ type Config struct {
 	Concurrency int
 	// TombstoneAge is how long a tombstone is kept; it MUST be longer than any stream keeps a message. 0 means 2 hours.
 	TombstoneAge time.Duration
+	// Taken is called when shards have come to be owned: another replica may have had them, and have died with messages that
+	// it had committed and not published. It must not block. nil means nothing.
+	Taken func()
 }
 
 // Loop works on those records of one service that this replica owns.
@@ -112,6 +115,9 @@ func New(c Config) *Loop {
 	}
 	if c.TombstoneAge == 0 {
 		c.TombstoneAge = 2 * time.Hour
+	}
+	if c.Taken == nil {
+		c.Taken = func() {}
 	}
 	return &Loop{
 		Config: c, slots: make(chan struct{}, c.Concurrency), fresh: make(chan struct{}, 1),

@@ -225,6 +225,7 @@ func (l *Loop) load(ctx context.Context) {
 		if len(fresh) == 0 {
 			continue
 		}
+		l.Taken()
 		err := l.find(ctx, fresh)
 		if err == nil {
 			wait = firstPause

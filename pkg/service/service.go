@@ -136,9 +136,11 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 	}
 	s.accounts = newAccounts(catalog.Providers, orchestratorv1.NewCredentialServiceClient(deps.Peers["orchestrator"]), s.deps)
 	s.inbox = participant.NewInbox(s.book, s.own, deps.Now)
-	s.loop = reconcile.New(reconcile.Config{Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Now: deps.Now})
+	s.loop = reconcile.New(reconcile.Config{
+		Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Now: deps.Now, Taken: s.outbox.Recover,
+	})
 	s.spread = shard.New(shard.Config{
-		Store: deps.Store, Prefix: record.Prefix(catalog.Service) + "shards/", Replica: deps.Replica, Count: reconcile.Shards,
+		Store: deps.Store, Prefix: record.Prefix(catalog.Service) + "shards/", Replica: deps.Replica, Address: deps.Address, Count: reconcile.Shards,
 		Logger: deps.Logger, Fenced: func() { s.fenced.Add(1) },
 	})
 	return s, nil
