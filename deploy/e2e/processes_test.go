@@ -68,7 +68,7 @@ func address(t *testing.T) string {
 type fleet struct {
 	*story.Installation
 	bin, dir  string
-	addresses map[string]string // of the services, etcd and NATS
+	addresses map[string]string   // of the services, etcd and NATS
 	processes map[string]*process // by the program, of further replicas with their names
 }
 
