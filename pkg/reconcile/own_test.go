@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/weftcloud/weft/pkg/driver/memdriver"
+	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/participant"
 	"github.com/weftcloud/weft/pkg/reconcile"
 	"github.com/weftcloud/weft/pkg/record"
@@ -286,4 +287,32 @@ func TestLosingEndsTheWork(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOneReplicaSweeps has tombstones swept by the owner of shard 0, and by no other.
+func TestOneReplicaSweeps(t *testing.T) {
+	share(t, config{}, func(t *testing.T, s *shared) {
+		buried := func() bool {
+			_, err := s.book.Tombstone(t.Context(), "key-a")
+			if err != nil && !fault.Is(err, fault.NotFound) {
+				t.Fatal(err)
+			}
+			return err == nil
+		}
+		s.own(s.owner(), 1, 2, shardOf("a"))
+		s.ensure("a", 1400)
+		s.awaitReady("a")
+		s.release("a")
+		s.awaitGone("a")
+		time.Sleep(5 * time.Hour)
+		if !buried() {
+			t.Fatal("one who does not own shard 0 sweeps")
+		}
+		lose := s.own(s.owner(), 0)
+		time.Sleep(time.Hour)
+		if buried() {
+			t.Error("the owner of shard 0 does not sweep")
+		}
+		lose()
+	})
 }
