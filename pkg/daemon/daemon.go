@@ -119,7 +119,7 @@ func (p *process) close(ctx context.Context) error {
 
 // connect gathers what the service needs.
 func (p *process) connect(ctx context.Context) error {
-	p.deps = service.Deps{Logger: p.logger, CallsPerSecond: p.cfg.CallsPerSecond}
+	p.deps = service.Deps{Logger: p.logger, CallsPerSecond: p.cfg.CallsPerSecond, Replica: p.cfg.Replica}
 	for _, step := range []func(context.Context) error{p.identify, p.openTraces, p.openStore, p.openBus, p.dialPeers} {
 		if err := step(ctx); err != nil {
 			return err
@@ -172,7 +172,7 @@ func (p *process) openStore(ctx context.Context) error {
 	}
 	p.store = groupstore.New(s)
 	p.deps.Store = p.store
-	p.deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: s, Process: p.name, Logger: p.logger})
+	p.deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: s, Process: p.name + "-" + p.cfg.Replica, Logger: p.logger})
 	p.closers.AddCloser("the connection to etcd", s)
 	return p.until(ctx, "etcd", func(ctx context.Context) error { return answers(ctx, s) })
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/record/recordtest"
 	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/store"
 	"github.com/weftcloud/weft/pkg/store/memstore"
 	"github.com/weftcloud/weft/pkg/testkit"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
@@ -172,11 +174,11 @@ func newRig(t *testing.T, c config) *rig {
 	r.tap = &tap{Any: driver.Erase(r.cloud), broken: func() error { return nil }, hidden: func() bool { return false }}
 	r.account = reconcile.NewAccount("clouds/lab", driver.Session{Drivers: map[string]driver.Any{networkType: r.tap, subnetType: driver.Erase(r.subnets)}}, budget.New(budget.Config{Rate: 1000, Burst: 2000}))
 	r.box = recordtest.NewBox(r.store, record.Prefix("network")+"o/")
-	r.book = record.New(record.Config{Service: "network", Store: r.store, Outbox: r.box, Kinds: kinds, Now: time.Now, Changed: func(id record.ID) {
+	r.book = record.New(record.Config{Service: "network", Store: r.store, Outbox: r.box, Kinds: kinds, Now: time.Now, Changed: func(c record.Change) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.loop != nil {
-			r.loop.Wake(id)
+			r.loop.Changed(c)
 		}
 	}})
 	r.inbox = participant.NewInbox(r.book, kinds, time.Now)
@@ -188,6 +190,7 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	loop := reconcile.New(reconcile.Config{Book: r.book, Accounts: r, Resolver: r, Logger: testkit.Logger(r.T), Now: time.Now})
 	done := make(chan error, 1)
+	owner := r.owner()
 	r.mu.Lock()
 	r.loop = loop
 	r.stop = sync.OnceFunc(func() {
@@ -197,7 +200,47 @@ func (r *rig) start() {
 		}
 	})
 	r.mu.Unlock()
-	go func() { done <- loop.Run(ctx) }()
+	go func() {
+		var owning sync.WaitGroup
+		for i := range reconcile.Shards {
+			owning.Go(func() {
+				if err := loop.Own(ctx, ownership{shard: i, fence: owner}); err != nil {
+					r.Errorf("Own = %v", err)
+				}
+			})
+		}
+		err := loop.Run(ctx)
+		owning.Wait()
+		done <- err
+	}()
+}
+
+// ownership is what a loop of the rig works by.
+type ownership struct {
+	shard int
+	fence store.Compare
+	over  *atomic.Bool // nil if it lasts
+}
+
+func (o ownership) Shard() int           { return o.shard }
+func (o ownership) Fence() store.Compare { return o.fence }
+func (o ownership) Live() bool           { return o.over == nil || !o.over.Load() }
+
+// owner gives the fence of whoever starts now; that of whoever was before does not stand any more.
+func (r *rig) owner() store.Compare {
+	r.Helper()
+	const key = "/weft/network/owner"
+	for {
+		ctx := context.WithoutCancel(r.Context())
+		_, err := r.store.Txn(ctx, nil, []store.Op{{Key: key, Delete: true}})
+		if err == nil {
+			var revision int64
+			if revision, err = r.store.Txn(ctx, []store.Compare{{Key: key}}, []store.Op{{Key: key, Value: []byte("r")}}); err == nil {
+				return store.Compare{Key: key, CreateRevision: revision}
+			}
+		}
+		time.Sleep(time.Millisecond) // the store is made to fail; a replica tries again
+	}
 }
 
 // crash ends the loop where it stands, and starts another in its place.

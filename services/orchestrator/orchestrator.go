@@ -44,8 +44,6 @@ type Deps struct {
 
 	// SealKey is the platform's key for secrets, SealKeySize bytes.
 	SealKey []byte
-	// Replica names this process among the orchestrators.
-	Replica string
 }
 
 // Orchestrator is the orchestrator.
@@ -66,6 +64,9 @@ type Orchestrator struct {
 func New(deps Deps) (*Orchestrator, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
+	}
+	if deps.Replica == "" {
+		deps.Replica = uuid.NewString()
 	}
 	o := &Orchestrator{deps: deps}
 	var err error

@@ -197,11 +197,11 @@ func (in *installation) connect(context.Context) error {
 // compose makes the services. The orchestrator's server also listens outside.
 func (in *installation) compose(ctx context.Context) error {
 	below := in.etcd.Store()
-	deps := service.Deps{Store: groupstore.New(below), Bus: in.bus, Peers: in.peers, Logger: in.logger}
+	deps := service.Deps{Store: groupstore.New(below), Bus: in.bus, Peers: in.peers, Logger: in.logger, Replica: "dev"}
 	if in.cfg.Bus != nil {
 		deps.Bus = in.cfg.Bus(in.bus)
 	}
-	deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: below, Process: "dev", Logger: in.logger})
+	deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: below, Process: deps.Replica, Logger: in.logger})
 	in.tasks = append(in.tasks, app.Task{Name: "budgets", Run: deps.Budgets.Run})
 	clouds, clusters := openstack.NewSessions(), &kubernetes.Sessions{}
 	makers := map[string]func() (daemon.Composed, error){
@@ -221,7 +221,7 @@ func (in *installation) compose(ctx context.Context) error {
 					with.Peers[name] = conn
 				}
 			}
-			return orchestrator.New(orchestrator.Deps{Deps: with, SealKey: key, Replica: "dev"})
+			return orchestrator.New(orchestrator.Deps{Deps: with, SealKey: key})
 		},
 	}
 	for _, name := range members {
