@@ -753,3 +753,57 @@ func TestNotOwned(t *testing.T) {
 		}
 	})
 }
+
+// nobody owns a shard besides the engine itself.
+type nobody struct{}
+
+func (nobody) Owner(int) (replica, address string, found bool) { return "", "", false }
+func (nobody) Changed() <-chan struct{}                        { return nil }
+
+// TestBeginWhoseAnswerIsLost begins a saga of which the store does not say whether it was kept: it was, or it was not, and
+// in the end it runs once.
+func TestBeginWhoseAnswerIsLost(t *testing.T) {
+	for _, after := range []bool{true, false} {
+		run(t, func(t *testing.T, r *rig) {
+			p, changing, revision := r.plan("1", shop(1400, "a"))
+			reached := r.breakAt(1, false, after)
+			router := &engine.Router{Engine: r.eng(), Owners: nobody{}, Replica: "a"}
+			if err := router.Begin(t.Context(), p, changing, revision); err != nil {
+				t.Fatalf("after the effect %v: %v", after, err)
+			}
+			if !reached() {
+				t.Fatal("nothing was broken")
+			}
+			r.await(p.GetName(), time.Minute, done)
+			r.stands(standing(1400, "a")...)
+			if n := len(r.world.ids()); n != 3 {
+				t.Errorf("%d commands for 3 steps: %v", n, r.world.ids())
+			}
+		})
+	}
+}
+
+// TestHeldWhileItBegins holds a cloud at any moment of a saga's beginning: it is held in the end.
+func TestHeldWhileItBegins(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		p, changing, revision := r.plan("1", shop(1400, "a"))
+		r.store.SetFaults(memstore.Faults{Before: func(op, key string) error {
+			if op == memstore.OpTxn && strings.HasPrefix(key, "/weft/orchestrator/p/") {
+				r.eng().Hold([]string{"clouds/lab"}) // while the first transition is written
+			}
+			return nil
+		}})
+		if err := r.eng().Begin(t.Context(), p, changing, revision); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		kept, err := r.eng().Read(t.Context(), p.GetName())
+		if err != nil || !slices.Equal(kept.GetOperation().GetHeldClouds(), []string{"clouds/lab"}) || len(r.world.state()) != 1 {
+			t.Errorf("held at %v, %v stands, %v", kept.GetOperation().GetHeldClouds(), r.world.state(), err)
+		}
+		r.eng().Hold(nil)
+		r.await(p.GetName(), time.Minute, done)
+		r.stands(standing(1400, "a")...)
+	})
+}

@@ -147,10 +147,15 @@ func (p *part) all() []*run {
 	return out
 }
 
-func (p *part) add(r *run) {
+// add adds a saga; false if there is one of the name.
+func (p *part) add(r *run) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.runs[r.name] != nil {
+		return false
+	}
 	p.runs[r.name] = r
+	return true
 }
 
 func (p *part) drop(r *run) {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -185,7 +186,8 @@ func (p *part) begin(ctx context.Context, planned *orchestratorv1.SagaPlan, chan
 	if err != nil {
 		return fault.As(fault.Internal, fault.Wrap(err, "encode %s", planned.GetStack()))
 	}
-	tr := saga.Begin(planned, p.heldClouds(), p.Now())
+	held := p.heldClouds()
+	tr := saga.Begin(planned, held, p.Now())
 	t := transaction{
 		compares: []store.Compare{
 			p.owner.Fence(), {Key: stackKey(planned.GetStack()), ModRevision: stackRevision}, {Key: planKey(r.name)}, {Key: summaryKey(r.name)},
@@ -199,7 +201,12 @@ func (p *part) begin(ctx context.Context, planned *orchestratorv1.SagaPlan, chan
 		return err
 	}
 	r.busy = true // what comes meanwhile waits
-	p.add(r)
+	if !p.add(r) {
+		return fault.New(fault.Unavailable, "it is not known yet whether it was kept; try again")
+	}
+	if now := p.heldClouds(); !slices.Equal(held, now) { // those that were held meanwhile were told to the sagas that there were
+		p.post(r, posted{event: saga.CloudsHeld{Clouds: now}})
+	}
 	err = p.commit(ctx, r, tr, t)
 	if err != nil && !r.unsure {
 		p.conclude(r)

@@ -46,14 +46,26 @@ type Router struct {
 // right after a crash is not refused.
 const patience = 8 * time.Second
 
-// Begin implements Sagas.
+// lookAgain is when an owner that did not answer is asked again.
+const lookAgain = 250 * time.Millisecond
+
+// Begin implements Sagas. If the owner dies while it is asked the next is asked; the saga may then have begun already.
 func (r *Router) Begin(ctx context.Context, plan *orchestratorv1.SagaPlan, changing *orchestratorv1.StackRecord, stackRevision int64) error {
-	return r.at(ctx, plan.GetStack(), func() error {
+	tries := 0
+	err := r.at(ctx, plan.GetStack(), func() error {
+		tries++
 		return r.Engine.Begin(ctx, plan, changing, stackRevision)
 	}, func(peer orchestratorv1.SagaServiceClient) error {
+		tries++
 		_, err := peer.BeginSaga(ctx, &orchestratorv1.BeginSagaRequest{Plan: plan, Changing: changing, StackRevision: stackRevision})
 		return fault.FromStatus(err)
 	})
+	if tries > 1 && fault.Is(err, fault.Conflict) {
+		if _, known := r.Engine.Read(ctx, plan.GetName()); known == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // Act implements Sagas.
@@ -70,7 +82,7 @@ func (r *Router) Act(ctx context.Context, stack, name string, event saga.Event) 
 	})
 }
 
-// at does something where a stack's shard is owned, once somebody owns it.
+// at does something where a stack's shard is owned, once somebody owns it, and again if it turns out that nobody did.
 func (r *Router) at(ctx context.Context, stack string, here func() error, there func(orchestratorv1.SagaServiceClient) error) error {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
@@ -78,24 +90,32 @@ func (r *Router) at(ctx context.Context, stack string, here func() error, there 
 	for {
 		changed := r.Owners.Changed()
 		own, ready := r.Engine.Owns(shard)
-		if own {
-			return here()
-		}
 		replica, address, found := r.Owners.Owner(shard)
-		if found && replica != r.Replica && address != "" && r.Dial != nil {
-			peer, err := r.peer(address)
-			if err != nil {
-				return err
+		var err error
+		var look <-chan time.Time // when to look again though nothing has changed
+		switch {
+		case own:
+			err, look = here(), time.After(lookAgain)
+		case found && replica != r.Replica && address != "" && r.Dial != nil:
+			var peer orchestratorv1.SagaServiceClient
+			if peer, err = r.peer(address); err == nil {
+				err = there(peer)
 			}
-			return there(peer)
+			look = time.After(lookAgain)
+		default:
+			err = fault.New(fault.Unavailable, "no orchestrator owns %s yet; try again", stack)
+		}
+		if !fault.Is(err, fault.Unavailable) {
+			return err
 		}
 		select {
 		case <-changed:
 		case <-ready:
+		case <-look:
 		case <-deadline.C:
-			return fault.New(fault.Unavailable, "no orchestrator owns %s yet; try again", stack)
+			return err
 		case <-ctx.Done():
-			return fault.As(fault.Unavailable, ctx.Err())
+			return err
 		}
 	}
 }
