@@ -194,3 +194,24 @@ func BenchmarkDeleteOf64(b *testing.B) {
 		}
 	}
 }
+
+// TestUsage asks an etcd how full it is: more after a large write, and far from its quota.
+func TestUsage(t *testing.T) {
+	s := testkit.EtcdStore(t)
+	before, err := s.Usage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		if _, err := s.Txn(t.Context(), nil, []store.Op{{Key: fmt.Sprint("/large/", i), Value: make([]byte, 1<<20)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testkit.Await(t, 10*time.Second, func() error { // it counts when it writes a batch to its file
+		after, err := s.Usage(t.Context())
+		if err == nil && (after.Used < before.Used+20<<20 || after.Quota <= 0 || after.Part() <= 0 || after.Part() > 0.5) {
+			err = fmt.Errorf("before %+v, after %+v", before, after)
+		}
+		return err
+	})
+}
