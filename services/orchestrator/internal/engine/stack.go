@@ -225,7 +225,7 @@ func (e *Engine) event(t *transaction, ev eventOf) error {
 	if err != nil {
 		return err
 	}
-	id := ev.name + "." + strconv.FormatInt(ev.sequence, 10)
+	id := ev.of + "." + strconv.FormatInt(ev.sequence, 10)
 	t.messages = append(t.messages, bus.Message{
 		Subject: bus.EventSubject(n.Tenant, "orchestrator", n.Collection, ev.verb), ID: id, Data: data,
 		Header: map[string]string{
@@ -237,8 +237,10 @@ func (e *Engine) event(t *transaction, ev eventOf) error {
 	return nil
 }
 
-// eventOf is one change that the world is told of.
+// eventOf is one change that the world is told of. of and the sequence make its id: of is never given to another, as the
+// name of a stack is when it is deleted and made again.
 type eventOf struct {
+	of         string
 	name, verb string
 	sequence   int64
 	data       proto.Message
@@ -248,7 +250,7 @@ type eventOf struct {
 func stackEvent(s *orchestratorv1.Stack, verb string) eventOf {
 	public := proto.CloneOf(s)
 	public.Document, public.Parameters = "", nil
-	return eventOf{name: s.GetName(), verb: verb, sequence: s.GetMetadata().GetSequence(), data: public}
+	return eventOf{of: s.GetMetadata().GetKey(), name: s.GetName(), verb: verb, sequence: s.GetMetadata().GetSequence(), data: public}
 }
 
 // announce tells of an operation that enters another state.
@@ -257,5 +259,5 @@ func (e *Engine) announce(t *transaction, r *run, before, after *orchestratorv1.
 		return nil
 	}
 	verb := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(after.GetState().String(), "OPERATION_STATE_")), "_", "-")
-	return e.event(t, eventOf{name: r.plan.GetName(), verb: verb, sequence: after.GetSequence(), data: View(r.plan, after)})
+	return e.event(t, eventOf{of: r.plan.GetName(), name: r.plan.GetName(), verb: verb, sequence: after.GetSequence(), data: View(r.plan, after)})
 }
