@@ -442,6 +442,11 @@ func (st *simStack) help(r *simReplica, g *simSaga) {
 		g.skipped, st.tainted = true, true
 		st.exempt[step.GetGoal().GetResource().GetKey()] = true
 		st.exempt[step.GetUndo().GetResource().GetKey()] = true
+		for _, goal := range []*orchestratorv1.Goal{step.GetGoal(), step.GetUndo()} {
+			if goal.GetRelease() {
+				s.cloud.strike(goal.GetResource().GetKey())
+			}
+		}
 		st.act(r, g, saga.Skipped{Step: step.GetId(), Reason: "it was dealt with by hand"})
 	default:
 		st.act(r, g, saga.Abandoned{Reason: "it takes too long"})

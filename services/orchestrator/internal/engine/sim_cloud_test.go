@@ -73,6 +73,11 @@ func (c *simCloud) sorted() []*simObject {
 // call makes a call: what it does, if it does it, and then what its caller is told.
 func (c *simCloud) call(p *simProcess, what, key string, changes bool, effect func() error, then func(error)) {
 	s := c.sim
+	told := then
+	then = func(err error) {
+		s.note("%s is told of %s %s: %s", p.name, what, key, fault.KindOf(err))
+		told(err)
+	}
 	begin := s.between(time.Millisecond, 60*time.Millisecond)
 	end := begin + s.upTo(60*time.Millisecond)
 	switch {
@@ -83,7 +88,6 @@ func (c *simCloud) call(p *simProcess, what, key string, changes bool, effect fu
 		return
 	case changes && s.chance(s.odds.deny):
 		s.counts.refused++
-		s.note("the cloud denies to %s %s", what, key)
 		s.after(end, p, func() { then(fault.New(fault.Denied, "the cloud says no")) })
 		return
 	}
@@ -257,6 +261,16 @@ func (c *simCloud) delete(p *simProcess, id, key string, then func(error)) {
 		})
 		return nil
 	}, then)
+}
+
+// strike deletes an object by hand.
+func (c *simCloud) strike(key string) {
+	for _, o := range c.sorted() {
+		if o.key == key {
+			delete(c.objects, o.id)
+			c.sim.note("cloud: %s (%s) is deleted by hand", o.name, o.key)
+		}
+	}
 }
 
 // mend makes what failed to come up come up.

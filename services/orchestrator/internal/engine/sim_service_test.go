@@ -269,6 +269,7 @@ func (v *simService) adopt(t *simTask, e *record.Entry, then func()) {
 		then()
 		return
 	}
+	asked := v.sim.now
 	v.sim.cloud.find(v.process, e.Key, func(ids []string, err error) {
 		switch {
 		case err != nil:
@@ -284,7 +285,7 @@ func (v *simService) adopt(t *simTask, e *record.Entry, then func()) {
 			e.Record.MissingTime = timestamppb.New(v.sim.now)
 			v.rest(t, missingGrace, v.keep(e))
 		default:
-			if rest := missingGrace - v.sim.now.Sub(e.Record.GetMissingTime().AsTime()); rest > 0 {
+			if rest := missingGrace - asked.Sub(e.Record.GetMissingTime().AsTime()); rest > 0 {
 				v.rest(t, rest, nil)
 				return
 			}
@@ -357,6 +358,7 @@ func (t *simTask) poll() time.Duration {
 }
 
 func (v *simService) observe(t *simTask, e *record.Entry) {
+	asked := v.sim.now
 	v.sim.cloud.observe(v.process, e.Object.Status().GetProviderId(), func(seen *simSeen, err error) {
 		switch {
 		case err != nil:
@@ -365,7 +367,7 @@ func (v *simService) observe(t *simTask, e *record.Entry) {
 			e.Record.MissingTime = timestamppb.New(v.sim.now)
 			v.rest(t, missingGrace, v.keep(e))
 		case seen == nil:
-			if rest := missingGrace - v.sim.now.Sub(e.Record.GetMissingTime().AsTime()); rest > 0 {
+			if rest := missingGrace - asked.Sub(e.Record.GetMissingTime().AsTime()); rest > 0 {
 				v.rest(t, rest, nil)
 				return
 			}

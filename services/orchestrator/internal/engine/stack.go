@@ -143,17 +143,19 @@ func restored(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.
 }
 
 // partly is a stack of which a part was done and not undone: all that may exist is kept, so that a later apply or
-// destroy deals with it.
+// destroy deals with it: also what an undo began to make anew. What may be on its way out is marked: its key is never
+// ensured again.
 func partly(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.Message, kept *orchestratorv1.StackRecord) (*orchestratorv1.StackRecord, error) {
 	next := &orchestratorv1.StackRecord{Stack: proto.CloneOf(kept.GetStack())}
 	next.Stack.State = orchestratorv1.StackState_STACK_STATE_DEGRADED
-	gone := goneKeys(r.plan, state)
+	gone, leaving := goneKeys(r.plan, state), leavingKeys(r.plan, state)
 	seen, names := map[string]bool{}, map[string]bool{}
 	add := func(s *orchestratorv1.StandingResource) error {
 		if seen[s.GetKey()] && !s.GetComposite() || gone[s.GetKey()] || s.GetComposite() && names[s.GetLocalName()] {
 			return nil
 		}
 		out := proto.CloneOf(s)
+		out.Releasing = out.GetReleasing() || leaving[s.GetKey()]
 		for i := 2; names[out.GetLocalName()]; i++ {
 			out.LocalName = s.GetLocalName() + "-old" + strconv.Itoa(i-1)
 		}
@@ -176,13 +178,37 @@ func partly(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.Me
 			return nil, err
 		}
 	}
-	started := len(next.GetStanding()) > 0
-	for _, s := range slices.Concat(r.plan.GetFormer().GetStanding(), composites(r.plan.GetStanding(), started)) {
+	for _, s := range slices.Concat(r.anew(state), r.plan.GetFormer().GetStanding(), composites(r.plan.GetStanding(), len(next.GetStanding()) > 0)) {
 		if err := add(s); err != nil {
 			return nil, err
 		}
 	}
 	return next, nil
+}
+
+// anew gives what an undo began to make anew, after it was deleted before the pivot.
+func (r *run) anew(state *orchestratorv1.SagaState) []*orchestratorv1.StandingResource {
+	var out []*orchestratorv1.StandingResource
+	for i, step := range r.plan.GetSteps() {
+		if step.GetGoal().GetRelease() && step.GetUndo() != nil && state.GetSteps()[i].GetUndoAttempt() > 0 {
+			out = append(out, plan.UndoGoal(r.plan, step, started(r.plan, state)).GetResource())
+		}
+	}
+	return out
+}
+
+// leavingKeys gives the keys of objects whose release was begun. Whether it is over is not asked here.
+func leavingKeys(p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) map[string]bool {
+	out := map[string]bool{}
+	for i, step := range p.GetSteps() {
+		if step.GetGoal().GetRelease() && state.GetSteps()[i].GetAttempt() > 0 {
+			out[step.GetGoal().GetResource().GetKey()] = true
+		}
+		if step.GetUndo().GetRelease() && state.GetSteps()[i].GetUndoAttempt() > 0 {
+			out[step.GetUndo().GetResource().GetKey()] = true
+		}
+	}
+	return out
 }
 
 // composites gives the composite resources of a plan, whose children may stand.
