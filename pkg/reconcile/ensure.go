@@ -83,6 +83,7 @@ func (l *Loop) adopt(ctx context.Context, at *turn, e *record.Entry, d driver.An
 	if e.Record.GetRefused() {
 		return 0, nil // the provider itself said that it made nothing
 	}
+	asked := l.Now() // an answer says what was the case when it was asked for, however long it took
 	ids, err := call(ctx, at, "find", func(ctx context.Context) ([]string, error) { return d.Find(ctx, request(e, refs)) })
 	if err != nil {
 		return 0, fault.Wrap(err, "look up %s by its key", e.Name)
@@ -100,8 +101,7 @@ func (l *Loop) adopt(ctx context.Context, at *turn, e *record.Entry, d driver.An
 		e.Record.MissingTime = timestamppb.New(l.Now())
 		return missingGrace, l.Book.Save(ctx, e, record.Notice{})
 	}
-	rest := missingGrace - l.Now().Sub(e.Record.GetMissingTime().AsTime())
-	return max(rest, 0), nil
+	return max(missingGrace-asked.Sub(e.Record.GetMissingTime().AsTime()), 0), nil
 }
 
 func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) error {
@@ -170,13 +170,13 @@ func (l *Loop) update(ctx context.Context, at *turn, e *record.Entry, d driver.A
 
 // observe looks at the object and writes what it saw.
 func (l *Loop) observe(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) (time.Duration, error) {
-	id, pace := e.Object.Status().GetProviderId(), at.pace(e.Kind.Type)
+	id, pace, asked := e.Object.Status().GetProviderId(), at.pace(e.Kind.Type), l.Now()
 	seen, present, err := pace.observe(ctx, at, d, id)
 	if err != nil {
 		return l.failed(ctx, at, e, fault.Wrap(err, "observe %s", e.Name))
 	}
 	if !present {
-		return l.vanished(ctx, e)
+		return l.vanished(ctx, e, asked)
 	}
 	e.Record.MissingTime = nil
 	switch seen.State {
@@ -226,13 +226,13 @@ func (l *Loop) ready(ctx context.Context, e *record.Entry, observed proto.Messag
 // missingGrace is how long an object must be missing before it is believed to be gone: clouds list with a delay.
 const missingGrace = 2 * time.Second
 
-// vanished deals with a wanted object that the cloud does not list: once may be a delay, twice is a fact.
-func (l *Loop) vanished(ctx context.Context, e *record.Entry) (time.Duration, error) {
+// vanished deals with a wanted object that the cloud, asked at a time, does not list: once may be a delay, twice is a fact.
+func (l *Loop) vanished(ctx context.Context, e *record.Entry, asked time.Time) (time.Duration, error) {
 	if e.Record.GetMissingTime() == nil {
 		e.Record.MissingTime = timestamppb.New(l.Now())
 		return missingGrace, l.Book.Save(ctx, e, record.Notice{})
 	}
-	if rest := missingGrace - l.Now().Sub(e.Record.GetMissingTime().AsTime()); rest > 0 {
+	if rest := missingGrace - asked.Sub(e.Record.GetMissingTime().AsTime()); rest > 0 {
 		return rest, nil
 	}
 	return 0, l.give(ctx, e, fault.New(fault.NotFound, "%s (%s) is gone from the cloud", e.Name, e.Object.Status().GetProviderId()))

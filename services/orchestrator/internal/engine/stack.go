@@ -143,17 +143,19 @@ func restored(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.
 }
 
 // partly is a stack of which a part was done and not undone: all that may exist is kept, so that a later apply or
-// destroy deals with it.
+// destroy deals with it: also what an undo began to make anew. What may be on its way out is marked: its key is never
+// ensured again.
 func partly(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.Message, kept *orchestratorv1.StackRecord) (*orchestratorv1.StackRecord, error) {
 	next := &orchestratorv1.StackRecord{Stack: proto.CloneOf(kept.GetStack())}
 	next.Stack.State = orchestratorv1.StackState_STACK_STATE_DEGRADED
-	gone := goneKeys(r.plan, state)
+	gone, leaving := goneKeys(r.plan, state), leavingKeys(r.plan, state)
 	seen, names := map[string]bool{}, map[string]bool{}
 	add := func(s *orchestratorv1.StandingResource) error {
 		if seen[s.GetKey()] && !s.GetComposite() || gone[s.GetKey()] || s.GetComposite() && names[s.GetLocalName()] {
 			return nil
 		}
 		out := proto.CloneOf(s)
+		out.Releasing = out.GetReleasing() || leaving[s.GetKey()]
 		for i := 2; names[out.GetLocalName()]; i++ {
 			out.LocalName = s.GetLocalName() + "-old" + strconv.Itoa(i-1)
 		}
@@ -176,13 +178,37 @@ func partly(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.Me
 			return nil, err
 		}
 	}
-	started := len(next.GetStanding()) > 0
-	for _, s := range slices.Concat(r.plan.GetFormer().GetStanding(), composites(r.plan.GetStanding(), started)) {
+	for _, s := range slices.Concat(r.anew(state), r.plan.GetFormer().GetStanding(), composites(r.plan.GetStanding(), len(next.GetStanding()) > 0)) {
 		if err := add(s); err != nil {
 			return nil, err
 		}
 	}
 	return next, nil
+}
+
+// anew gives what an undo began to make anew, after it was deleted before the pivot.
+func (r *run) anew(state *orchestratorv1.SagaState) []*orchestratorv1.StandingResource {
+	var out []*orchestratorv1.StandingResource
+	for i, step := range r.plan.GetSteps() {
+		if step.GetGoal().GetRelease() && step.GetUndo() != nil && state.GetSteps()[i].GetUndoAttempt() > 0 {
+			out = append(out, plan.UndoGoal(r.plan, step, started(r.plan, state)).GetResource())
+		}
+	}
+	return out
+}
+
+// leavingKeys gives the keys of objects whose release was begun. Whether it is over is not asked here.
+func leavingKeys(p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) map[string]bool {
+	out := map[string]bool{}
+	for i, step := range p.GetSteps() {
+		if step.GetGoal().GetRelease() && state.GetSteps()[i].GetAttempt() > 0 {
+			out[step.GetGoal().GetResource().GetKey()] = true
+		}
+		if step.GetUndo().GetRelease() && state.GetSteps()[i].GetUndoAttempt() > 0 {
+			out[step.GetUndo().GetResource().GetKey()] = true
+		}
+	}
+	return out
 }
 
 // composites gives the composite resources of a plan, whose children may stand.
@@ -225,7 +251,7 @@ func (e *Engine) event(t *transaction, ev eventOf) error {
 	if err != nil {
 		return err
 	}
-	id := ev.name + "." + strconv.FormatInt(ev.sequence, 10)
+	id := ev.of + "." + strconv.FormatInt(ev.sequence, 10)
 	t.messages = append(t.messages, bus.Message{
 		Subject: bus.EventSubject(n.Tenant, "orchestrator", n.Collection, ev.verb), ID: id, Data: data,
 		Header: map[string]string{
@@ -237,8 +263,10 @@ func (e *Engine) event(t *transaction, ev eventOf) error {
 	return nil
 }
 
-// eventOf is one change that the world is told of.
+// eventOf is one change that the world is told of. of and the sequence make its id: of is never given to another, as the
+// name of a stack is when it is deleted and made again.
 type eventOf struct {
+	of         string
 	name, verb string
 	sequence   int64
 	data       proto.Message
@@ -248,7 +276,7 @@ type eventOf struct {
 func stackEvent(s *orchestratorv1.Stack, verb string) eventOf {
 	public := proto.CloneOf(s)
 	public.Document, public.Parameters = "", nil
-	return eventOf{name: s.GetName(), verb: verb, sequence: s.GetMetadata().GetSequence(), data: public}
+	return eventOf{of: s.GetMetadata().GetKey(), name: s.GetName(), verb: verb, sequence: s.GetMetadata().GetSequence(), data: public}
 }
 
 // announce tells of an operation that enters another state.
@@ -257,5 +285,5 @@ func (e *Engine) announce(t *transaction, r *run, before, after *orchestratorv1.
 		return nil
 	}
 	verb := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(after.GetState().String(), "OPERATION_STATE_")), "_", "-")
-	return e.event(t, eventOf{name: r.plan.GetName(), verb: verb, sequence: after.GetSequence(), data: View(r.plan, after)})
+	return e.event(t, eventOf{of: r.plan.GetName(), name: r.plan.GetName(), verb: verb, sequence: after.GetSequence(), data: View(r.plan, after)})
 }

@@ -57,6 +57,9 @@ func (p *planner) differ(n *node) error {
 		return d.err
 	}
 	n.key = n.former.GetKey()
+	if n.former.GetReleasing() {
+		n.change = replace // a key that is being released can only go
+	}
 	for _, f := range n.fields {
 		n.change = max(n.change, f.GetChange()) // the enum's values rise with what a change does: in place, restart, replace
 	}

@@ -135,7 +135,7 @@ func (p *planner) addSteps(g *graph) map[string]bool {
 		}
 		if d.early {
 			fresh := proto.CloneOf(d.former)
-			fresh.Key, fresh.Observed = d.freshKey, nil
+			fresh.Key, fresh.Observed, fresh.Releasing = d.freshKey, nil, false
 			redirect(fresh, departures)
 			s.Undo = &orchestratorv1.Goal{Resource: fresh}
 		}

@@ -386,7 +386,9 @@ type StandingResource struct {
 	// It is a composite resource: it has no object of its own.
 	Composite bool `protobuf:"varint,13,opt,name=composite,proto3" json:"composite,omitempty"`
 	// Its labels.
-	Labels        map[string]string `protobuf:"bytes,14,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,14,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Its release was begun, and is not known to be over: the key is never ensured again.
+	Releasing     bool `protobuf:"varint,15,opt,name=releasing,proto3" json:"releasing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -517,6 +519,13 @@ func (x *StandingResource) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *StandingResource) GetReleasing() bool {
+	if x != nil {
+		return x.Releasing
+	}
+	return false
 }
 
 // StackRecord is what is kept of a stack.
@@ -1042,7 +1051,7 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\x04Goal\x12J\n" +
 	"\bresource\x18\x01 \x01(\v2&.weft.orchestrator.v1.StandingResourceB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12'\n" +
-	"\breplaces\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\breplaces\"\xc3\t\n" +
+	"\breplaces\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\breplaces\"\xe1\t\n" +
 	"\x10StandingResource\x12)\n" +
 	"\n" +
 	"local_name\x18\x01 \x01(\tB\n" +
@@ -1064,7 +1073,8 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\x06parent\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06parent\x12i\n" +
 	"\aoutputs\x18\f \x03(\v23.weft.orchestrator.v1.StandingResource.OutputsEntryB\x1a\xbaH\x17\x9a\x01\x14\x10\xe8\a\"\ar\x05\x10\x01\x18\x80\x02*\x06r\x04\x18\x80\x80\x04R\aoutputs\x12\x1c\n" +
 	"\tcomposite\x18\r \x01(\bR\tcomposite\x12\x8a\x01\n" +
-	"\x06labels\x18\x0e \x03(\v22.weft.orchestrator.v1.StandingResource.LabelsEntryB>\xbaH;\x9a\x018\x10@\"-r+\x18?2'^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$*\x05r\x03\x18\x80\x02R\x06labels\x1a=\n" +
+	"\x06labels\x18\x0e \x03(\v22.weft.orchestrator.v1.StandingResource.LabelsEntryB>\xbaH;\x9a\x018\x10@\"-r+\x18?2'^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$*\x05r\x03\x18\x80\x02R\x06labels\x12\x1c\n" +
+	"\treleasing\x18\x0f \x01(\bR\treleasing\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
