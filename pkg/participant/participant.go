@@ -30,6 +30,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weftcloud/weft/pkg/bus"
+	"github.com/weftcloud/weft/pkg/crash"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
@@ -55,7 +56,9 @@ func (in *Inbox) Handle(ctx context.Context, d bus.Delivery) bus.Verdict {
 	if err := proto.Unmarshal(d.Data, cmd); err != nil {
 		return bus.Reject
 	}
+	crash.Point(crash.InboxCommitBefore)
 	err := in.Accept(ctx, cmd)
+	crash.Point(crash.InboxAckBefore)
 	switch {
 	case err == nil:
 		return bus.Ack
