@@ -108,7 +108,7 @@ func planned(t *testing.T, i *story.Installation, e edit, document string) {
 	t.Helper()
 	since := i.Cloud.Last(t)
 	p := i.Plan(t, document)
-	if calls := i.Cloud.Mutations(t, since); len(calls) > 0 && !rehearsed(calls) {
+	if calls := i.Cloud.Mutations(t, since); len(calls) > 0 && !dryRuns(calls) {
 		t.Errorf("planning changed something: %v", calls)
 	}
 	got := map[string]string{}
@@ -131,8 +131,8 @@ func planned(t *testing.T, i *story.Installation, e edit, document string) {
 	}
 }
 
-// rehearsed tells whether all calls are Kubernetes' dry runs, which change nothing.
-func rehearsed(calls []story.Call) bool {
+// dryRuns tells whether all calls are Kubernetes' dry runs, which change nothing.
+func dryRuns(calls []story.Call) bool {
 	return !slices.ContainsFunc(calls, func(c story.Call) bool { return !strings.Contains(c.Query, "dryRun=All") })
 }
 

@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/weftcloud/weft/deploy/e2e/internal/story"
 	"github.com/weftcloud/weft/pkg/auth"
 	"github.com/weftcloud/weft/pkg/embed"
@@ -30,13 +28,14 @@ var services = []string{"network", "storage", "compute", "container", "orchestra
 // programsIn is the environment variable that names a folder with the programs; without it they are built.
 const programsIn = "WEFT_PROGRAMS"
 
-// programs builds them, and the sandbox, and gives their folder.
+// programs builds them, and the sandbox, beside the binary, and gives their folder. What was built by another story is
+// found up to date.
 func programs(t *testing.T) string {
 	t.Helper()
 	if dir := os.Getenv(programsIn); dir != "" {
 		return dir
 	}
-	dir := t.TempDir()
+	dir := filepath.Join(filepath.Dir(os.Getenv(story.Binary)), "programs")
 	args := []string{"build", "-o", dir + "/", "github.com/weftcloud/weft/services/sandbox/cmd/sandboxd"}
 	for _, s := range services {
 		args = append(args, "github.com/weftcloud/weft/services/"+s+"/cmd/"+s+"d")
@@ -69,8 +68,8 @@ func address(t *testing.T) string {
 type fleet struct {
 	*story.Installation
 	bin, dir  string
-	addresses map[string]string // of the services, etcd and NATS
-	processes map[string]*process
+	addresses map[string]string   // of the services, etcd and NATS
+	processes map[string]*process // by the program, of further replicas with their names
 }
 
 // process is one program that runs.
@@ -80,10 +79,11 @@ type process struct {
 	log   string
 }
 
-// run starts a program.
-func (c *fleet) run(t *testing.T, program string, args ...string) {
+// run starts a program under a name that begins with the program's.
+func (c *fleet) run(t *testing.T, name string, args ...string) {
 	t.Helper()
-	p := &process{log: filepath.Join(c.dir, program+".log"), ended: make(chan struct{})}
+	program, _, _ := strings.Cut(name, " ")
+	p := &process{log: filepath.Join(c.dir, name+".log"), ended: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -97,16 +97,26 @@ func (c *fleet) run(t *testing.T, program string, args ...string) {
 	go func() {
 		defer close(p.ended)
 		if err := errors.Join(p.cmd.Wait(), log.Close()); err != nil {
-			t.Logf("%s ended: %s", program, err)
+			t.Logf("%s ended: %s", name, err)
 		}
 	}()
-	c.processes[program] = p
+	c.processes[name] = p
 }
 
 // start starts a service.
 func (c *fleet) start(t *testing.T, service string) {
 	t.Helper()
 	c.run(t, service+"d", "--config", filepath.Join(c.dir, service+".yaml"))
+}
+
+// join starts another replica of a service, which listens elsewhere.
+func (c *fleet) join(t *testing.T, service, replica string) {
+	t.Helper()
+	name := service + "-" + replica + ".yaml"
+	listen := fmt.Sprintf("listen: %s\nreplica: %s\n", address(t), replica)
+	_, rest, _ := strings.Cut(c.configuration(service), "\n") // which begins with the address of the first
+	c.write(t, name, listen+rest)
+	c.run(t, service+"d "+replica, "--config", filepath.Join(c.dir, name))
 }
 
 // kill ends a program in the middle of whatever it does.
@@ -320,6 +330,66 @@ func TestProcesses(t *testing.T) {
 	mark("all services ended")
 }
 
+// TestReplicas runs two processes of the network and of the compute service beside one of each other, and kills one of
+// them in the middle of an apply, while it makes objects: the other finds what was made, and makes what was not, in good
+// time. In the end there is exactly one object for each resource.
+func TestReplicas(t *testing.T) {
+	c := prepare(t)
+	c.sandbox(t)
+	c.etcd(t)
+	c.nats(t)
+	for _, s := range services {
+		c.start(t, s)
+	}
+	c.register(t)
+	for _, s := range []string{"network", "compute"} {
+		c.join(t, s, "b")
+		c.says(t, s+"d b", `"joined the replicas"`)
+	}
+	nothing := c.Cloud.Inventory(t)
+
+	began := time.Now()
+	slow := c.Cloud.Break(t, story.Fault{Service: "network", Method: "POST", Path: "/subnets", Effect: "delay", Delay: "1s", Times: 6})
+	running := c.Go(t, "apply", "-f", c.Document(t, "many.yaml", many(6)), "--wait", "-o", "json")
+	c.Cloud.AwaitStruck(t, slow)
+	c.kill(t, "networkd b")
+	t.Logf("%5.1f s: one of the network services was killed", time.Since(began).Seconds())
+	(<-running).Ended(t, "DONE")
+	t.Logf("%5.1f s: the apply is done", time.Since(began).Seconds())
+	in := c.Cloud.Inventory(t)
+	want := map[string]int{"network.network": 6, "network.subnet": 6, "compute.server": 2}
+	got := in.Counts()
+	for kind, n := range want {
+		if got[kind] != n {
+			t.Errorf("the cloud has %d of %s, want %d", got[kind], kind, n)
+		}
+	}
+	unique(t, in)
+	delete(c.processes, "networkd b")
+
+	// What is destroyed is, too, when a service's other process is asked to end meanwhile.
+	destroying := c.Go(t, "destroy", "many", "--wait", "-o", "json")
+	c.ends(t, "computed")
+	c.start(t, "compute")
+	(<-destroying).Ended(t, "DONE")
+	c.NothingLeft(t, nothing)
+	t.Logf("%5.1f s: nothing is left", time.Since(began).Seconds())
+	c.end(t)
+}
+
+// many is a document of some networks with a subnet each, and two servers.
+func many(networks int) string {
+	var b strings.Builder
+	b.WriteString("kind: Stack\nname: many\nplacement: {cloud: lab}\nresources:\n")
+	for i := range networks {
+		fmt.Fprintf(&b, "  net%[1]d: {kind: Network, spec: {}}\n  subnet%[1]d: {kind: Subnet, spec: {network: net%[1]d, cidr: 10.7%[1]d.0.0/24}}\n", i)
+	}
+	for i := range 2 {
+		fmt.Fprintf(&b, "  vm%[1]d: {kind: Server, spec: {image: tiny, flavor: m1.tiny, network: net%[1]d}}\n", i)
+	}
+	return b.String()
+}
+
 // during waits until the cloud was asked for a server, and fails the test if the apply ends before.
 func (c *fleet) during(t *testing.T, running <-chan story.Result, since uint64) {
 	t.Helper()
@@ -333,26 +403,44 @@ func (c *fleet) during(t *testing.T, running <-chan story.Result, since uint64) 
 	})
 }
 
-// end asks every service to end; each does with exit code 0.
+// ends asks a program to end, which it does with exit code 0.
+func (c *fleet) ends(t *testing.T, name string) {
+	t.Helper()
+	c.signal(t, name)
+	c.awaitEnd(t, name)
+}
+
+func (c *fleet) signal(t *testing.T, name string) {
+	t.Helper()
+	if err := c.processes[name].cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *fleet) awaitEnd(t *testing.T, name string) {
+	t.Helper()
+	p := c.processes[name]
+	select {
+	case <-p.ended:
+		if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+			t.Errorf("%s ended with exit code %d after SIGTERM", name, code)
+		}
+	case <-time.After(20 * time.Second):
+		t.Errorf("%s did not end within 20 s of SIGTERM", name)
+	}
+}
+
+// end asks every service to end.
 func (c *fleet) end(t *testing.T) {
 	t.Helper()
-	codes, want := map[string]int{}, map[string]int{}
-	for _, s := range services {
-		want[s] = 0
-		if err := c.processes[s+"d"].cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
+	var names []string
+	for name := range c.processes {
+		if name != "sandboxd" {
+			names = append(names, name)
+			c.signal(t, name)
 		}
 	}
-	for _, s := range services {
-		p := c.processes[s+"d"]
-		select {
-		case <-p.ended:
-			codes[s] = p.cmd.ProcessState.ExitCode()
-		case <-time.After(20 * time.Second):
-			t.Errorf("%sd did not end within 20 s of SIGTERM", s)
-		}
-	}
-	if diff := cmp.Diff(want, codes); diff != "" {
-		t.Errorf("exit codes after SIGTERM (-want +got):\n%s", diff)
+	for _, name := range names {
+		c.awaitEnd(t, name)
 	}
 }

@@ -9,9 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/weftcloud/weft/pkg/app"
 	"github.com/weftcloud/weft/pkg/auth"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/tracing"
 )
 
 // The values of fields that are empty. With them a service whose peers are found by their own names needs nothing but
@@ -50,9 +53,14 @@ type Config struct {
 	// Peers are the addresses of the other services by name; one that is not named is at NAME:DefaultPort. An entry for
 	// the service itself is left aside, so that all services can share one file.
 	Peers Addresses `koanf:"peers"`
+	// Replica names this process among those of its service, without a slash; empty means a name that nobody else has. A
+	// second process of the same name does no work before the first has left, or is taken for dead (5 s).
+	Replica string `koanf:"replica"`
 	// CallsPerSecond is the budget of API calls of each cloud account, which all processes that use it divide; 0 means 200.
 	// It should be the same in all of them.
 	CallsPerSecond float64 `koanf:"callsPerSecond"`
+	// Traces says where traces go; empty means nowhere.
+	Traces tracing.Config `koanf:"traces"`
 	// Log is how it logs.
 	Log app.LogConfig `koanf:"log"`
 }
@@ -130,6 +138,9 @@ func (c Config) complete() Config {
 		c.Etcd.Endpoints = []string{DefaultEtcd}
 	}
 	c.NATS.URL = or(c.NATS.URL, DefaultNATS)
+	if c.Replica == "" {
+		c.Replica = uuid.NewString()
+	}
 	return c
 }
 
@@ -160,6 +171,9 @@ func (c Config) check() error {
 		if err := checkURL("nats.url", strings.TrimSpace(server), "tls"); err != nil {
 			return err
 		}
+	}
+	if strings.Contains(c.Replica, "/") {
+		return fault.InField("replica", "%q has a slash; a replica's name has none", c.Replica)
 	}
 	if c.CallsPerSecond < 0 {
 		return fault.InField("callsPerSecond", "%g calls per second are none; 0 means 200", c.CallsPerSecond)

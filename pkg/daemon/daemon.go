@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -42,6 +43,7 @@ import (
 	"github.com/weftcloud/weft/pkg/store"
 	"github.com/weftcloud/weft/pkg/store/etcdstore"
 	"github.com/weftcloud/weft/pkg/store/groupstore"
+	"github.com/weftcloud/weft/pkg/tracing"
 )
 
 // The pauses between two tries to reach what is not there yet.
@@ -56,6 +58,8 @@ type Composed interface {
 	Register(server grpc.ServiceRegistrar) error
 	// Run works until ctx ends.
 	Run(ctx context.Context) error
+	// Collectors gives the service's metrics.
+	Collectors() []prometheus.Collector
 }
 
 // Register registers a service on a gRPC server, with the operations of its single changes if it keeps its own.
@@ -77,6 +81,7 @@ type process struct {
 	own     material
 	closers *app.Closers
 	deps    service.Deps
+	store   *groupstore.Store
 	bus     *natsbus.Bus
 	tasks   []app.Task
 }
@@ -114,8 +119,8 @@ func (p *process) close(ctx context.Context) error {
 
 // connect gathers what the service needs.
 func (p *process) connect(ctx context.Context) error {
-	p.deps = service.Deps{Logger: p.logger, CallsPerSecond: p.cfg.CallsPerSecond}
-	for _, step := range []func(context.Context) error{p.identify, p.openStore, p.openBus, p.dialPeers} {
+	p.deps = service.Deps{Logger: p.logger, CallsPerSecond: p.cfg.CallsPerSecond, Replica: p.cfg.Replica}
+	for _, step := range []func(context.Context) error{p.identify, p.openTraces, p.openStore, p.openBus, p.dialPeers} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -144,6 +149,17 @@ func (p *process) identify(context.Context) error {
 	return nil
 }
 
+// openTraces makes the traces, if they go anywhere.
+func (p *process) openTraces(ctx context.Context) error {
+	traces, err := tracing.New(ctx, p.cfg.Traces, p.name, p.own.server())
+	if err != nil {
+		return err
+	}
+	p.deps.Traces = traces
+	p.closers.Add("traces", traces.Close)
+	return nil
+}
+
 // openStore connects to etcd and waits until it answers.
 func (p *process) openStore(ctx context.Context) error {
 	tls, err := p.cfg.Etcd.TLS.read()
@@ -154,8 +170,9 @@ func (p *process) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.deps.Store = groupstore.New(s)
-	p.deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: s, Process: p.name, Logger: p.logger})
+	p.store = groupstore.New(s)
+	p.deps.Store = p.store
+	p.deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: s, Process: p.name + "-" + p.cfg.Replica, Logger: p.logger})
 	p.closers.AddCloser("the connection to etcd", s)
 	return p.until(ctx, "etcd", func(ctx context.Context) error { return answers(ctx, s) })
 }
@@ -258,10 +275,10 @@ func (p *process) dial(name, address string) (*grpc.ClientConn, error) {
 	return app.Dial(address, app.DialConfig{
 		TLS: auth.ClientTLS(p.own.source, p.own.trust, auth.ServerName(name)), UserAgent: "weft-" + p.name,
 		// A peer that comes back is found within a second: a person may be waiting for it.
-		Options: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+		Options: append(p.deps.Traces.DialOptions(), grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: 5 * time.Second,
-		})},
+		})),
 	})
 }
 
@@ -309,14 +326,14 @@ func (p *process) serve(ctx context.Context, compose func(service.Deps) (Compose
 		return fault.Wrap(err, "compose the %s service", p.name)
 	}
 	metrics := app.NewMetrics()
-	server, err := app.NewGRPCServer(app.ServerConfig{TLS: auth.ServerTLS(p.own.source, p.own.trust), Logger: p.logger, Metrics: metrics})
+	server, err := app.NewGRPCServer(app.ServerConfig{TLS: auth.ServerTLS(p.own.source, p.own.trust), Logger: p.logger, Metrics: metrics, Options: p.deps.Traces.ServerOptions()})
 	if err != nil {
 		return err
 	}
 	if err := Register(server, s); err != nil {
 		return err
 	}
-	metrics.Registry.MustRegister(p.deps.Budgets, p.bus)
+	metrics.Registry.MustRegister(append(s.Collectors(), p.deps.Budgets, p.bus, p.store)...)
 	p.tasks = append(p.tasks, app.Task{Name: p.name, Run: s.Run}, app.Task{Name: "budgets", Run: p.deps.Budgets.Run})
 	if p.cfg.Metrics != "" {
 		lis, err := app.Listen(ctx, p.cfg.Metrics)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -37,8 +38,8 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	type more struct {
-		Config  `koanf:",squash"`
-		Replica string `koanf:"replica"`
+		Config `koanf:",squash"`
+		Colour string `koanf:"colour"`
 	}
 	tests := map[string]struct {
 		args, environ []string
@@ -48,9 +49,10 @@ func TestLoad(t *testing.T) {
 		"nothing": {},
 		"file":    {args: []string{"--config", file}, want: more{Config: Config{Listen: "a:1", Peers: Addresses{"compute": "c:2"}, Etcd: Etcd{Endpoints: []string{"https://e:1"}, TLS: Files{CA: "/etcd.pem"}}}}},
 		"environment": {
-			environ: []string{"WEFTD_PEERS=compute=c:3, storage=s:4", "WEFTD_TLS_CERT_FILE=/c", "WEFTD_ETCD_ENDPOINTS=https://a:1,https://b:2", "WEFTD_CALLS_PER_SECOND=7.5", "WEFTD_REPLICA=r"},
-			want: more{Replica: "r", Config: Config{
-				Peers: Addresses{"compute": "c:3", "storage": "s:4"}, TLS: Files{Cert: "/c"}, Etcd: Etcd{Endpoints: []string{"https://a:1", "https://b:2"}}, CallsPerSecond: 7.5,
+			environ: []string{"WEFTD_PEERS=compute=c:3, storage=s:4", "WEFTD_TLS_CERT_FILE=/c", "WEFTD_ETCD_ENDPOINTS=https://a:1,https://b:2", "WEFTD_CALLS_PER_SECOND=7.5", "WEFTD_REPLICA=r", "WEFTD_COLOUR=red"},
+			want: more{Colour: "red", Config: Config{
+				Replica: "r",
+				Peers:   Addresses{"compute": "c:3", "storage": "s:4"}, TLS: Files{Cert: "/c"}, Etcd: Etcd{Endpoints: []string{"https://a:1", "https://b:2"}}, CallsPerSecond: 7.5,
 			}},
 		},
 		"no such variable": {environ: []string{"WEFTD_LISTN=x"}, wrong: "WEFTD_LISTN"},
@@ -84,6 +86,10 @@ func TestDefaults(t *testing.T) {
 	nats := own
 	nats.CA = "/n.pem"
 	want := Config{Listen: ":7443", TLS: own, Etcd: Etcd{Endpoints: []string{"https://etcd:2379"}, TLS: own}, NATS: NATS{URL: "tls://nats:4222", TLS: nats}}
+	if other := want.complete(); c.Replica == "" || c.Replica == other.Replica {
+		t.Errorf("two processes without a name are %q and %q", c.Replica, other.Replica)
+	}
+	want.Replica = c.Replica
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -141,6 +147,7 @@ func TestRefused(t *testing.T) {
 		"no CA for etcd":       {Config{TLS: own, Etcd: Etcd{TLS: Files{CA: "/nowhere"}}}, "connect to etcd"},
 		"no level of the log":  {Config{TLS: own, Log: app.LogConfig{Level: "loud"}}, "log.level"},
 		"a budget below none":  {Config{TLS: own, CallsPerSecond: -1}, "callsPerSecond"},
+		"a replica's slash":    {Config{TLS: own, Replica: "a/b"}, "replica"},
 		"replicas below none":  {Config{TLS: own, NATS: NATS{Replicas: -1}}, "nats.replicas"},
 		"an endpoint, no host": {Config{TLS: own, Etcd: Etcd{Endpoints: []string{"etcd:2379"}}}, "https://host:port"},
 	}
@@ -183,6 +190,8 @@ func (l *lines) has(text string) func() error {
 
 // idle is a service that does nothing until it is asked to end.
 type idle struct{ ran chan struct{} }
+
+func (idle) Collectors() []prometheus.Collector { return nil }
 
 func (idle) Register(grpc.ServiceRegistrar) error { return nil }
 

@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weftcloud/weft/pkg/fault"
@@ -15,6 +16,7 @@ type Lease struct {
 	id     store.LeaseID
 	opts   Options
 	lost   chan struct{}
+	until  atomic.Pointer[time.Time] // when it is lost, unless the store answers before
 	once   sync.Once
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -31,6 +33,7 @@ func Hold(ctx context.Context, s store.Store, opts Options) (*Lease, error) {
 	}
 	keeping, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	l := &Lease{store: s, id: id, opts: opts, lost: make(chan struct{}), cancel: cancel, done: make(chan struct{})}
+	l.extend(began)
 	go l.keep(keeping, began)
 	return l, nil
 }
@@ -40,7 +43,7 @@ func Hold(ctx context.Context, s store.Store, opts Options) (*Lease, error) {
 func (l *Lease) keep(ctx context.Context, granted time.Time) {
 	defer close(l.done)
 	ttl := l.opts.TTL
-	limit := ttl * 2 / 3
+	limit := l.limit()
 	watchdog := time.AfterFunc(limit-time.Since(granted), l.lose)
 	defer watchdog.Stop()
 	timer := time.NewTimer(ttl / 3)
@@ -60,6 +63,7 @@ func (l *Lease) keep(ctx context.Context, granted time.Time) {
 		switch {
 		case err == nil && watchdog.Stop():
 			watchdog.Reset(limit - time.Since(sent))
+			l.extend(sent)
 			timer.Reset(ttl/3 - time.Since(sent))
 		case err == nil:
 			return // too late: Lost has been told
@@ -72,6 +76,26 @@ func (l *Lease) keep(ctx context.Context, granted time.Time) {
 				l.opts.Logger.Warn("keep the ownership alive", "error", err)
 			}
 		}
+	}
+}
+
+// limit is how long the lease is taken to last after the store was asked.
+func (l *Lease) limit() time.Duration { return l.opts.TTL * 2 / 3 }
+
+// extend notes when the store was asked, after it has answered.
+func (l *Lease) extend(asked time.Time) {
+	until := asked.Add(l.limit())
+	l.until.Store(&until)
+}
+
+// Live tells by the clock alone whether the lease still lasts. It turns false no later than Lost is closed, and at once in
+// a process that was stopped for a while and goes on: there the closing of Lost may take its turn after other work.
+func (l *Lease) Live() bool {
+	select {
+	case <-l.lost:
+		return false
+	default:
+		return time.Now().Before(*l.until.Load())
 	}
 }
 

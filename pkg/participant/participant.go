@@ -25,6 +25,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -34,6 +35,7 @@ import (
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/tracing"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 )
@@ -43,11 +45,16 @@ type Inbox struct {
 	book  *record.Book
 	kinds *resource.Registry
 	now   func() time.Time
+
+	// Traces makes a span of each command; nil makes none.
+	Traces *tracing.Traces
+
+	commands *prometheus.CounterVec // by what became of them
 }
 
 // NewInbox makes the inbox of a service. kinds holds the kinds that the service owns.
 func NewInbox(book *record.Book, kinds *resource.Registry, now func() time.Time) *Inbox {
-	return &Inbox{book: book, kinds: kinds, now: now}
+	return &Inbox{book: book, kinds: kinds, now: now, commands: newCommands()}
 }
 
 // Handle takes one delivery of a command queue.
@@ -56,9 +63,11 @@ func (in *Inbox) Handle(ctx context.Context, d bus.Delivery) bus.Verdict {
 	if err := proto.Unmarshal(d.Data, cmd); err != nil {
 		return bus.Reject
 	}
+	ctx, end := in.Traces.Span(ctx, cmd.GetOrigin().GetTraceParent(), "command "+cmd.GetType(), "weft.resource", cmd.GetName(), "weft.step", cmd.GetOrigin().GetStep())
 	crash.Point(crash.InboxCommitBefore)
 	err := in.Accept(ctx, cmd)
 	crash.Point(crash.InboxAckBefore)
+	end(err)
 	switch {
 	case err == nil:
 		return bus.Ack
@@ -72,31 +81,40 @@ func (in *Inbox) Handle(ctx context.Context, d bus.Delivery) bus.Verdict {
 // Accept records a command. An Invalid or Internal fault says that it can never be recorded; any other that it may be
 // tried again.
 func (in *Inbox) Accept(ctx context.Context, cmd *busv1.Command) error {
+	result, err := in.accept(ctx, cmd)
+	if err == nil {
+		in.commands.WithLabelValues(result).Inc()
+	}
+	return err
+}
+
+// accept records a command, and tells what became of it.
+func (in *Inbox) accept(ctx context.Context, cmd *busv1.Command) (result string, err error) {
 	kind, ok := in.kinds.ByType(cmd.GetType())
 	if !ok {
-		return fault.New(fault.Invalid, "command for %s: this service has no kind %s", cmd.GetName(), cmd.GetType())
+		return "", fault.New(fault.Invalid, "command for %s: this service has no kind %s", cmd.GetName(), cmd.GetType())
 	}
 	id := record.ID{Name: cmd.GetName(), Key: cmd.GetKey()}
 	if _, err := in.book.Tombstone(ctx, id.Key); err == nil {
 		return in.released(ctx, id, cmd)
 	} else if !fault.Is(err, fault.NotFound) {
-		return err
+		return "", err
 	}
 	e, err := in.book.Get(ctx, id)
 	if err != nil && !fault.Is(err, fault.NotFound) {
-		return err
+		return "", err
 	}
 	if fault.Is(err, fault.NotFound) {
 		e = nil
 	}
 	if e != nil && stale(e, cmd.GetOrigin()) {
-		return nil // who overtook it is answered instead
+		return refused, nil // who overtook it is answered instead
 	}
 	if cmd.GetRelease() != nil {
 		return in.release(ctx, id, e, cmd)
 	}
 	if cmd.GetEnsure() == nil {
-		return fault.New(fault.Invalid, "command for %s asks for nothing", cmd.GetName())
+		return "", fault.New(fault.Invalid, "command for %s asks for nothing", cmd.GetName())
 	}
 	return in.ensure(ctx, kind, e, cmd)
 }
@@ -121,26 +139,26 @@ func stale(e *record.Entry, origin *busv1.Origin) bool {
 }
 
 // released answers a command on a released key.
-func (in *Inbox) released(ctx context.Context, id record.ID, cmd *busv1.Command) error {
+func (in *Inbox) released(ctx context.Context, id record.ID, cmd *busv1.Command) (string, error) {
 	if cmd.GetRelease() == nil {
-		return nil // a late Ensure; a released key stays released
+		return refused, nil // a late Ensure; a released key stays released
 	}
-	return in.book.Tell(ctx, &busv1.Outcome{Origin: cmd.GetOrigin(), Key: id.Key, Result: busv1.Result_RESULT_RELEASED}, 0)
+	return duplicate, in.book.Tell(ctx, &busv1.Outcome{Origin: cmd.GetOrigin(), Key: id.Key, Result: busv1.Result_RESULT_RELEASED}, 0)
 }
 
-func (in *Inbox) release(ctx context.Context, id record.ID, e *record.Entry, cmd *busv1.Command) error {
+func (in *Inbox) release(ctx context.Context, id record.ID, e *record.Entry, cmd *busv1.Command) (string, error) {
 	if e == nil {
-		return in.book.Bury(ctx, id, cmd.GetOrigin(), &busv1.Outcome{Origin: cmd.GetOrigin(), Key: id.Key, Result: busv1.Result_RESULT_RELEASED})
+		return taken, in.book.Bury(ctx, id, cmd.GetOrigin(), &busv1.Outcome{Origin: cmd.GetOrigin(), Key: id.Key, Result: busv1.Result_RESULT_RELEASED})
 	}
 	again := e.Record.GetRelease()
 	e.Record.Origin, e.Record.WakeTime = cmd.GetOrigin(), nil
 	if again {
 		e.Record.Failures = 0
 		SetPhase(e, kindv1.Phase_PHASE_RELEASING, in.now())
-		return in.book.Save(ctx, e, record.Notice{Outcome: Outcome(e)})
+		return duplicate, in.book.Save(ctx, e, record.Notice{Outcome: Outcome(e)})
 	}
 	MarkReleased(e, in.now())
-	return in.book.Save(ctx, e, record.Notice{Verb: "releasing"})
+	return taken, in.book.Save(ctx, e, record.Notice{Verb: "releasing"})
 }
 
 // MarkReleased makes an entry one that is to be taken away.
@@ -151,13 +169,13 @@ func MarkReleased(e *record.Entry, now time.Time) {
 	e.Object.Status().Fault = nil
 }
 
-func (in *Inbox) ensure(ctx context.Context, kind *resource.Kind, e *record.Entry, cmd *busv1.Command) error {
+func (in *Inbox) ensure(ctx context.Context, kind *resource.Kind, e *record.Entry, cmd *busv1.Command) (string, error) {
 	if e != nil && e.Record.GetRelease() {
-		return nil // undo came before do
+		return refused, nil // undo came before do
 	}
 	spec := kind.NewSpec()
 	if err := cmd.GetEnsure().GetSpec().UnmarshalTo(spec); err != nil {
-		return fault.As(fault.Invalid, fault.Wrap(err, "command for %s: decode the spec", cmd.GetName()))
+		return "", fault.As(fault.Invalid, fault.Wrap(err, "command for %s: decode the spec", cmd.GetName()))
 	}
 	if e == nil {
 		return in.add(ctx, kind, spec, cmd)
@@ -168,13 +186,13 @@ func (in *Inbox) ensure(ctx context.Context, kind *resource.Kind, e *record.Entr
 			Reopen(e, in.now())
 		}
 		e.Record.WakeTime = nil
-		return in.book.Save(ctx, e, record.Notice{Outcome: Outcome(e)})
+		return duplicate, in.book.Save(ctx, e, record.Notice{Outcome: Outcome(e)})
 	}
 	Change(e, spec, cmd.GetEnsure().GetLabels(), cmd.GetEnsure().GetReferences(), in.now())
-	return in.book.Save(ctx, e, record.Notice{Verb: verbOf(e)})
+	return taken, in.book.Save(ctx, e, record.Notice{Verb: verbOf(e)})
 }
 
-func (in *Inbox) add(ctx context.Context, kind *resource.Kind, spec proto.Message, cmd *busv1.Command) error {
+func (in *Inbox) add(ctx context.Context, kind *resource.Kind, spec proto.Message, cmd *busv1.Command) (string, error) {
 	ensure := cmd.GetEnsure()
 	object := resource.Wrap(kind.New())
 	object.SetName(cmd.GetName())
@@ -186,9 +204,9 @@ func (in *Inbox) add(ctx context.Context, kind *resource.Kind, spec proto.Messag
 	e.Record.Origin, e.Record.References, e.Record.Replaces = cmd.GetOrigin(), ensure.GetReferences(), ensure.GetReplaces()
 	err := in.book.Add(ctx, e, record.Notice{Verb: verbOf(e)})
 	if !fault.Is(err, fault.Exists) {
-		return err
+		return taken, err
 	}
-	return in.book.Tell(ctx, &busv1.Outcome{
+	return refused, in.book.Tell(ctx, &busv1.Outcome{
 		Origin: cmd.GetOrigin(), Key: cmd.GetKey(), Result: busv1.Result_RESULT_FAILED, Fault: fault.Proto(err, in.now()),
 	}, 0)
 }

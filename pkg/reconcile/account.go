@@ -45,6 +45,7 @@ type turn struct {
 	*Account // nil until the entry was read
 
 	task  *task
+	owned *owned
 	slots chan struct{}
 	woken <-chan struct{} // closed when the record was written since the look began
 
@@ -120,7 +121,8 @@ func (at *turn) heard(err error) {
 	}
 }
 
-// call makes one call at the provider when its turn has come. A provider that asks to wait pauses all calls of the account.
+// call makes one call at the provider when its turn has come, if the record is still this replica's then. A provider that
+// asks to wait pauses all calls of the account.
 func call[T any](ctx context.Context, at *turn, do func(context.Context) (T, error)) (out T, err error) {
 	at.aside(func() {
 		var t *budget.Ticket
@@ -128,6 +130,9 @@ func call[T any](ctx context.Context, at *turn, do func(context.Context) (T, err
 			return
 		}
 		defer t.Done()
+		if err = at.owned.check(ctx); err != nil {
+			return
+		}
 		out, err = do(ctx)
 		at.throttled(err)
 		at.heard(err)
@@ -303,8 +308,8 @@ func (p *pace) join(ctx context.Context, at *turn, d driver.Any, id string) *bat
 // observeTimeout bounds one list call.
 const observeTimeout = time.Minute
 
-// run makes the call of a batch when its turn has come. It waits as long as the loop of who began it works; who else waits
-// then begins another.
+// run makes the call of a batch when its turn has come. It waits as long as the record of who began it is this replica's;
+// who else waits then begins another.
 func (p *pace) run(ctx context.Context, a *Account, tenant string, d driver.Any, b *batch) {
 	defer close(b.done)
 	p.mu.Lock()
@@ -315,6 +320,8 @@ func (p *pace) run(ctx context.Context, a *Account, tenant string, d driver.Any,
 		defer b.ticket.Done()
 	case <-ctx.Done():
 		b.ticket.Cancel()
+	}
+	if ctx.Err() != nil {
 		b.err = errWoken
 	}
 	p.mu.Lock()
@@ -384,6 +391,16 @@ func (p *pace) accept(id record.ID, now time.Time) {
 	}
 	a.asked = now
 	p.young[id] = a
+}
+
+// askNext has the provider asked again at the next look.
+func (p *pace) askNext(id record.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a, ok := p.young[id]; ok {
+		a.asked = time.Time{}
+		p.young[id] = a
+	}
 }
 
 // forget drops what is known of an object.

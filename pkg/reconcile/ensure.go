@@ -115,6 +115,9 @@ func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.A
 		if err := l.attempt(ctx, e); err != nil {
 			return "", err
 		}
+		if err := at.owned.check(ctx); err != nil {
+			return "", err // that took its time
+		}
 		sent = true
 		crash.Point(crash.LoopCreateBefore)
 		return d.Create(ctx, request(e, refs))
@@ -252,10 +255,10 @@ const silentRefusals = 5
 
 // failed deals with an attempt that failed: it is tried again if the fault can pass, else given up.
 func (l *Loop) failed(ctx context.Context, at *turn, e *record.Entry, err error) (time.Duration, error) {
-	if ctx.Err() != nil {
-		return 0, nil // we are stopping; the record says what to do at the next start
+	if at.owned.check(ctx) != nil {
+		return time.Second, nil // we are stopping; the record says to the next owner what to do
 	}
-	if record.IsConflict(err) {
+	if record.IsConflict(err) || record.IsFenced(err) {
 		return 0, err
 	}
 	if errors.Is(err, errWoken) {

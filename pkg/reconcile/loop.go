@@ -4,7 +4,7 @@
 //
 // The loop takes an id, never a difference: it reads the record and then the world, does one thing, writes what it saw,
 // and looks again. A record wakes it when it is written, a timer when something must be looked at again. One id is
-// worked on by one goroutine at a time.
+// worked on by one goroutine at a time, of the one replica that owns the record's shard (see own.go).
 //
 //	wanted:   resolve references → find by key, if a create may have been sent → else create → update, if the driver
 //	          asks for it or the generation is newer → observe until ready or failed
@@ -70,19 +70,22 @@ type Config struct {
 	Concurrency int
 	// TombstoneAge is how long a tombstone is kept; it MUST be longer than any stream keeps a message. 0 means 2 hours.
 	TombstoneAge time.Duration
+	// Taken is called when shards have come to be owned: another replica may have had them, and have died with messages that
+	// it had committed and not published. It must not block. nil means nothing.
+	Taken func()
 }
 
-// Loop works on the records of one service.
+// Loop works on those records of one service that this replica owns.
 type Loop struct {
 	Config
 
 	slots chan struct{}
-	ctx   context.Context // of Run: the goroutines of tasks live as long
-	group sync.WaitGroup
+	fresh chan struct{} // holds one token: there are shards whose records are to be loaded
 
 	mu      sync.Mutex
-	tasks   map[record.ID]*task
-	running bool
+	owned   map[int]*owned      // by shard
+	written map[record.ID]int64 // the revisions of own writes that the store is yet to tell of
+	watched int64               // the revision up to which the store has told
 }
 
 // task is the work on one id.
@@ -105,7 +108,7 @@ func (t *task) leave() {
 	}
 }
 
-// New makes a loop. It does nothing until Run; what wakes it before is not lost.
+// New makes a loop. It does nothing until Run, and works on nothing until Own.
 func New(c Config) *Loop {
 	if c.Concurrency == 0 {
 		c.Concurrency = 64
@@ -113,54 +116,12 @@ func New(c Config) *Loop {
 	if c.TombstoneAge == 0 {
 		c.TombstoneAge = 2 * time.Hour
 	}
-	return &Loop{Config: c, slots: make(chan struct{}, c.Concurrency), tasks: map[record.ID]*task{}}
-}
-
-// Run works until ctx ends, and returns when the last task has stopped.
-func (l *Loop) Run(ctx context.Context) error {
-	l.mu.Lock()
-	l.ctx, l.running = ctx, true
-	early := make([]record.ID, 0, len(l.tasks))
-	for id := range l.tasks {
-		early = append(early, id)
+	if c.Taken == nil {
+		c.Taken = func() {}
 	}
-	l.mu.Unlock()
-	for _, id := range early {
-		l.Wake(id)
-	}
-	if err := l.load(ctx); err != nil && ctx.Err() == nil {
-		return err
-	}
-	l.sweep(ctx)
-	l.mu.Lock()
-	l.running = false
-	for _, t := range l.tasks {
-		if t.timer != nil {
-			t.timer.Stop()
-		}
-	}
-	l.mu.Unlock()
-	l.group.Wait()
-	return nil
-}
-
-// load wakes every record that is not where it should be.
-func (l *Loop) load(ctx context.Context) error {
-	after := record.ID{}
-	for {
-		entries, more, err := l.Book.List(ctx, "", after, 500)
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			if !settled(e) {
-				l.Wake(e.ID)
-			}
-			after = e.ID
-		}
-		if !more {
-			return nil
-		}
+	return &Loop{
+		Config: c, slots: make(chan struct{}, c.Concurrency), fresh: make(chan struct{}, 1),
+		owned: map[int]*owned{}, written: map[record.ID]int64{},
 	}
 }
 
@@ -190,17 +151,23 @@ func settled(e *record.Entry) bool {
 		status.GetObservedGeneration() == e.Object.Metadata().GetGeneration()
 }
 
-// Wake makes the loop look at an id. It does not block.
+// Wake makes the loop look at an id, if this replica owns it. It does not block.
 func (l *Loop) Wake(id record.ID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := l.tasks[id]
+	l.wake(id)
+}
+
+// wake is Wake for who holds the lock.
+func (l *Loop) wake(id record.ID) {
+	o := l.owned[ShardOf(id.Key)]
+	if o == nil || o.ctx.Err() != nil {
+		return
+	}
+	t := o.tasks[id]
 	if t == nil {
 		t = &task{}
-		l.tasks[id] = t
-	}
-	if !l.running {
-		return
+		o.tasks[id] = t
 	}
 	if t.active {
 		if !t.again && t.woken != nil {
@@ -210,24 +177,22 @@ func (l *Loop) Wake(id record.ID) {
 		return
 	}
 	t.active = true
-	l.group.Add(1)
-	go l.work(id, t)
+	o.group.Go(func() { l.work(o, id, t) })
 }
 
 // work looks at an id for as long as it is woken, and then sets the timer that it asked for.
-func (l *Loop) work(id record.ID, t *task) {
-	defer l.group.Done()
+func (l *Loop) work(o *owned, id record.ID, t *task) {
 	for {
 		select {
 		case l.slots <- struct{}{}:
-		case <-l.ctx.Done():
+		case <-o.ctx.Done():
 			t.leave()
 			return
 		}
-		at := l.turn(t)
-		wait, err := l.reconcile(l.ctx, at, id)
+		at := l.turn(o, t)
+		wait, err := l.reconcile(o.ctx, at, id)
 		<-l.slots
-		if l.ctx.Err() != nil {
+		if o.ctx.Err() != nil {
 			t.leave()
 			return
 		}
@@ -238,22 +203,22 @@ func (l *Loop) work(id record.ID, t *task) {
 		if !at.interrupted { // else there is another look, which goes on from its place; after rest the task may be another's
 			t.leave()
 		}
-		if l.rest(id, t, wait) {
+		if l.rest(o, id, t, wait) {
 			return
 		}
 	}
 }
 
 // turn begins a look: what is written from now on interrupts it.
-func (l *Loop) turn(t *task) *turn {
+func (l *Loop) turn(o *owned, t *task) *turn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t.again, t.woken = false, make(chan struct{})
-	return &turn{task: t, slots: l.slots, woken: t.woken}
+	return &turn{task: t, owned: o, slots: l.slots, woken: t.woken}
 }
 
 // rest ends the work on an id, unless it was woken meanwhile.
-func (l *Loop) rest(id record.ID, t *task, wait time.Duration) bool {
+func (l *Loop) rest(o *owned, id record.ID, t *task, wait time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t.again {
@@ -265,10 +230,10 @@ func (l *Loop) rest(id record.ID, t *task, wait time.Duration) bool {
 		t.timer = nil
 	}
 	switch {
-	case wait > 0 && l.running:
+	case wait > 0 && o.ctx.Err() == nil:
 		t.timer = time.AfterFunc(wait, func() { l.Wake(id) })
 	case wait <= 0:
-		delete(l.tasks, id)
+		delete(o.tasks, id)
 	}
 	return true
 }
@@ -288,6 +253,7 @@ func (l *Loop) reconcile(ctx context.Context, at *turn, id record.ID) (time.Dura
 	if wake := e.Record.GetWakeTime(); wake != nil && l.Now().Before(wake.AsTime()) {
 		return wake.AsTime().Sub(l.Now()), nil
 	}
+	e.Fence = at.owned.fence()
 	at.class, at.tenant = classOf(e), resource.TenantOf(e.Name)
 	var wait time.Duration
 	if e.Record.GetRelease() {
@@ -297,6 +263,9 @@ func (l *Loop) reconcile(ctx context.Context, at *turn, id record.ID) (time.Dura
 	}
 	if record.IsConflict(err) {
 		return soon, nil // the record was written meanwhile: read it again
+	}
+	if record.IsFenced(err) {
+		at.owned.end() // whatever else this replica believes
 	}
 	return wait, err
 }

@@ -3,7 +3,9 @@ package reconcile_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +23,7 @@ import (
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/record/recordtest"
 	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/store"
 	"github.com/weftcloud/weft/pkg/store/memstore"
 	"github.com/weftcloud/weft/pkg/testkit"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
@@ -171,11 +174,11 @@ func newRig(t *testing.T, c config) *rig {
 	r.tap = &tap{Any: driver.Erase(r.cloud), broken: func() error { return nil }, hidden: func() bool { return false }}
 	r.account = reconcile.NewAccount("clouds/lab", driver.Session{Drivers: map[string]driver.Any{networkType: r.tap, subnetType: driver.Erase(r.subnets)}}, budget.New(budget.Config{Rate: 1000, Burst: 2000}))
 	r.box = recordtest.NewBox(r.store, record.Prefix("network")+"o/")
-	r.book = record.New(record.Config{Service: "network", Store: r.store, Outbox: r.box, Kinds: kinds, Now: time.Now, Changed: func(id record.ID) {
+	r.book = record.New(record.Config{Service: "network", Store: r.store, Outbox: r.box, Kinds: kinds, Now: time.Now, Changed: func(c record.Change) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.loop != nil {
-			r.loop.Wake(id)
+			r.loop.Changed(c)
 		}
 	}})
 	r.inbox = participant.NewInbox(r.book, kinds, time.Now)
@@ -187,6 +190,7 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	loop := reconcile.New(reconcile.Config{Book: r.book, Accounts: r, Resolver: r, Logger: testkit.Logger(r.T), Now: time.Now})
 	done := make(chan error, 1)
+	owner := r.owner()
 	r.mu.Lock()
 	r.loop = loop
 	r.stop = sync.OnceFunc(func() {
@@ -196,7 +200,47 @@ func (r *rig) start() {
 		}
 	})
 	r.mu.Unlock()
-	go func() { done <- loop.Run(ctx) }()
+	go func() {
+		var owning sync.WaitGroup
+		for i := range reconcile.Shards {
+			owning.Go(func() {
+				if err := loop.Own(ctx, ownership{shard: i, fence: owner}); err != nil {
+					r.Errorf("Own = %v", err)
+				}
+			})
+		}
+		err := loop.Run(ctx)
+		owning.Wait()
+		done <- err
+	}()
+}
+
+// ownership is what a loop of the rig works by.
+type ownership struct {
+	shard int
+	fence store.Compare
+	over  *atomic.Bool // nil if it lasts
+}
+
+func (o ownership) Shard() int           { return o.shard }
+func (o ownership) Fence() store.Compare { return o.fence }
+func (o ownership) Live() bool           { return o.over == nil || !o.over.Load() }
+
+// owner gives the fence of whoever starts now; that of whoever was before does not stand any more.
+func (r *rig) owner() store.Compare {
+	r.Helper()
+	const key = "/weft/network/owner"
+	for {
+		ctx := context.WithoutCancel(r.Context())
+		_, err := r.store.Txn(ctx, nil, []store.Op{{Key: key, Delete: true}})
+		if err == nil {
+			var revision int64
+			if revision, err = r.store.Txn(ctx, []store.Compare{{Key: key}}, []store.Op{{Key: key, Value: []byte("r")}}); err == nil {
+				return store.Compare{Key: key, CreateRevision: revision}
+			}
+		}
+		time.Sleep(time.Millisecond) // the store is made to fail; a replica tries again
+	}
 }
 
 // crash ends the loop where it stands, and starts another in its place.
@@ -553,6 +597,9 @@ func TestBlockers(t *testing.T) {
 		if len(told) != 1 || len(told[0].GetBlockers()) != 2 || !proto.Equal(told[0].GetBlockers()[0], port) {
 			t.Fatalf("told %v", told)
 		}
+		if text := told[0].GetFault().GetMessage(); !strings.Contains(text, "port p1 (someone): remove it") {
+			t.Errorf("the fault does not name the blocker: %q", text)
+		}
 		if n := count(r.cloud.Calls(), memdriver.Delete); n > 5*60/15+10 {
 			t.Errorf("%d deletes in five minutes", n)
 		}
@@ -561,6 +608,50 @@ func TestBlockers(t *testing.T) {
 		r.cloud.Block("mem-1")
 		r.awaitGone("a")
 	})
+}
+
+// TestOneOfManyBlockers: a driver's own refusal is told by the blockers that it names, each once and in an order of its own;
+// a status holds only so many.
+func TestOneOfManyBlockers(t *testing.T) {
+	run(t, config{}, func(t *testing.T, r *rig) {
+		r.ensure("a", 1400)
+		r.awaitReady("a")
+		many := []*kindv1.Blocker{}
+		for n := range 70 {
+			many = append(many, &kindv1.Blocker{Kind: "port", Id: fmt.Sprintf("p%02d", 69-n), Owner: "someone", Action: "remove it"})
+		}
+		r.cloud.Inject(memdriver.Delete, memdriver.Fault{Err: driver.Blocked([]*kindv1.Blocker{many[69], {Kind: "floating IP", Id: "f1", Owner: "them", Action: "ask them"}}), Times: 1})
+		r.cloud.Block("mem-1", many...)
+		r.release("a")
+		r.await(time.Minute, "the refusal is told", func() bool { return len(r.lastOutcome().GetBlockers()) > 0 })
+		told := r.lastOutcome()
+		if n := len(told.GetBlockers()); n != 50 || told.GetBlockers()[0].GetId() != "f1" || told.GetBlockers()[1].GetId() != "p00" {
+			t.Errorf("told %d blockers, first %v", n, told.GetBlockers()[:2])
+		}
+		if text := told.GetFault().GetMessage(); strings.Count(text, "floating IP f1 (them): ask them") != 1 {
+			t.Errorf("the fault is %q", text)
+		}
+		r.cloud.Block("mem-1")
+		r.awaitGone("a")
+	})
+}
+
+// TestOutdatedReleaseIsAskedAgain: a part of an object that can go only after the others is asked for without delay, and
+// one whose deletion goes on is not asked for at every look.
+func TestOutdatedReleaseIsAskedAgain(t *testing.T) {
+	for state, most := range map[driver.State][2]int{driver.Outdated: {8, 40}, driver.Progressing: {1, 1}} {
+		run(t, config{GoneAfter: time.Hour}, func(t *testing.T, r *rig) {
+			r.ensure("a", 1400)
+			r.awaitReady("a")
+			r.cloud.SetState("mem-1", state, nil)
+			r.release("a")
+			time.Sleep(9 * time.Second)
+			synctest.Wait()
+			if n := count(r.cloud.Calls(), memdriver.Delete); n < most[0] || n > most[1] {
+				t.Errorf("state %v: %d deletes within 9 seconds, want %d to %d", state, n, most[0], most[1])
+			}
+		})
+	}
 }
 
 func TestReferences(t *testing.T) {

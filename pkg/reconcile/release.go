@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -88,29 +89,52 @@ func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.A
 			return 0, err
 		}
 	}
-	return pace.next(e.ID, l.Now()), nil
+	wait := pace.next(e.ID, l.Now())
+	if seen.State == driver.Outdated { // a part of it can go only now that others are gone
+		pace.askNext(e.ID)
+		wait = max(wait, effect)
+	}
+	return wait, nil
 }
 
 // blocked tells what keeps the object from being deleted, and tries again later.
 func (l *Loop) blocked(ctx context.Context, at *turn, e *record.Entry, d driver.Any, cause error) (time.Duration, error) {
 	status := e.Object.Status()
-	blockers := []*kindv1.Blocker{}
+	blockers := driver.BlockersOf(cause)
 	if b, ok := d.Blockable(); ok {
 		found, err := call(ctx, at, func(ctx context.Context) ([]*kindv1.Blocker, error) { return b.Blockers(ctx, status.GetProviderId()) })
 		if err != nil {
 			return l.failed(ctx, at, e, fault.Wrap(err, "look what blocks the deletion of %s", e.Name))
 		}
-		blockers = found
+		blockers = append(found, blockers...)
 	}
+	blockers = driver.SortBlockers(blockers)
 	e.Record.Failures++
 	wait := min(500*time.Millisecond<<min(e.Record.GetFailures()-1, 10), 15*time.Second)
-	next := fault.Proto(fault.Wrap(cause, "delete %s", e.Name), l.Now())
+	next := fault.Proto(refusal(e.Name, cause, blockers), l.Now())
+	blockers = blockers[:min(len(blockers), mostBlockers)]
 	same := slices.EqualFunc(blockers, status.GetBlockers(), func(a, b *kindv1.Blocker) bool { return proto.Equal(a, b) })
 	told := !same || next.GetKind() != status.GetFault().GetKind()
 	if told {
 		status.Blockers, status.Fault = blockers, next
 	}
 	return wait, l.pause(ctx, e, wait, told)
+}
+
+// mostBlockers is how many blockers a status holds. Whoever clears them away sees the next ones.
+const mostBlockers = 50
+
+// refusal gives the fault of a deletion that is blocked: the provider's own words, and by whom it is blocked, unless the
+// cause says so itself.
+func refusal(name string, cause error, blockers []*kindv1.Blocker) error {
+	if len(blockers) == 0 || len(driver.BlockersOf(cause)) > 0 {
+		return fault.Wrap(cause, "delete %s", name)
+	}
+	err := &fault.Error{Kind: fault.KindOf(cause), Message: "it cannot go before " + driver.NameBlockers(blockers), Cause: cause}
+	if inner, ok := errors.AsType[*fault.Error](cause); ok {
+		err.RequestID = inner.RequestID
+	}
+	return fault.Wrap(err, "delete %s", name)
 }
 
 // gone ends a record whose object is gone.

@@ -119,7 +119,11 @@ func outcomeMessage(o *busv1.Outcome, sequence int64) bus.Message {
 	if err != nil {
 		panic("record: an outcome cannot be encoded: " + err.Error()) // its strings were valid when they were read from messages
 	}
-	return bus.Message{Subject: bus.OutcomeSubject(int(origin.GetShard()), sagaID(origin.GetSaga())), ID: id, Data: data}
+	m := bus.Message{Subject: bus.OutcomeSubject(int(origin.GetShard()), sagaID(origin.GetSaga())), ID: id, Data: data}
+	if trace := origin.GetTraceParent(); trace != "" {
+		m.Header = map[string]string{bus.HeaderTrace: trace}
+	}
+	return m
 }
 
 func sagaID(saga string) string {

@@ -10,7 +10,8 @@
 // # Who may write
 //
 // Only the service that owns the kind. Its inbox and API write what is wanted, its reconcile loop writes what was seen;
-// each write compares the revision that it read, so neither overwrites the other.
+// each write compares the revision that it read, so neither overwrites the other. Inbox and API write in any replica of the
+// service; the loop of one replica works on a record at a time, and compares its fence too: the key of what it owns.
 //
 // # What happens on a crash
 //
@@ -22,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -61,7 +63,8 @@ type Book struct {
 	outbox  Outbox
 	kinds   *resource.Registry
 	now     func() time.Time
-	changed func(ID)
+	changed func(Change)
+	fenced  atomic.Int64
 }
 
 // ID identifies one record.
@@ -76,6 +79,8 @@ type Entry struct {
 	Record *participantv1.Record
 	// Object is the resource.
 	Object resource.Object
+	// Fence is what must stand when the entry is saved or removed, beside what was read; nil for nothing.
+	Fence *store.Compare
 
 	revision int64
 }
@@ -89,8 +94,8 @@ type Config struct {
 	// Kinds holds at least the kinds of the service.
 	Kinds *resource.Registry
 	Now   func() time.Time
-	// Changed is called after each write with the record's id; it must not block.
-	Changed func(ID)
+	// Changed is called after each write of a record through this book; it must not block. It may be nil.
+	Changed func(Change)
 }
 
 // Prefix is the prefix of all that a service writes.
@@ -334,11 +339,14 @@ func (b *Book) commit(ctx context.Context, e *Entry, compares []store.Compare, o
 	if err != nil {
 		return 0, err
 	}
+	if e.Fence != nil {
+		compares = append(compares, *e.Fence)
+	}
 	out := b.outbox.Ops(messages...)
 	crash.Point(crash.RecordCommitBefore)
 	revision, err := b.store.Txn(ctx, compares, append(ops, out...))
 	if fault.Is(err, fault.Conflict) {
-		return 0, &conflict{err}
+		return 0, b.refused(ctx, e, err)
 	}
 	if err != nil {
 		return 0, err
@@ -346,10 +354,47 @@ func (b *Book) commit(ctx context.Context, e *Entry, compares []store.Compare, o
 	crash.Point(crash.RecordCommitAfter)
 	b.outbox.Committed(out)
 	if b.changed != nil {
-		b.changed(e.ID)
+		b.changed(Change{ID: e.ID, Revision: revision})
 	}
 	return revision, nil
 }
+
+// lookWithin bounds the look at a fence.
+const lookWithin = 2 * time.Second
+
+// refused tells why a write was: because of the fence, or because the record was written since it was read.
+func (b *Book) refused(ctx context.Context, e *Entry, cause error) error {
+	if e.Fence == nil {
+		return &conflict{cause}
+	}
+	// Who lost what it owned may have been told so by its context at the same time.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookWithin)
+	defer cancel()
+	stands, err := b.store.Get(ctx, e.Fence.Key)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return fault.Wrap(err, "look whether %s still stands", e.Fence.Key)
+	}
+	if err == nil && stands.CreateRevision == e.Fence.CreateRevision {
+		return &conflict{cause}
+	}
+	b.fenced.Add(1)
+	return &fenced{cause}
+}
+
+// fenced is a write that was refused because the writer's fence does not stand any more.
+type fenced struct{ cause error }
+
+func (f *fenced) Error() string { return "the writer does not own it any more: " + f.cause.Error() }
+func (f *fenced) Unwrap() error { return f.cause }
+
+// IsFenced tells whether a write failed because the entry's fence does not stand any more: another may own the record.
+func IsFenced(err error) bool {
+	_, ok := errors.AsType[*fenced](err)
+	return ok
+}
+
+// FenceRejections counts the writes that were refused because of their fence.
+func (b *Book) FenceRejections() int64 { return b.fenced.Load() }
 
 // conflict is a record that was written by someone else since it was read.
 type conflict struct{ cause error }

@@ -1,6 +1,7 @@
 package record_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/record/recordtest"
 	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/store"
 	"github.com/weftcloud/weft/pkg/store/memstore"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
@@ -41,7 +43,7 @@ func newRig(t *testing.T) *rig {
 	r.box = recordtest.NewBox(r.store, record.Prefix("network")+"o/")
 	r.book = record.New(record.Config{
 		Service: "network", Store: r.store, Outbox: r.box, Kinds: kinds, Now: func() time.Time { return r.now },
-		Changed: func(id record.ID) { r.changed = append(r.changed, id) },
+		Changed: func(c record.Change) { r.changed = append(r.changed, c.ID) },
 	})
 	return r
 }
@@ -394,5 +396,84 @@ func TestListInPages(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"n0", "n1", "n2", "n3", "n4"}, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestFence(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	const owner = "/weft/network/owner"
+	revision, err := r.store.Txn(ctx, nil, []store.Op{{Key: owner, Value: []byte("me")}})
+	r.must(err)
+	r.add(name, "k1", "")
+	e, err := r.book.Get(ctx, record.ID{Name: name, Key: "k1"})
+	r.must(err)
+	e.Fence = &store.Compare{Key: owner, CreateRevision: revision}
+	r.must(r.book.Save(ctx, e, record.Notice{}))
+
+	other, err := r.book.Get(ctx, e.ID)
+	r.must(err)
+	r.must(r.book.Save(ctx, other, record.Notice{})) // without a fence, as the inbox does
+	if err := r.book.Save(ctx, e, record.Notice{}); !record.IsConflict(err) || record.IsFenced(err) {
+		t.Errorf("a record that was written meanwhile: %v", err)
+	}
+	e, err = r.book.Get(ctx, e.ID)
+	r.must(err)
+	e.Fence = other.Fence
+	for what, write := range map[string]func(e *record.Entry) error{
+		"save":   func(e *record.Entry) error { return r.book.Save(ctx, e, record.Notice{Verb: "ready"}) },
+		"remove": func(e *record.Entry) error { return r.book.Remove(ctx, e, record.Notice{Verb: "released"}) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			_, err := r.store.Txn(ctx, nil, []store.Op{{Key: owner, Delete: true}})
+			r.must(err)
+			before := r.book.FenceRejections()
+			e.Fence = &store.Compare{Key: owner, CreateRevision: revision}
+			if err := write(e); !record.IsFenced(err) || record.IsConflict(err) {
+				t.Errorf("nobody owns it: %v", err)
+			}
+			_, err = r.store.Txn(ctx, nil, []store.Op{{Key: owner, Value: []byte("another")}})
+			r.must(err)
+			if err := write(e); !record.IsFenced(err) {
+				t.Errorf("another owns it: %v", err)
+			}
+			if n := r.book.FenceRejections() - before; n != 2 {
+				t.Errorf("%d rejections were counted, want 2", n)
+			}
+		})
+	}
+	r.must(r.book.Save(ctx, other, record.Notice{})) // none of those was written
+}
+
+func TestFollow(t *testing.T) {
+	r := newRig(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	r.add(name, "before", "")
+	revision, err := r.book.Revision(ctx)
+	r.must(err)
+	e := r.add(name+"2", "k2", "")
+	r.must(r.book.Save(ctx, e, record.Notice{}))
+	r.must(r.book.Remove(ctx, e, record.Notice{Verb: "released"}))
+	r.add(name+"3", "k3", "")
+	var got []record.ID
+	last := revision
+	err = r.book.Follow(ctx, revision, func(changes []record.Change) {
+		for _, c := range changes {
+			if c.Revision <= last {
+				t.Errorf("%v at %d comes after one at %d", c.ID, c.Revision, last)
+			}
+			last = c.Revision
+			if got = append(got, c.ID); c.Key == "k3" {
+				cancel()
+			}
+		}
+	})
+	r.must(err)
+	if diff := cmp.Diff([]record.ID{{Name: name + "2", Key: "k2"}, {Name: name + "2", Key: "k2"}, {Name: name + "2", Key: "k2"}, {Name: name + "3", Key: "k3"}}, got); diff != "" {
+		t.Error(diff)
+	}
+	r.store.Compact()
+	if err := r.book.Follow(t.Context(), revision, func([]record.Change) {}); !fault.Is(err, fault.Conflict) {
+		t.Errorf("follow from a revision that is not kept: %v", err)
 	}
 }

@@ -1,12 +1,18 @@
 // Package service is what every service does for its kinds: the gRPC API of each kind, the operations of single changes,
 // what services ask each other, and the loops. A service brings its catalog; all else is written once, here.
+//
+// A service may run in any number of processes. Each serves all calls and takes commands from the common queues; the
+// records are spread over them by package shard, and the one that owns a record works on it (see package reconcile).
 package service
 
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -20,7 +26,9 @@ import (
 	"github.com/weftcloud/weft/pkg/reconcile"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/shard"
 	"github.com/weftcloud/weft/pkg/store"
+	"github.com/weftcloud/weft/pkg/tracing"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 )
@@ -69,10 +77,15 @@ type Deps struct {
 	Address string
 	// Dial connects to another replica of the service; nil if there are none.
 	Dial func(address string) (*grpc.ClientConn, error)
+	// Traces makes spans of what is done; nil makes none.
+	Traces *tracing.Traces
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// CallsPerSecond is the budget of API calls of each cloud account, for all services together; 0 means 200.
 	CallsPerSecond float64
+	// Replica names this process among those of its service, without a slash; empty means a name that nobody else has. A
+	// second process of the same name waits until the first has left.
+	Replica string
 	// Budgets keeps the budgets of the process; whoever hands it over runs it. nil means that the service keeps its own.
 	Budgets *budget.Registry
 }
@@ -87,6 +100,8 @@ type Service struct {
 	outbox   *outbox.Box
 	inbox    *participant.Inbox
 	loop     *reconcile.Loop
+	spread   *shard.Spread
+	fenced   atomic.Int64 // of what the spread wrote
 	accounts *accounts
 	budgets  *budget.Registry // nil unless the service keeps its own
 	kinds    map[string]Kind  // by type
@@ -100,6 +115,9 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 	if deps.CallsPerSecond == 0 {
 		deps.CallsPerSecond = 200
 	}
+	if deps.Replica == "" {
+		deps.Replica = uuid.NewString()
+	}
 	s := &Service{catalog: catalog, deps: deps, kinds: map[string]Kind{}}
 	if err := s.readKinds(); err != nil {
 		return nil, err
@@ -107,9 +125,9 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 	s.outbox = outbox.New(deps.Store, deps.Bus, record.Prefix(catalog.Service)+"o/", deps.Logger)
 	s.book = record.New(record.Config{
 		Service: catalog.Service, Store: deps.Store, Outbox: s.outbox, Kinds: s.linked, Now: deps.Now,
-		Changed: func(id record.ID) {
+		Changed: func(c record.Change) {
 			if s.loop != nil {
-				s.loop.Wake(id)
+				s.loop.Changed(c)
 			}
 		},
 	})
@@ -117,13 +135,37 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 		return s, nil
 	}
 	if s.deps.Budgets == nil {
-		s.budgets = budget.NewRegistry(budget.RegistryConfig{Store: deps.Store, Process: catalog.Service, Logger: deps.Logger, Now: deps.Now})
+		s.budgets = budget.NewRegistry(budget.RegistryConfig{Store: deps.Store, Process: catalog.Service + "-" + deps.Replica, Logger: deps.Logger, Now: deps.Now})
 		s.deps.Budgets = s.budgets
 	}
 	s.accounts = newAccounts(catalog.Providers, orchestratorv1.NewCredentialServiceClient(deps.Peers["orchestrator"]), s.deps)
 	s.inbox = participant.NewInbox(s.book, s.own, deps.Now)
-	s.loop = reconcile.New(reconcile.Config{Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Now: deps.Now})
+	s.inbox.Traces = deps.Traces
+	s.loop = reconcile.New(reconcile.Config{
+		Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Now: deps.Now, Taken: s.outbox.Recover,
+	})
+	s.spread = shard.New(shard.Config{
+		Store: deps.Store, Prefix: record.Prefix(catalog.Service) + "shards/", Replica: deps.Replica, Address: deps.Address, Count: reconcile.Shards,
+		Logger: deps.Logger, Fenced: func() { s.fenced.Add(1) },
+	})
 	return s, nil
+}
+
+// Stats are figures of a service in this process.
+type Stats struct {
+	// FenceRejections counts the writes that the store refused because this replica had lost what it took for its own.
+	FenceRejections int64
+	// Shards is how many shards of the records this replica works on now.
+	Shards int
+}
+
+// Stats gives the figures as they stand.
+func (s *Service) Stats() Stats {
+	out := Stats{FenceRejections: s.fenced.Load() + s.book.FenceRejections()}
+	if s.loop != nil {
+		out.Shards = s.loop.Shards()
+	}
+	return out
 }
 
 func (s *Service) readKinds() error {
@@ -144,6 +186,15 @@ func (s *Service) readKinds() error {
 		s.kinds[k.Type] = s.catalog.Kinds[i]
 	}
 	return nil
+}
+
+// Collectors gives the metrics of the service.
+func (s *Service) Collectors() []prometheus.Collector {
+	out := []prometheus.Collector{s.outbox, s}
+	if s.inbox != nil {
+		out = append(out, s.inbox)
+	}
+	return out
 }
 
 // Book gives the service's records.
@@ -171,6 +222,9 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	if s.loop != nil {
 		g.Go(func() error { return s.loop.Run(ctx) })
+		g.Go(func() error {
+			return s.spread.Run(ctx, func(ctx context.Context, o *shard.Owned) error { return s.loop.Own(ctx, o) })
+		})
 		for _, p := range bus.Priorities {
 			g.Go(func() error {
 				return s.deps.Bus.Consume(ctx, bus.CommandQueue(s.catalog.Service, p), 32, s.inbox.Handle)

@@ -305,7 +305,7 @@ func (m *session) hold(i int) *hold {
 	m.view.mu.Lock()
 	r, _ := m.view.owners.get(i)
 	m.view.mu.Unlock()
-	h := &hold{owned: &Owned{shard: i, key: m.ownerKey(i), epoch: r.create}, done: make(chan struct{})}
+	h := &hold{owned: &Owned{shard: i, key: m.ownerKey(i), epoch: r.create, live: m.lease.Live}, done: make(chan struct{})}
 	m.holds[i] = h
 	return h
 }

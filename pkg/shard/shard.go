@@ -94,6 +94,7 @@ type Owned struct {
 	shard int
 	key   string
 	epoch int64
+	live  func() bool
 }
 
 // Shard is the number of the shard, from 0.
@@ -104,6 +105,11 @@ func (o *Owned) Fence() store.Compare { return store.Compare{Key: o.key, CreateR
 
 // Epoch numbers the owners of the shard; a later one has a greater. Shards that were taken together have the same.
 func (o *Owned) Epoch() int64 { return o.epoch }
+
+// Live tells by the clock alone whether the ownership still lasts: false once nobody was heard from for so long that it may
+// be over. Ask it, beside the context, right before what must not be done by two: in a process that was stopped for a
+// while the context may end a moment after other work has gone on.
+func (o *Owned) Live() bool { return o.live() }
 
 // Own is what a replica does with a shard that it owns, until ctx ends.
 type Own = func(ctx context.Context, o *Owned) error

@@ -3,8 +3,6 @@ package orchestrator
 import (
 	"os"
 
-	"github.com/google/uuid"
-
 	"github.com/weftcloud/weft/pkg/daemon"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/service"
@@ -26,8 +24,6 @@ type Config struct {
 	// SealKeyFile is the path of the platform's key for secrets, SealKeySize random bytes, the same for all replicas.
 	// Who loses it loses the secrets. Empty means DefaultSealKeyFile.
 	SealKeyFile string `koanf:"sealKeyFile"`
-	// Replica names this process among the orchestrators; empty means a name that nobody else has.
-	Replica string `koanf:"replica"`
 }
 
 // Compose reads the key and gives what makes the orchestrator that the configuration says.
@@ -43,11 +39,7 @@ func (c Config) Compose() (func(service.Deps) (daemon.Composed, error), error) {
 	if len(key) != SealKeySize {
 		return nil, fault.InField("sealKeyFile", "the key for secrets in %s has %d bytes instead of %d", path, len(key), SealKeySize)
 	}
-	replica := c.Replica
-	if replica == "" {
-		replica = uuid.NewString()
-	}
 	return func(deps service.Deps) (daemon.Composed, error) {
-		return New(Deps{Deps: deps, SealKey: key, Replica: replica})
+		return New(Deps{Deps: deps, SealKey: key})
 	}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -43,8 +44,6 @@ type Deps struct {
 
 	// SealKey is the platform's key for secrets, SealKeySize bytes.
 	SealKey []byte
-	// Replica names this process among the orchestrators.
-	Replica string
 }
 
 // Orchestrator is the orchestrator.
@@ -66,6 +65,9 @@ func New(deps Deps) (*Orchestrator, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
+	if deps.Replica == "" {
+		deps.Replica = uuid.NewString()
+	}
 	o := &Orchestrator{deps: deps}
 	var err error
 	if o.sealer, err = secret.NewSealer(deps.SealKey); err != nil {
@@ -78,7 +80,7 @@ func New(deps Deps) (*Orchestrator, error) {
 		return nil, err
 	}
 	o.outbox = outbox.New(deps.Store, deps.Bus, record.Prefix("orchestrator")+"so/", deps.Logger)
-	o.engine = engine.New(engine.Config{Store: deps.Store, Outbox: o.outbox, Kinds: o.kinds, Querier: o, Logger: deps.Logger, Now: deps.Now, Admit: newAdmission(deps).admit})
+	o.engine = engine.New(engine.Config{Store: deps.Store, Outbox: o.outbox, Kinds: o.kinds, Querier: o, Logger: deps.Logger, Now: deps.Now, Admit: newAdmission(deps).admit, Traces: deps.Traces})
 	o.spread = shard.New(shard.Config{
 		Store: deps.Store, Prefix: record.Prefix("orchestrator") + "shards/", Replica: deps.Replica, Address: deps.Address, Count: bus.Shards, Logger: deps.Logger,
 	})
@@ -93,6 +95,11 @@ func New(deps Deps) (*Orchestrator, error) {
 		},
 	}
 	return o, nil
+}
+
+// Collectors gives the metrics of the orchestrator.
+func (o *Orchestrator) Collectors() []prometheus.Collector {
+	return append(o.own.Collectors(), o.outbox, o.engine)
 }
 
 // Book gives the records of the orchestrator's own kinds.

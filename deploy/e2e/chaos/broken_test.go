@@ -41,12 +41,8 @@ var brokens = []broken{
 		name: "has no tombstones",
 		changes: []change{{
 			file: "pkg/participant/participant.go",
-			old:  "if _, err := in.book.Tombstone(ctx, id.Key); err == nil {\n\t\treturn in.released(ctx, id, cmd)",
-			new:  "if _, err := in.book.Tombstone(ctx, id.Key); err == nil && cmd.GetRelease() != nil {\n\t\treturn in.released(ctx, id, cmd)",
-		}, {
-			file: "pkg/participant/participant.go",
-			old:  "\t} else if !fault.Is(err, fault.NotFound) {\n\t\treturn err\n",
-			new:  "\t} else if err != nil && !fault.Is(err, fault.NotFound) {\n\t\treturn err\n",
+			old:  "err == nil {\n\t\treturn in.released(ctx, id, cmd)\n\t} else if !fault.Is(err, fault.NotFound) {",
+			new:  "err == nil && cmd.GetRelease() != nil {\n\t\treturn in.released(ctx, id, cmd)\n\t} else if err != nil && !fault.Is(err, fault.NotFound) {",
 		}, {
 			file: "pkg/record/record.go",
 			old:  "\t\t{Key: b.tombKey(e.Key)},\n",

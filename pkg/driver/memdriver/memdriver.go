@@ -114,7 +114,8 @@ func (d *Driver[S, O]) Mend() {
 	d.faults = map[Step][]Fault{}
 }
 
-// SetState has an object observed in a state, with why, until it is next updated.
+// SetState has an object observed in a state, with why, until it is next updated. One that is being deleted is Outdated or
+// Progressing.
 func (d *Driver[S, O]) SetState(id string, state driver.State, why error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -273,7 +274,7 @@ func (d *Driver[S, O]) Observe(ctx context.Context, ids []string) (map[string]dr
 
 func (d *Driver[S, O]) observation(o *Object[S]) driver.Observation[O] {
 	seen := driver.Observation[O]{State: o.state, Fault: o.failed, Observed: d.config.Observed(o.ID, o.Spec)}
-	if !o.goneAt.IsZero() || o.state == driver.Ready && d.config.Now().Before(o.readyAt) {
+	if !o.goneAt.IsZero() && o.state != driver.Outdated || o.state == driver.Ready && d.config.Now().Before(o.readyAt) {
 		seen.State = driver.Progressing
 	}
 	return seen

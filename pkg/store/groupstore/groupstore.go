@@ -54,12 +54,16 @@ type Store struct {
 	waiting []*transaction
 	idle    int // committers that may be started
 	stats   Stats
+
+	meters meters
 }
 
 var _ store.Store = (*Store)(nil)
 
 // New makes a store above another. Closing it closes the other.
-func New(below store.Store) *Store { return &Store{Store: below, idle: committers} }
+func New(below store.Store) *Store {
+	return &Store{Store: below, idle: committers, meters: newMeters()}
+}
 
 // transaction is one that was asked for.
 type transaction struct {
@@ -158,14 +162,14 @@ func (s *Store) take() []*transaction {
 func (s *Store) write(together []*transaction) {
 	if len(together) == 1 {
 		t := together[0]
-		revision, err := s.ask(t.ctx, t.compares, t.ops)
+		revision, err := s.ask(t.ctx, t.compares, t.ops, 1)
 		t.answer <- answer{revision, err}
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(together[0].ctx), answerWithin)
 	defer cancel()
 	compares, ops := joined(together)
-	revision, err := s.ask(ctx, compares, ops)
+	revision, err := s.ask(ctx, compares, ops, len(together))
 	if err == nil || fault.Is(err, fault.Unavailable) {
 		for _, t := range together {
 			t.answer <- answer{revision, err}
@@ -175,23 +179,26 @@ func (s *Store) write(together []*transaction) {
 	s.mu.Lock()
 	s.stats.Apart += int64(len(together))
 	s.mu.Unlock()
+	s.meters.apart.Add(float64(len(together)))
 	var group sync.WaitGroup
 	for _, t := range together {
 		group.Go(func() {
-			revision, err := s.ask(t.ctx, t.compares, t.ops)
+			revision, err := s.ask(t.ctx, t.compares, t.ops, 1)
 			t.answer <- answer{revision, err}
 		})
 	}
 	group.Wait()
 }
 
-// ask asks the store below.
-func (s *Store) ask(ctx context.Context, compares []store.Compare, ops []store.Op) (int64, error) {
+// ask asks the store below to write so many transactions as one.
+func (s *Store) ask(ctx context.Context, compares []store.Compare, ops []store.Op, transactions int) (int64, error) {
 	began := time.Now()
 	revision, err := s.Store.Txn(ctx, compares, ops)
+	took := time.Since(began)
+	s.meters.committed(transactions, took)
 	s.mu.Lock()
 	s.stats.Commits++
-	s.stats.Busy += time.Since(began)
+	s.stats.Busy += took
 	s.mu.Unlock()
 	return revision, err
 }

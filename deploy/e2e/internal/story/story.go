@@ -233,9 +233,16 @@ func (i *Installation) Go(t testing.TB, args ...string) <-chan Result {
 // GoAs runs a command with another context file in the background.
 func (i *Installation) GoAs(t testing.TB, contextPath string, args ...string) <-chan Result {
 	t.Helper()
+	return i.GoIn(t, []string{"WEFT_CONTEXT=" + contextPath}, args...)
+}
+
+// GoIn runs a command in the background, with variables of the environment. Without WEFT_CONTEXT among them it is the
+// operator's command.
+func (i *Installation) GoIn(t testing.TB, environment []string, args ...string) <-chan Result {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*Patience)
 	cmd := exec.CommandContext(ctx, os.Getenv(Binary), args...)
-	cmd.Env = append(os.Environ(), "WEFT_CONTEXT="+contextPath)
+	cmd.Env = append(append(os.Environ(), "WEFT_CONTEXT="+i.Context()), environment...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Start(); err != nil {

@@ -142,8 +142,22 @@ func (p *Place) remove(t *testing.T, what string, del func(context.Context) erro
 	})
 }
 
-// Network makes a network with a subnet.
+// Mark is what the objects bear that are made as Weft makes them, for a kind that refers to them.
+var Mark = cloud.Description("00000000-0000-7000-8000-00000000c0de", "tenants/conform/subnets/ours")
+
+// Network makes a network with a subnet, which bears the mark.
 func (p *Place) Network(t *testing.T, cidr string) (*networkv1.Network, *networkv1.Subnet) {
+	t.Helper()
+	return p.network(t, cidr, Mark)
+}
+
+// ForeignNetwork makes a network with a subnet, as someone else would.
+func (p *Place) ForeignNetwork(t *testing.T, cidr string) (*networkv1.Network, *networkv1.Subnet) {
+	t.Helper()
+	return p.network(t, cidr, "")
+}
+
+func (p *Place) network(t *testing.T, cidr, description string) (*networkv1.Network, *networkv1.Subnet) {
 	t.Helper()
 	c := client(t, p.Session.Network)
 	n, err := networks.Create(t.Context(), c, networks.CreateOpts{Name: "conform"}).Extract()
@@ -156,7 +170,7 @@ func (p *Place) Network(t *testing.T, cidr string) (*networkv1.Network, *network
 	if cidr == "" {
 		return network, nil
 	}
-	s, err := subnets.Create(t.Context(), c, subnets.CreateOpts{Name: "conform", NetworkID: n.ID, CIDR: cidr, IPVersion: gophercloud.IPv4}).Extract()
+	s, err := subnets.Create(t.Context(), c, subnets.CreateOpts{Name: "conform", Description: description, NetworkID: n.ID, CIDR: cidr, IPVersion: gophercloud.IPv4}).Extract()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,8 +180,14 @@ func (p *Place) Network(t *testing.T, cidr string) (*networkv1.Network, *network
 // Port makes a port on a network, as someone else would, and gives its id and address.
 func (p *Place) Port(t *testing.T, network *networkv1.Network) (id, address string) {
 	t.Helper()
+	return p.PortAs(t, ports.CreateOpts{Name: "foreign", NetworkID: network.GetObserved().GetNetworkId()})
+}
+
+// PortAs makes a port as the options say, and gives its id and address.
+func (p *Place) PortAs(t *testing.T, opts ports.CreateOpts) (id, address string) {
+	t.Helper()
 	c := client(t, p.Session.Network)
-	made, err := ports.Create(t.Context(), c, ports.CreateOpts{Name: "foreign", NetworkID: network.GetObserved().GetNetworkId()}).Extract()
+	made, err := ports.Create(t.Context(), c, opts).Extract()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,8 +196,8 @@ func (p *Place) Port(t *testing.T, network *networkv1.Network) (id, address stri
 	return made.ID, made.FixedIPs[0].IPAddress
 }
 
-// Routed makes a router between a subnet and the only external network.
-func (p *Place) Routed(t *testing.T, subnet *networkv1.Subnet) {
+// Routed makes a router between a subnet and the only external network, and gives its id.
+func (p *Place) Routed(t *testing.T, subnet *networkv1.Subnet) string {
 	t.Helper()
 	c := client(t, p.Session.Network)
 	external, err := p.Session.ExternalNetwork(t.Context(), "", "", false)
@@ -199,6 +219,7 @@ func (p *Place) Routed(t *testing.T, subnet *networkv1.Subnet) {
 	if _, err := routers.AddInterface(t.Context(), c, r.ID, routers.AddInterfaceOpts{SubnetID: subnetID}).Extract(); err != nil {
 		t.Fatal(err)
 	}
+	return r.ID
 }
 
 // SecurityGroup makes a security group.

@@ -122,7 +122,7 @@ func (p *part) origin(r *run, c saga.Command) *busv1.Origin {
 	}
 	return &busv1.Origin{
 		Saga: r.name, Step: r.plan.GetSteps()[c.Step].GetId(), Direction: c.Direction, Attempt: c.Attempt, Epoch: p.owner.Epoch(),
-		Shard: int32(p.owner.Shard()), Priority: priority,
+		Shard: int32(p.owner.Shard()), Priority: priority, TraceParent: r.plan.GetTraceParent(),
 	}
 }
 

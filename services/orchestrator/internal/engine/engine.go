@@ -33,6 +33,7 @@ package engine
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -45,6 +46,7 @@ import (
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/saga"
 	"github.com/weftcloud/weft/pkg/store"
+	"github.com/weftcloud/weft/pkg/tracing"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
@@ -82,6 +84,12 @@ type Config struct {
 	Now     func() time.Time
 	// Admit refuses new sagas, with a Throttled fault, when the installation has all that it can take; nil admits all.
 	Admit func(ctx context.Context) error
+	// Traces makes a span of each transition; nil makes none.
+	Traces *tracing.Traces
+	// Go runs something beside what is under way, and After does so in a while, unless it is stopped. nil means in a
+	// goroutine, and by the clock: a simulation has its own.
+	Go    func(func())
+	After func(wait time.Duration, do func()) (stop func() bool)
 }
 
 // Engine runs the sagas of the shards that this process owns. All methods are safe for concurrent use.
@@ -101,6 +109,12 @@ type Engine struct {
 func New(c Config) *Engine {
 	if c.Admit == nil {
 		c.Admit = func(context.Context) error { return nil }
+	}
+	if c.Go == nil {
+		c.Go = func(do func()) { go do() }
+	}
+	if c.After == nil {
+		c.After = func(wait time.Duration, do func()) func() bool { return time.AfterFunc(wait, do).Stop }
 	}
 	return &Engine{Config: c, parts: map[int]*part{}, changed: make(chan struct{}), taking: make(chan struct{}, takeOverAtOnce)}
 }
@@ -193,19 +207,26 @@ func (e *Engine) Hold(clouds []string) {
 	e.mu.Lock()
 	same := slices.Equal(clouds, e.held)
 	e.held = clouds
-	parts := make([]*part, 0, len(e.parts))
-	for _, p := range e.parts {
-		parts = append(parts, p)
-	}
 	e.mu.Unlock()
 	if same {
 		return
 	}
-	for _, p := range parts {
+	for _, p := range e.owned() {
 		for _, r := range p.all() {
 			p.post(r, posted{event: saga.CloudsHeld{Clouds: clouds}})
 		}
 	}
+}
+
+// owned gives the owned shards, in their order.
+func (e *Engine) owned() []*part {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := make([]*part, 0, len(e.parts))
+	for _, shard := range slices.Sorted(maps.Keys(e.parts)) {
+		out = append(out, e.parts[shard])
+	}
+	return out
 }
 
 // heldClouds gives the clouds at which nothing is to be begun.

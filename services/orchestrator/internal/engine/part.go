@@ -3,12 +3,13 @@ package engine
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -67,23 +68,31 @@ type part struct {
 func (e *Engine) Own(ctx context.Context, owner Owner) error {
 	ctx, lose := context.WithCancelCause(ctx)
 	defer lose(nil)
-	p := &part{Engine: e, owner: owner, ctx: ctx, lose: lose, runs: map[string]*run{}}
-	e.mu.Lock()
-	e.parts[owner.Shard()] = p
-	e.mu.Unlock()
-	p.takeOver()
+	leave := e.take(ctx, lose, owner)
 	<-ctx.Done()
-	e.mu.Lock()
-	if e.parts[owner.Shard()] == p {
-		delete(e.parts, owner.Shard())
-	}
-	e.change()
-	e.mu.Unlock()
-	p.stop()
+	leave()
 	if cause := context.Cause(ctx); errors.Is(cause, errFenced) {
 		return fault.New(fault.Conflict, "shard %d: %s", owner.Shard(), cause)
 	}
 	return nil
+}
+
+// take begins to run the sagas of a shard. leave ends all work and returns when it has ended; ctx must have ended.
+func (e *Engine) take(ctx context.Context, lose context.CancelCauseFunc, owner Owner) (leave func()) {
+	p := &part{Engine: e, owner: owner, ctx: ctx, lose: lose, runs: map[string]*run{}}
+	e.mu.Lock()
+	e.parts[owner.Shard()] = p
+	e.mu.Unlock()
+	p.takeOver(firstPause)
+	return func() {
+		e.mu.Lock()
+		if e.parts[owner.Shard()] == p {
+			delete(e.parts, owner.Shard())
+		}
+		e.change()
+		e.mu.Unlock()
+		p.stop()
+	}
 }
 
 // stop ends all work, and waits until it has ended.
@@ -92,9 +101,27 @@ func (p *part) stop() {
 	p.over = true
 	p.mu.Unlock()
 	for _, r := range p.all() {
+		r.mu.Lock()
 		r.disarm()
+		r.mu.Unlock()
 	}
 	p.working.Wait()
+}
+
+// spawn does something beside what is under way; false, and it is not done, if the shard is being given up.
+func (p *part) spawn(do func()) bool {
+	p.mu.Lock()
+	if p.over {
+		p.mu.Unlock()
+		return false
+	}
+	p.working.Add(1)
+	p.mu.Unlock()
+	p.Go(func() {
+		defer p.working.Done()
+		do()
+	})
+	return true
 }
 
 func (p *part) isReady() bool {
@@ -114,8 +141,8 @@ func (p *part) all() []*run {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := make([]*run, 0, len(p.runs))
-	for _, r := range p.runs {
-		out = append(out, r)
+	for _, name := range slices.Sorted(maps.Keys(p.runs)) {
+		out = append(out, p.runs[name])
 	}
 	return out
 }
@@ -147,23 +174,22 @@ func (p *part) outcome(o *busv1.Outcome) {
 	}
 }
 
-// takeOver reads every unfinished saga of the shard and has each look at where it stands, until that works.
-func (p *part) takeOver() {
-	for wait := firstPause; p.ctx.Err() == nil; wait = min(2*wait, longestPause) {
-		runs, leftovers, err := p.read()
-		if err == nil {
-			p.begun(runs)
-			p.clean(leftovers)
-			return
-		}
-		p.Logger.Warn("take over a shard", "shard", p.owner.Shard(), "error", err, "again_in", wait)
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-p.ctx.Done():
-		}
-		timer.Stop()
+// takeOver reads every unfinished saga of the shard and has each look at where it stands. If that does not work it is
+// tried again after a pause.
+func (p *part) takeOver(pause time.Duration) {
+	runs, leftovers, err := p.read()
+	if err == nil {
+		p.begun(runs)
+		p.clean(leftovers)
+		return
 	}
+	if p.ctx.Err() != nil {
+		return
+	}
+	p.Logger.Warn("take over a shard", "shard", p.owner.Shard(), "error", err, "again_in", pause)
+	p.After(pause, func() {
+		p.spawn(func() { p.takeOver(min(2*pause, longestPause)) })
+	})
 }
 
 // begun takes what was read as the sagas of the shard.
@@ -202,32 +228,23 @@ func (p *part) read() (runs []*run, leftovers []string, err error) {
 		name, _ := splitKey(strings.TrimPrefix(entry.Key, hotPrefix(p.owner.Shard())))
 		byName[name] = append(byName[name], entry)
 	}
-	var mu sync.Mutex
-	g, ctx := errgroup.WithContext(p.ctx)
-	g.SetLimit(takeOverAtOnce)
-	for name, entries := range byName {
-		g.Go(func() error {
-			r, err := p.decode(ctx, name, entries)
-			if fault.Is(err, fault.Unavailable) {
-				return err
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		r, err := p.decode(p.ctx, name, byName[name])
+		switch {
+		case fault.Is(err, fault.Unavailable):
+			return nil, nil, err
+		case err != nil: // it waits for a person, and holds up no other
+			p.Logger.Error("a saga cannot be taken over; it needs a hand", "operation", name, "error", err)
+			p.count(func(s *Stats) { s.Unreadable++ })
+		case r == nil:
+			for _, entry := range byName[name] {
+				leftovers = append(leftovers, entry.Key)
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case err != nil: // it waits for a person, and holds up no other
-				p.Logger.Error("a saga cannot be taken over; it needs a hand", "operation", name, "error", err)
-				p.count(func(s *Stats) { s.Unreadable++ })
-			case r == nil:
-				for _, entry := range entries {
-					leftovers = append(leftovers, entry.Key)
-				}
-			default:
-				runs = append(runs, r)
-			}
-			return nil
-		})
+		default:
+			runs = append(runs, r)
+		}
 	}
-	return runs, leftovers, g.Wait()
+	return runs, leftovers, nil
 }
 
 // decode makes the run of a saga that was kept; nil if only leftovers of it are.
@@ -296,16 +313,14 @@ func (e *Engine) readPlan(ctx context.Context, name string) (*orchestratorv1.Sag
 
 // clean deletes keys that nobody needs any more. What it cannot delete the next owner does.
 func (p *part) clean(keys []string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.over || len(keys) == 0 {
+	if len(keys) == 0 {
 		return
 	}
-	p.working.Go(func() {
-		for len(keys) > 0 {
-			n := min(len(keys), deleteAtOnce)
-			ops := make([]store.Op, n)
-			for i, key := range keys[:n] {
+	slices.Sort(keys)
+	p.spawn(func() {
+		for chunk := range slices.Chunk(keys, deleteAtOnce) {
+			ops := make([]store.Op, len(chunk))
+			for i, key := range chunk {
 				ops[i] = store.Op{Key: key, Delete: true}
 			}
 			if _, err := p.Store.Txn(p.ctx, []store.Compare{p.owner.Fence()}, ops); err != nil {
@@ -314,7 +329,6 @@ func (p *part) clean(keys []string) {
 				}
 				return
 			}
-			keys = keys[n:]
 		}
 	})
 }

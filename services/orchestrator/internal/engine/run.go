@@ -29,8 +29,8 @@ type run struct {
 	mu      sync.Mutex
 	pending []posted
 	busy    bool
-	over    bool // it has ended, or never began
-	timer   *time.Timer
+	over    bool        // it has ended, or never began
+	timer   func() bool // stops the timer of the next tick; nil if there is none
 
 	plan     *orchestratorv1.SagaPlan
 	resolver *plan.Resolver
@@ -104,29 +104,39 @@ func (r *run) prepare(p *orchestratorv1.SagaPlan) error {
 // post queues an event for a saga and, if nobody works on it, has somebody do so.
 func (p *part) post(r *run, q posted) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.over {
+		r.mu.Unlock()
 		q.answer(fault.New(fault.NotFound, "operation %s does not exist or has ended", r.name))
 		return
 	}
 	r.pending = append(r.pending, q)
-	if !r.busy {
-		r.busy = p.employ(r)
+	idle := !r.busy
+	r.busy = true
+	r.mu.Unlock()
+	if idle {
+		p.employ(r)
 	}
 }
 
-// employ has somebody work on a saga; false if the shard is being given up.
-func (p *part) employ(r *run) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.over {
-		return false
+// employ has somebody work on a saga, unless the shard is being given up. The caller has made it busy.
+func (p *part) employ(r *run) {
+	if p.spawn(func() { p.work(r) }) {
+		return
 	}
-	p.working.Go(func() { p.work(r) })
-	return true
+	r.mu.Lock()
+	left := r.pending
+	r.pending, r.busy = nil, false
+	r.mu.Unlock()
+	for _, q := range left {
+		q.answer(lost(r))
+	}
 }
 
-// work applies what is queued until nothing is.
+func lost(r *run) error {
+	return fault.New(fault.Unavailable, "the ownership of %s was lost; try again", r.name)
+}
+
+// work applies what is queued until nothing is, or until the store must be given time.
 func (p *part) work(r *run) {
 	for {
 		batch := r.take()
@@ -135,11 +145,13 @@ func (p *part) work(r *run) {
 		}
 		if p.ctx.Err() != nil {
 			for _, q := range batch {
-				q.answer(fault.New(fault.Unavailable, "the ownership of %s was lost; try again", r.name))
+				q.answer(lost(r))
 			}
 			continue
 		}
-		p.turn(r, batch)
+		if !p.turn(r, batch) {
+			return
+		}
 	}
 }
 
@@ -195,20 +207,18 @@ func (p *part) begin(ctx context.Context, planned *orchestratorv1.SagaPlan, chan
 		p.refused(err)
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.unsure { // it finds out by itself
-		r.timer = time.AfterFunc(again, func() { p.post(r, posted{event: saga.Tick{}}) })
+		p.wake(r, again)
 	}
-	r.busy = p.employ(r)
+	p.employ(r)
 	return err
 }
 
-// turn applies events that came together.
-func (p *part) turn(r *run, batch []posted) {
+// turn applies events that came together. It says no, and nobody works on the saga, if they could not be kept.
+func (p *part) turn(r *run, batch []posted) bool {
 	if err := p.reread(r); err != nil {
 		p.putBack(r, batch, err)
-		return
+		return false
 	}
 	if r.resuming && r.state != nil {
 		r.resuming = false
@@ -218,7 +228,7 @@ func (p *part) turn(r *run, batch []posted) {
 		for _, q := range batch {
 			q.answer(fault.New(fault.NotFound, "operation %s does not exist or has ended", r.name))
 		}
-		return
+		return true
 	}
 	events := make([]saga.Event, len(batch))
 	for i, q := range batch {
@@ -240,14 +250,15 @@ func (p *part) turn(r *run, batch []posted) {
 			err = p.commit(p.ctx, r, tr, t)
 		}
 		if err != nil {
-			p.putBack(r, taken, err)
 			p.refused(err)
-			return
+			p.putBack(r, taken, err)
+			return false
 		}
 	}
 	for _, q := range taken {
 		q.answer(nil)
 	}
+	return true
 }
 
 // judge answers the events that did not fit, and gives the others.
@@ -292,15 +303,20 @@ func (p *part) putBack(r *run, batch []posted, err error) {
 			back = append(back, q)
 		}
 	}
-	timer := time.NewTimer(again)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-p.ctx.Done():
-	}
+	r.mu.Lock()
+	r.pending, r.busy = append(back, r.pending...), false
+	r.mu.Unlock()
+	p.wake(r, again)
+}
+
+// wake has a saga look at the clock in a while.
+func (p *part) wake(r *run, wait time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.pending = append(append(back, posted{event: saga.Tick{}}), r.pending...)
+	r.disarm()
+	if !r.over && p.ctx.Err() == nil {
+		r.timer = p.After(wait, func() { p.post(r, posted{event: saga.Tick{}}) })
+	}
 }
 
 // keepOutputs keeps what steps observed when they were done.
@@ -360,7 +376,9 @@ type transaction struct {
 
 // commit keeps a transition and sends what follows from it. A command whose spec cannot be resolved is an event of its
 // own: it is applied before anything is kept.
-func (p *part) commit(ctx context.Context, r *run, tr saga.Transition, t transaction) error {
+func (p *part) commit(ctx context.Context, r *run, tr saga.Transition, t transaction) (err error) {
+	ctx, end := p.Traces.Span(ctx, r.plan.GetTraceParent(), "transition", "weft.operation", r.name, "weft.state", tr.State.GetState().String())
+	defer func() { end(err) }()
 	outputs := r.outputs
 	if len(t.outputs) > 0 {
 		outputs = merged(r.outputs, t.outputs)
@@ -474,9 +492,7 @@ func (p *part) conclude(r *run) {
 	r.over = true
 	left := r.pending
 	r.pending = nil
-	if r.timer != nil {
-		r.timer.Stop()
-	}
+	r.disarm()
 	r.mu.Unlock()
 	p.drop(r)
 	for _, q := range left {
@@ -511,26 +527,21 @@ func (p *part) arm(r *run) {
 	if err := saga.Check(r.plan, r.state); err != nil {
 		p.Logger.Error("saga without a next action", "operation", r.name, "error", err)
 	}
-	wake, ok := saga.Wake(r.plan, r.state)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.timer != nil {
-		r.timer.Stop()
-		r.timer = nil
-	}
-	if !ok || r.over || p.ctx.Err() != nil {
+	if wake, ok := saga.Wake(r.plan, r.state); ok {
+		// A timer may fire a moment before its time; the tick then changes nothing and is made again.
+		p.wake(r, max(wake.Sub(p.Now()), time.Millisecond))
 		return
 	}
-	// A timer may fire a moment before its time; the tick then changes nothing and is made again.
-	r.timer = time.AfterFunc(max(wake.Sub(p.Now()), time.Millisecond), func() { p.post(r, posted{event: saga.Tick{}}) })
-}
-
-// disarm stops the timer.
-func (r *run) disarm() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.disarm()
+}
+
+// disarm stops the timer. The caller holds the lock.
+func (r *run) disarm() {
 	if r.timer != nil {
-		r.timer.Stop()
+		r.timer()
+		r.timer = nil
 	}
 }
 

@@ -35,11 +35,8 @@ func (e *Engine) count(change func(*Stats)) {
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	out := e.stats
-	parts := make([]*part, 0, len(e.parts))
-	for _, p := range e.parts {
-		parts = append(parts, p)
-	}
 	e.mu.Unlock()
+	parts := e.owned()
 	out.Shards, out.Oldest = len(parts), map[string]time.Duration{}
 	for _, p := range parts {
 		for _, r := range p.all() {

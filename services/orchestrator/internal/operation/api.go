@@ -103,8 +103,13 @@ func failure(o *orchestratorv1.SagaSummary) error {
 		out.Message = "it was cancelled, and all that it had done was undone"
 	case orchestratorv1.OperationState_OPERATION_STATE_NEEDS_HAND:
 		out.Message = "it needs a hand: see weft ops get, then retry or skip the stuck steps, or abandon it"
-		if cause == nil {
-			out.Kind, out.Cause = fault.Precondition, stuckFault(o.GetOperation())
+		stuck := stuckFault(o.GetOperation())
+		switch {
+		case cause == nil:
+			out.Kind, out.Cause = fault.Precondition, stuck
+		case stuck != nil && stuck.Error() != cause.Error(): // that time ran out does not say what to do; what is in the way does
+			out.Message += "; " + cause.Error()
+			out.Cause = stuck
 		}
 	default:
 		out.Message = "it failed"

@@ -246,7 +246,7 @@ func show(r *plan.Result) string {
 			fmt.Fprintf(&b, "    notice: %s\n", c.GetUndoNotice())
 		}
 	}
-	fmt.Fprintf(&b, "unchanged %d\nsteps\n", r.Plan.GetUnchanged())
+	fmt.Fprintf(&b, "unchanged %d\n%ssteps\n", r.Plan.GetUnchanged(), showUndo(r.Plan))
 	goal := func(g *orchestratorv1.Goal) string {
 		if g == nil {
 			return "-"
@@ -269,6 +269,62 @@ func show(r *plan.Result) string {
 		fmt.Fprintf(&b, "    %s%s: %s | undo %s | needs %v\n", s.GetId(), pivot, goal(s.GetGoal()), goal(s.GetUndo()), s.GetNeeds())
 	}
 	return b.String()
+}
+
+// showUndo shows what a plan tells of the undo of each step.
+func showUndo(p *orchestratorv1.Plan) string {
+	var b strings.Builder
+	for _, v := range p.GetSteps() {
+		fmt.Fprintf(&b, "    %s: %s\n", v.GetId(), v.GetDoing())
+		for _, line := range [][2]string{
+			{"loses", v.GetDataLoss()},
+			{strings.TrimPrefix(v.GetUndoAction().String(), "UNDO_ACTION_"), v.GetUndo()},
+			{"  if", v.GetUndoPrecondition()},
+			{"  loses", v.GetUndoDataLoss()},
+			{"  notice", v.GetUndoNotice()},
+			{"  key", v.GetUndoKey()},
+		} {
+			if line[1] != "" {
+				fmt.Fprintf(&b, "        %s: %s\n", line[0], line[1])
+			}
+		}
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return "what each step does, and its undo\n" + b.String()
+}
+
+// TestEveryStepTellsItsUndo holds what is shown against what the engine would do.
+func TestEveryStepTellsItsUndo(t *testing.T) {
+	w := newWorld(t)
+	r, _ := w.build(t, shop, nil)
+	record := w.run(t, r.Saga)
+	edited := strings.NewReplacer("debian-12", "debian-13", "20Gi", "30Gi", "10.20.0.0/24", "10.21.0.0/24", "n: 2", "n: 3").Replace(shop)
+	r, _ = w.build(t, edited, record)
+	if len(r.Plan.GetSteps()) != len(r.Saga.GetSteps()) {
+		t.Fatalf("%d steps are shown of %d", len(r.Plan.GetSteps()), len(r.Saga.GetSteps()))
+	}
+	seen := map[orchestratorv1.UndoAction]bool{}
+	for i, s := range r.Saga.GetSteps() {
+		v := r.Plan.GetSteps()[i]
+		want := orchestratorv1.UndoAction_UNDO_ACTION_RESTORE
+		switch {
+		case s.GetUndo() == nil:
+			want = orchestratorv1.UndoAction_UNDO_ACTION_NONE
+		case s.GetUndo().GetRelease():
+			want = orchestratorv1.UndoAction_UNDO_ACTION_RELEASE
+		case s.GetGoal().GetRelease():
+			want = orchestratorv1.UndoAction_UNDO_ACTION_REMAKE
+		}
+		if v.GetId() != s.GetId() || v.GetUndoAction() != want || v.GetUndoKey() != s.GetUndo().GetResource().GetKey() || v.GetUndo() == "" || v.GetDoing() == "" {
+			t.Errorf("step %s is shown as %v, want %s", s.GetId(), v, want)
+		}
+		seen[v.GetUndoAction()] = true
+	}
+	if len(seen) != 4 {
+		t.Errorf("the edit leads to the undos %v, want one of each", seen)
+	}
 }
 
 func TestPlans(t *testing.T) {

@@ -334,7 +334,7 @@ func releaseNeeds(g *graph, former map[string]*orchestratorv1.StandingResource, 
 
 // changes is what is shown.
 func (p *planner) changes(g *graph, saga *orchestratorv1.SagaPlan) *orchestratorv1.Plan {
-	plan := &orchestratorv1.Plan{Stack: p.stack()}
+	plan := &orchestratorv1.Plan{Stack: p.stack(), Steps: p.previews(saga)}
 	departures := map[string]*departure{}
 	for _, d := range p.gone {
 		departures[d.stepID()] = d
@@ -354,10 +354,11 @@ func (p *planner) changes(g *graph, saga *orchestratorv1.SagaPlan) *orchestrator
 			Resource: r.GetName(), LocalName: r.GetLocalName(), Type: r.GetType(), Change: s.GetChange(), Key: r.GetKey(), Needs: p.shownNeeds(g, s),
 		}
 		if d != nil {
-			p.describeDeparture(c, d)
+			c.DataLoss = p.departureLoss(c.GetType())
 		} else {
 			p.describeChange(c, p.nodes[s.GetId()])
 		}
+		describeUndo(c, plan.GetSteps())
 		plan.Changes = append(plan.Changes, c)
 	}
 	return plan
@@ -384,50 +385,35 @@ func (p *planner) holdsData(typ string) bool {
 	return ok && k.Options.GetHoldsData()
 }
 
-func (p *planner) describeDeparture(c *orchestratorv1.ResourceChange, d *departure) {
-	if p.holdsData(c.GetType()) {
-		c.DataLoss = "all data on it is lost"
+func (p *planner) departureLoss(typ string) string {
+	if p.holdsData(typ) {
+		return "all data on it is lost"
 	}
-	c.Undo = "none: it is deleted only after all else is done, and is then tried until it is gone"
-	if d.early {
-		c.Undo = "make it anew as it was"
-		c.UndoNotice = "what is made anew is another object: its ids and addresses may differ, and what was on its own disk is lost"
-	}
+	return ""
 }
 
 func (p *planner) describeChange(c *orchestratorv1.ResourceChange, n *node) {
 	c.Fields = n.fields
-	var early *departure
-	for _, d := range p.gone {
-		if d.successor == n && d.early {
-			early = d
-		}
-	}
-	var notices []string
-	switch n.change {
-	case create:
-		c.Undo = "delete it"
-		if p.holdsData(n.kind.Type) {
-			notices = append(notices, "what was written to it by then is lost")
-		}
-	case replace:
+	if n.change == replace {
 		c.Key = n.former.GetKey()
 		c.DataLoss = p.replaceLoss(n)
-		c.Undo = "delete the new one; the old one is kept until all else is done"
-		if early != nil {
-			c.Undo = "delete the new one and make the old one anew as it was"
-			notices = append(notices, "the old one is deleted first, since it holds what the new one needs; what is made anew is another object: its ids and addresses may differ, and what was on its own disk is lost")
+	}
+}
+
+// describeUndo gathers what the steps of a resource tell of their undo, in the order in which they would be undone.
+func describeUndo(c *orchestratorv1.ResourceChange, steps []*orchestratorv1.StepPreview) {
+	var undo, notice []string
+	for _, v := range slices.Backward(steps) {
+		if v.GetLocalName() != c.GetLocalName() || v.GetUndoAction() == undoNone && c.GetChange() == replace {
+			continue
 		}
-	default:
-		c.Undo = undoText(n)
-		if n.change == restart {
-			notices = append(notices, "the undo interrupts it again")
-		}
-		if len(n.grown) > 0 {
-			notices = append(notices, strings.Join(n.grown, ", ")+" stays as large as it was made, since it cannot shrink")
+		undo = append(undo, v.GetUndo())
+		notice = append(notice, v.GetUndoNotice())
+		if v.GetUndoDataLoss() != "" {
+			notice = append(notice, v.GetUndoDataLoss()+" is lost")
 		}
 	}
-	c.UndoNotice = strings.Join(notices, "; ")
+	c.Undo, c.UndoNotice = joined(undo...), joined(notice...)
 }
 
 func (p *planner) replaceLoss(n *node) string {
@@ -437,24 +423,8 @@ func (p *planner) replaceLoss(n *node) string {
 	if len(n.losing) > 0 {
 		return "what is on its own disk is lost, because " + strings.Join(n.losing, ", ") + " changes"
 	}
-	for i := range n.kind.Spec.Fields().Len() { // what one field's change loses, a replacement for another reason loses too
-		if (meaning{}).within(n.kind.Spec.Fields().Get(i)).loses {
-			return "what is on its own disk is lost"
-		}
+	if p.hasOwnDisk(n.kind.Type) { // what one field's change loses, a replacement for another reason loses too
+		return "what is on its own disk is lost"
 	}
 	return ""
-}
-
-func undoText(n *node) string {
-	var paths []string
-	for _, f := range n.fields {
-		paths = append(paths, f.GetPath())
-	}
-	if len(paths) == 0 {
-		return "none is needed: it is only made sure of"
-	}
-	if len(paths) > 5 {
-		paths = append(paths[:5:5], "…")
-	}
-	return "put back " + strings.Join(paths, ", ")
 }

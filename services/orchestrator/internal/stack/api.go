@@ -18,6 +18,7 @@ import (
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/saga"
 	"github.com/weftcloud/weft/pkg/service"
+	"github.com/weftcloud/weft/pkg/tracing"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	"github.com/weftcloud/weft/services/orchestrator/internal/engine"
@@ -89,6 +90,7 @@ func (s *Server) ApplyStack(ctx context.Context, r *orchestratorv1.ApplyStackReq
 	p.KeepOnFailure = r.GetKeepOnFailure()
 	p.Result = &orchestratorv1.Stack{Name: p.GetStack(), Document: r.GetDocument(), Parameters: r.GetParameters(), Operation: p.GetName()}
 	changing := s.changing(c, p, r.GetRequestId())
+	p.TraceParent = tracing.Parent(ctx)
 	if err := s.Sagas.Begin(ctx, p, changing, c.revision); err != nil {
 		return nil, begun(err, p.GetStack())
 	}
@@ -225,6 +227,7 @@ func (s *Server) DeleteStack(ctx context.Context, r *orchestratorv1.DeleteStackR
 	deleting.Stack.Metadata.Etag = ""
 	deleting.Stack.Metadata.Sequence++
 	deleting.Stack.Metadata.DeleteTime = timestamppb.New(s.Now())
+	p.TraceParent = tracing.Parent(ctx)
 	if err := s.Sagas.Begin(ctx, p, deleting, revision); err != nil {
 		return nil, begun(err, r.GetName())
 	}

@@ -35,7 +35,10 @@ type InventoryItem struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	Description string            `json:"description,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
-	CreatedAt   time.Time         `json:"createdAt"`
+	// Settings are what a client can set beyond the above, and see by the cloud's own API: the size of a volume, the
+	// flavor of a server, the ports of a rule. What holds the other is told by id. Of Kubernetes it is a digest.
+	Settings  map[string]string `json:"settings,omitempty"`
+	CreatedAt time.Time         `json:"createdAt"`
 	// Seeded objects belong to the cloud itself (images, the external network, default security groups) and are
 	// left out of the inventory unless ?seeded=true.
 	Seeded bool `json:"seeded,omitempty"`

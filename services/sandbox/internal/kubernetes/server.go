@@ -10,6 +10,9 @@ package kubernetes
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -282,10 +285,33 @@ func inventoryItem(e *entry) control.InventoryItem {
 	if e.pod != nil {
 		item.State = string(e.pod.phase)
 	}
+	if digest := digestOf(e.raw); digest != "" {
+		item.Settings = map[string]string{"digest": digest}
+	}
 	if e.deleting {
 		item.State = "Terminating"
 	}
 	return item
+}
+
+// digestOf sums up what an object is set to, without what the cluster itself writes; empty if it says nothing.
+func digestOf(raw []byte) string {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &object); err != nil {
+		return ""
+	}
+	for _, key := range []string{"metadata", "status", "apiVersion", "kind"} {
+		delete(object, key)
+	}
+	if len(object) == 0 {
+		return ""
+	}
+	text, err := json.Marshal(object) // its keys are sorted
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:6])
 }
 
 // Counts is the number of objects by "kubernetes.Kind", without seeded ones.

@@ -19,7 +19,9 @@ import (
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/weftcloud/weft/pkg/fault"
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
 
@@ -27,7 +29,12 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"weft": func() { os.Exit(Execute(context.Background(), FromProcess(nil))) },
+		"weft": func() {
+			nothing := func(context.Context, DevConfig) error {
+				return fault.New(fault.Unavailable, "this machine has no room")
+			}
+			os.Exit(Execute(context.Background(), FromProcess(nothing)))
+		},
 	})
 }
 
@@ -95,9 +102,10 @@ func TestGolden(t *testing.T) {
 	states := sampleOperation("tenants/demo/operations/o", "tenants/demo/stacks/shop", orchestratorv1.Action_ACTION_APPLY)
 	for _, width := range []int{60, 80, 120} {
 		for name, text := range map[string]string{
-			"plan":     planText(samplePlan(), width, style{}),
-			"describe": a.describeStack(sampleStack(), width, style{}),
-			"progress": progressText(states[1], a.p.Now(), 0, width, 40, style{}),
+			"plan":      planText(samplePlan(), width, style{}),
+			"describe":  a.describeStack(sampleStack(), width, style{}),
+			"rehearsal": rehearsalText(sampleRehearsal(), width, style{}),
+			"progress":  progressText(states[1], a.p.Now(), 0, width, 40, style{}),
 		} {
 			golden(t, fmt.Sprintf("%s-%d.txt", name, width), text)
 			for _, line := range strings.Split(text, "\n") {
@@ -123,6 +131,40 @@ func TestProgressFitsTheTerminal(t *testing.T) {
 		if got := strings.Count(progressText(op, birth, 0, 80, height, style{}), "\n"); got > height {
 			t.Errorf("height %d: %d lines", height, got)
 		}
+	}
+}
+
+// TestBlockersAreTold: on a narrow terminal too, whoever waits for a deletion reads what blocks it, whose it is, and what to
+// do; and where nothing can be redrawn, a line tells that another object blocks it now.
+func TestBlockersAreTold(t *testing.T) {
+	const id = "6dd1b2a4-6a57-4bb3-9ea1-5f0f2a6d3c11"
+	blocked := func(id string) *orchestratorv1.OperationMetadata {
+		return &orchestratorv1.OperationMetadata{CreateTime: at(0), Steps: []*orchestratorv1.StepStatus{{
+			Id: "net", State: orchestratorv1.StepState_STEP_STATE_RUNNING, Change: kindv1.Change_CHANGE_DELETE,
+			Fault:    &kindv1.Fault{Kind: "Conflict", Message: "delete it: the cloud's own words"},
+			Blockers: []*kindv1.Blocker{{Kind: "server", Id: id, Owner: "web-1, not made by Weft, in this project", Action: "delete server " + id + ", or detach its port"}},
+		}}}
+	}
+	tree := progressText(blocked(id), birth, 0, 60, 40, style{})
+	flat := strings.Join(strings.Fields(tree), " ")
+	for _, want := range []string{"waits for server " + id + " of web-1, not made by Weft, in this project", "delete server " + id + ", or detach its port"} {
+		if !strings.Contains(flat, want) {
+			t.Errorf("it does not say %q:\n%s", want, tree)
+		}
+	}
+	if strings.Contains(tree, "own words") {
+		t.Errorf("it says the same twice:\n%s", tree)
+	}
+	for line := range strings.Lines(tree) {
+		if ansi.StringWidth(strings.TrimSuffix(line, "\n")) > 60 {
+			t.Errorf("%q is wider than the terminal", line)
+		}
+	}
+	if lines := changedLines(blocked(id), blocked("another"), birth); len(lines) != 1 || !strings.Contains(lines[0], "server another") {
+		t.Errorf("another blocker is told by %q", lines)
+	}
+	if lines := changedLines(blocked(id), blocked(id), birth); len(lines) != 0 {
+		t.Errorf("nothing has changed, and %q is told", lines)
 	}
 }
 

@@ -92,7 +92,7 @@ func (a *tool) stackRows(t *table, s *orchestratorv1.Stack, st style) []string {
 		}
 		phase := enumText(r.GetStatus().GetPhase())
 		t.add(branch.label, base(r.GetType()), st.state(phase), base(r.GetCloud()), r.GetStatus().GetProviderId(), age(a.p.Now(), r.GetCreateTime()))
-		if f := r.GetStatus().GetFault(); f != nil {
+		if f := r.GetStatus().GetFault(); f != nil && !saidByBlockers(f, r.GetStatus().GetBlockers()) {
 			faults = append(faults, st.red(branch.name)+": "+f.GetMessage()+" ("+f.GetKind()+")")
 		}
 		for _, blocker := range r.GetStatus().GetBlockers() {

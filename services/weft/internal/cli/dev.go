@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+
+	"github.com/weftcloud/weft/pkg/bus"
 )
 
 // DevConfig is what `weft dev` was asked. Its fields are those of dev.Config; main puts the two together, so that the
@@ -20,6 +22,10 @@ type DevConfig struct {
 	ContextPath string
 	// Out gets what a person should read.
 	Out io.Writer
+	// Bus is put around the bus of the services; nil leaves it as it is.
+	Bus func(bus.Bus) bus.Bus
+	// Fleeting says that nothing of it is to outlive the process, so that nobody waits for disks.
+	Fleeting bool
 }
 
 func (a *tool) devCommand() *cobra.Command {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -444,9 +445,35 @@ func samplePlan() *orchestratorv1.Plan {
 			{LocalName: "data", Type: "storage.weft.cloud/Volume", Change: kindv1.Change_CHANGE_REPLACE, DataLoss: "what is on the volume is lost, since 2Gi is smaller than 20Gi and the cloud cannot shrink a volume", Undo: "keep the old one", Fields: []*orchestratorv1.FieldChange{{Path: "spec.size", OldValue: `"20Gi"`, NewValue: `"2Gi"`, Change: kindv1.Change_CHANGE_REPLACE}}},
 			{LocalName: "an-address-with-a-very-long-name.of-a-child", Type: "network.weft.cloud/FloatingIP", Change: kindv1.Change_CHANGE_DELETE},
 		},
+		Steps: []*orchestratorv1.StepPreview{
+			{Id: "cache", LocalName: "cache", Undo: "delete Server cache", UndoPrecondition: "nothing from outside of the stack is attached to it", UndoDataLoss: "what was written to its own disk meanwhile"},
+			{Id: "web", LocalName: "web", Undo: "put back spec.replicas of Workload web", UndoPrecondition: "the former values are still accepted"},
+			{Id: "db", LocalName: "db", Undo: "put back spec.flavor and spec.userData of Server db", UndoPrecondition: "the cloud still has room for the former values", UndoNotice: "it is interrupted once more"},
+			{Id: "data", LocalName: "data", Undo: "delete the new Volume data", UndoPrecondition: "nothing from outside of the stack is attached to it", UndoDataLoss: "what was written to it meanwhile"},
+			{Id: "an-address-with-a-very-long-name.of-a-child", LocalName: "an-address-with-a-very-long-name.of-a-child", Undo: "none: FloatingIP an-address-with-a-very-long-name.of-a-child is deleted only when all else is done, and is then tried until it is gone"},
+			{Id: "data/release", LocalName: "data", Undo: "none: the old Volume data is deleted only when all else is done, and is then tried until it is gone"},
+		},
 		Quotas: []*participantv1.QuotaUse{
 			{Cloud: "clouds/lab", Service: "compute", Quota: "cores", Need: 3, Used: 18, Limit: 20},
 			{Cloud: "clouds/lab", Service: "network", Quota: "floating_ips", Need: -1, Used: 3, Limit: -1},
+		},
+	}
+}
+
+func sampleRehearsal() *orchestratorv1.Rehearsal {
+	undone := func(steps ...string) []*orchestratorv1.RehearsedUndo {
+		var out []*orchestratorv1.RehearsedUndo
+		for _, s := range steps {
+			out = append(out, &orchestratorv1.RehearsedUndo{Step: s})
+		}
+		return out
+	}
+	return &orchestratorv1.Rehearsal{
+		Plan: samplePlan(), Duration: durationpb.New(4200 * time.Millisecond), Notices: []string{"secret backup: the values of user, password are made up"},
+		Runs: []*orchestratorv1.RehearsalRun{
+			{Number: 1, Step: "cache", State: orchestratorv1.OperationState_OPERATION_STATE_UNDONE, Undone: undone("db", "cache"), InventoryEqual: true, AsTold: true},
+			{Number: 2, Step: "db", State: orchestratorv1.OperationState_OPERATION_STATE_NEEDS_HAND, Undone: undone("cache"), Leftovers: []string{"compute.server 0d4fbc2e-2f8a-4f0e-9c3f-0c51a9b0e2aa shop.db ACTIVE"}, Missing: []string{"volume.volume shop.data available"}, Differences: []string{"the operation ended NEEDS_HAND instead of UNDONE: the flavor is gone"}},
+			{State: orchestratorv1.OperationState_OPERATION_STATE_DONE, InventoryEqual: true, AsTold: true},
 		},
 	}
 }

@@ -18,15 +18,20 @@ import (
 func (a *tool) planCommand() *cobra.Command {
 	var file string
 	var params []string
-	var skip bool
+	var skip, rehearsed bool
 	cmd := &cobra.Command{
 		Use: "plan -f FILE", Short: "Say what apply would do, and do nothing",
 		Long: `Say what apply would do, and do nothing.
 
   +    made                    !    changed, with an interruption
   ~    changed while it works  -/+  made anew, the old one deleted
-  -    deleted`,
-		Args: takes(0, 0, "no arguments; the document comes with -f"),
+  -    deleted
+
+With --rehearse the plan is also carried out, in a simulated cloud on this machine that is made for it and gone after it:
+once for each step, with a failure after the step was done, and once without. Each run is held against what the plan tells
+of the undo. Your clouds are not touched. The exit code is 0 only if every run ended as told.`,
+		Example: "  weft plan -f shop.yaml\n  weft plan -f shop.yaml --rehearse",
+		Args:    takes(0, 0, "no arguments; the document comes with -f"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			doc, err := a.readDocument(cmd, file)
 			if err != nil {
@@ -47,13 +52,17 @@ func (a *tool) planCommand() *cobra.Command {
 				if err != nil {
 					return &failure{what: "plan " + doc.name, err: err, document: doc.sources()}
 				}
-				return a.printPlan(plan, doc)
+				if !rehearsed || len(plan.GetProblems()) > 0 {
+					return a.printPlan(plan, doc)
+				}
+				return a.rehearse(cmd.Context(), c, plan, doc, values)
 			})
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the document's `FILE`; - for standard input")
 	cmd.Flags().StringArrayVar(&params, "param", nil, "a parameter's value, `NAME=VALUE`, over the document's; may be given again")
 	cmd.Flags().BoolVar(&skip, "skip-preflight", false, "leave out what only the clouds can tell: quotas, images, flavors")
+	cmd.Flags().BoolVar(&rehearsed, "rehearse", false, "carry it out in a simulated cloud, failing after each step in turn, and say how each run ends")
 	return cmd
 }
 
@@ -131,7 +140,7 @@ func planText(plan *orchestratorv1.Plan, width int, st style) string {
 		for _, c := range plan.GetChanges() {
 			writeChange(&b, c, names, kinds, width, st)
 		}
-		writeUndo(&b, plan, names, width, st)
+		writeUndo(&b, plan, width, st)
 	}
 	writeQuotas(&b, plan, width, st)
 	return b.String()
@@ -196,21 +205,30 @@ func fieldText(f *orchestratorv1.FieldChange, whole kindv1.Change, st style) str
 	return text
 }
 
-func writeUndo(b *strings.Builder, plan *orchestratorv1.Plan, names, width int, st style) {
-	title := false
-	for _, c := range plan.GetChanges() {
-		if c.GetUndo() == "" && c.GetUndoNotice() == "" {
-			continue
+// writeUndo tells of each step how it is undone: by what, if what holds, at the price of which data.
+func writeUndo(b *strings.Builder, plan *orchestratorv1.Plan, width int, st style) {
+	if len(plan.GetSteps()) == 0 {
+		return
+	}
+	b.WriteString("\n" + st.bold("should a step fail, those begun are undone, last first:") + "\n")
+	names := 0
+	for _, s := range plan.GetSteps() {
+		names = max(names, ansi.StringWidth(s.GetId()))
+	}
+	names = min(names, max(10, width/3))
+	for _, s := range plan.GetSteps() {
+		fmt.Fprintf(b, "    %s  %s\n", padded(cut(s.GetId(), names), names), wrapped(s.GetUndo(), width, names+6))
+		line := func(what, text string, paint func(string) string) {
+			if text != "" {
+				text = wrapped(what+text, width-names-8, 0)
+				for part := range strings.SplitSeq(text, "\n") {
+					b.WriteString(strings.Repeat(" ", names+8) + paint(part) + "\n")
+				}
+			}
 		}
-		if !title {
-			b.WriteString("\n" + st.bold("should a step fail, this is how each is undone:") + "\n")
-			title = true
-		}
-		text := c.GetUndo()
-		if c.GetUndoNotice() != "" {
-			text += " (" + c.GetUndoNotice() + ")"
-		}
-		fmt.Fprintf(b, "    %s  %s\n", padded(cut(c.GetLocalName(), names), names), wrapped(text, width, names+6))
+		line("if ", s.GetUndoPrecondition(), st.dim)
+		line("LOSES ", s.GetUndoDataLoss(), st.red)
+		line("but ", s.GetUndoNotice(), st.yellow)
 	}
 }
 

@@ -2,9 +2,13 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weftcloud/weft/pkg/fault"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
@@ -124,7 +128,7 @@ func notes(s *orchestratorv1.StepStatus, done map[string]bool) []string {
 		return out
 	}
 	ended := s.GetState() == orchestratorv1.StepState_STEP_STATE_DONE || s.GetState() == orchestratorv1.StepState_STEP_STATE_UNDONE
-	if f := s.GetFault(); f != nil && !ended {
+	if f := s.GetFault(); f != nil && !ended && !saidByBlockers(f, s.GetBlockers()) {
 		out = append(out, f.GetKind()+": "+f.GetMessage())
 	}
 	if !ended {
@@ -134,6 +138,15 @@ func notes(s *orchestratorv1.StepStatus, done map[string]bool) []string {
 	}
 	return out
 }
+
+// saidByBlockers tells a fault that says no more than the blockers, which are shown one by one.
+func saidByBlockers(f *kindv1.Fault, blockers []*kindv1.Blocker) bool {
+	kind := fault.Kind(f.GetKind())
+	return len(blockers) > 0 && (kind == fault.Conflict || kind == fault.Precondition)
+}
+
+// noteIndent is how far the notes below a step stand to the right.
+const noteIndent = 6
 
 // progressText draws an operation as a tree of its steps, at most so many lines high: finished steps give way first.
 func progressText(op *orchestratorv1.OperationMetadata, now time.Time, frame, width, height int, st style) string {
@@ -180,7 +193,9 @@ func progressText(op *orchestratorv1.OperationMetadata, now time.Time, frame, wi
 		}
 		lines, finished = append(lines, cut(text, width)), append(finished, done[s.GetId()])
 		for _, note := range notes(s, done) {
-			lines, finished = append(lines, cut("    "+strings.Repeat(" ", 2)+st.yellow(note), width)), append(finished, false)
+			for _, line := range folded(note, width-noteIndent) { // what to do must not be cut off
+				lines, finished = append(lines, cut(strings.Repeat(" ", noteIndent)+st.yellow(line), width)), append(finished, false)
+			}
 		}
 	}
 	return header + "\n" + strings.Join(trim(lines, finished, height-1, st), "")
@@ -225,7 +240,8 @@ func changedLines(former, next *orchestratorv1.OperationMetadata, now time.Time)
 	var out []string
 	for _, s := range next.GetSteps() {
 		before := was[s.GetId()]
-		same := before.GetState() == s.GetState() && before.GetAttempt() == s.GetAttempt() && before.GetFault().GetMessage() == s.GetFault().GetMessage() && len(before.GetBlockers()) == len(s.GetBlockers())
+		same := before.GetState() == s.GetState() && before.GetAttempt() == s.GetAttempt() && before.GetFault().GetMessage() == s.GetFault().GetMessage() &&
+			slices.EqualFunc(before.GetBlockers(), s.GetBlockers(), func(a, b *kindv1.Blocker) bool { return proto.Equal(a, b) })
 		if same || before == nil && s.GetState() == orchestratorv1.StepState_STEP_STATE_WAITING {
 			continue
 		}

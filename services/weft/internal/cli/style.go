@@ -47,6 +47,24 @@ func wrapped(text string, width, indent int) string {
 	return strings.Join(lines, "\n"+strings.Repeat(" ", indent))
 }
 
+// folded breaks text between words into lines of at most a width. Unlike wrapped it never breaks a word, so that an id can
+// be copied.
+func folded(text string, width int) []string {
+	lines := []string{""}
+	for word := range strings.FieldsSeq(text) {
+		last := lines[len(lines)-1]
+		switch {
+		case last == "":
+			lines[len(lines)-1] = word
+		case ansi.StringWidth(last)+1+ansi.StringWidth(word) <= width:
+			lines[len(lines)-1] = last + " " + word
+		default:
+			lines = append(lines, word)
+		}
+	}
+	return lines
+}
+
 // cut shortens text to a width, with an ellipsis for what is gone.
 func cut(text string, width int) string { return ansi.Truncate(text, max(1, width), "…") }
 

@@ -1,7 +1,11 @@
 // Package dev runs a whole installation in one process: every service, etcd, NATS and the sandbox.
 package dev
 
-import "io"
+import (
+	"io"
+
+	"github.com/weftcloud/weft/pkg/bus"
+)
 
 // Config is how `weft dev` runs.
 type Config struct {
@@ -17,4 +21,8 @@ type Config struct {
 	ContextPath string
 	// Out gets what a person should read, e.g. that the installation is ready; logs go there too.
 	Out io.Writer
+	// Bus is put around the bus of the services; nil leaves it as it is. A rehearsal breaks steps by it.
+	Bus func(bus.Bus) bus.Bus
+	// Fleeting says that nothing of it is to outlive the process, so that nobody waits for disks.
+	Fleeting bool
 }

@@ -112,7 +112,7 @@ func (in *installation) openData(context.Context) error {
 
 // openBackbone starts etcd and NATS.
 func (in *installation) openBackbone(ctx context.Context) error {
-	etcd, err := embed.Etcd(filepath.Join(in.cfg.DataDir, "etcd"), in.logger)
+	etcd, err := embed.EtcdWith(embed.EtcdConfig{Dir: filepath.Join(in.cfg.DataDir, "etcd"), Logger: in.logger, NoSync: in.cfg.Fleeting})
 	if err != nil {
 		return err
 	}
@@ -151,8 +151,12 @@ func (in *installation) openSandbox(context.Context) error {
 	if err != nil {
 		return err
 	}
+	dir := filepath.Join(in.cfg.DataDir, "sandbox")
+	if in.cfg.Fleeting {
+		dir = "" // in memory
+	}
 	in.sandbox, err = sandbox.New(sandbox.Config{
-		DataDir: filepath.Join(in.cfg.DataDir, "sandbox"), Listen: in.ports.free(in.ports.OpenStack), KubernetesListen: in.ports.free(in.ports.Kubernetes),
+		DataDir: dir, Listen: in.ports.free(in.ports.OpenStack), KubernetesListen: in.ports.free(in.ports.Kubernetes),
 		AdminToken: token, Latency: sandbox.DevLatencies(), Logger: in.logger,
 	})
 	if err != nil {
@@ -193,8 +197,11 @@ func (in *installation) connect(context.Context) error {
 // compose makes the services. The orchestrator's server also listens outside.
 func (in *installation) compose(ctx context.Context) error {
 	below := in.etcd.Store()
-	deps := service.Deps{Store: groupstore.New(below), Bus: in.bus, Peers: in.peers, Logger: in.logger}
-	deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: below, Process: "dev", Logger: in.logger})
+	deps := service.Deps{Store: groupstore.New(below), Bus: in.bus, Peers: in.peers, Logger: in.logger, Replica: "dev"}
+	if in.cfg.Bus != nil {
+		deps.Bus = in.cfg.Bus(in.bus)
+	}
+	deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: below, Process: deps.Replica, Logger: in.logger})
 	in.tasks = append(in.tasks, app.Task{Name: "budgets", Run: deps.Budgets.Run})
 	clouds, clusters := openstack.NewSessions(), &kubernetes.Sessions{}
 	makers := map[string]func() (daemon.Composed, error){
@@ -214,7 +221,7 @@ func (in *installation) compose(ctx context.Context) error {
 					with.Peers[name] = conn
 				}
 			}
-			return orchestrator.New(orchestrator.Deps{Deps: with, SealKey: key, Replica: "dev"})
+			return orchestrator.New(orchestrator.Deps{Deps: with, SealKey: key})
 		},
 	}
 	for _, name := range members {

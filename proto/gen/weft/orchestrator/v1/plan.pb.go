@@ -36,7 +36,9 @@ type Plan struct {
 	// The quotas that it uses.
 	Quotas []*v1.QuotaUse `protobuf:"bytes,4,rep,name=quotas,proto3" json:"quotas,omitempty"`
 	// How many resources stay as they are.
-	Unchanged     int32 `protobuf:"varint,5,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	Unchanged int32 `protobuf:"varint,5,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	// The steps that make the changes, in the order of the operation; some changes take several.
+	Steps         []*StepPreview `protobuf:"bytes,6,rep,name=steps,proto3" json:"steps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -106,6 +108,13 @@ func (x *Plan) GetUnchanged() int32 {
 	return 0
 }
 
+func (x *Plan) GetSteps() []*StepPreview {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
 // ResourceChange is what a plan does to one resource.
 type ResourceChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -121,7 +130,7 @@ type ResourceChange struct {
 	Fields []*FieldChange `protobuf:"bytes,5,rep,name=fields,proto3" json:"fields,omitempty"`
 	// What data is lost; empty if none.
 	DataLoss string `protobuf:"bytes,6,opt,name=data_loss,json=dataLoss,proto3" json:"data_loss,omitempty"`
-	// How the change is undone should a later step fail.
+	// How the change is undone should a later step fail; step by step it stands in the plan's steps.
 	Undo string `protobuf:"bytes,7,opt,name=undo,proto3" json:"undo,omitempty"`
 	// What the undo depends on, and the data that it would lose; empty if nothing.
 	UndoNotice string `protobuf:"bytes,8,opt,name=undo_notice,json=undoNotice,proto3" json:"undo_notice,omitempty"`
@@ -439,13 +448,14 @@ var File_weft_orchestrator_v1_plan_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_plan_proto_rawDesc = "" +
 	"\n" +
-	"\x1fweft/orchestrator/v1/plan.proto\x12\x14weft.orchestrator.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\x1a%weft/participant/v1/participant.proto\"\x85\x02\n" +
+	"\x1fweft/orchestrator/v1/plan.proto\x12\x14weft.orchestrator.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\x1a\"weft/orchestrator/v1/preview.proto\x1a%weft/participant/v1/participant.proto\"\xc3\x02\n" +
 	"\x04Plan\x12\x19\n" +
 	"\x05stack\x18\x01 \x01(\tB\x03\xe0A\x03R\x05stack\x12C\n" +
 	"\achanges\x18\x02 \x03(\v2$.weft.orchestrator.v1.ResourceChangeB\x03\xe0A\x03R\achanges\x12>\n" +
 	"\bproblems\x18\x03 \x03(\v2\x1d.weft.orchestrator.v1.ProblemB\x03\xe0A\x03R\bproblems\x12:\n" +
 	"\x06quotas\x18\x04 \x03(\v2\x1d.weft.participant.v1.QuotaUseB\x03\xe0A\x03R\x06quotas\x12!\n" +
-	"\tunchanged\x18\x05 \x01(\x05B\x03\xe0A\x03R\tunchanged\"\xf4\x02\n" +
+	"\tunchanged\x18\x05 \x01(\x05B\x03\xe0A\x03R\tunchanged\x12<\n" +
+	"\x05steps\x18\x06 \x03(\v2!.weft.orchestrator.v1.StepPreviewB\x03\xe0A\x03R\x05steps\"\xf4\x02\n" +
 	"\x0eResourceChange\x12\x1f\n" +
 	"\bresource\x18\x01 \x01(\tB\x03\xe0A\x03R\bresource\x12\"\n" +
 	"\n" +
@@ -494,23 +504,25 @@ var file_weft_orchestrator_v1_plan_proto_goTypes = []any{
 	(*Problem)(nil),        // 3: weft.orchestrator.v1.Problem
 	(*Problems)(nil),       // 4: weft.orchestrator.v1.Problems
 	(*v1.QuotaUse)(nil),    // 5: weft.participant.v1.QuotaUse
-	(v11.Change)(0),        // 6: weft.kind.v1.Change
-	(*v11.Fault)(nil),      // 7: weft.kind.v1.Fault
+	(*StepPreview)(nil),    // 6: weft.orchestrator.v1.StepPreview
+	(v11.Change)(0),        // 7: weft.kind.v1.Change
+	(*v11.Fault)(nil),      // 8: weft.kind.v1.Fault
 }
 var file_weft_orchestrator_v1_plan_proto_depIdxs = []int32{
 	1, // 0: weft.orchestrator.v1.Plan.changes:type_name -> weft.orchestrator.v1.ResourceChange
 	3, // 1: weft.orchestrator.v1.Plan.problems:type_name -> weft.orchestrator.v1.Problem
 	5, // 2: weft.orchestrator.v1.Plan.quotas:type_name -> weft.participant.v1.QuotaUse
-	6, // 3: weft.orchestrator.v1.ResourceChange.change:type_name -> weft.kind.v1.Change
-	2, // 4: weft.orchestrator.v1.ResourceChange.fields:type_name -> weft.orchestrator.v1.FieldChange
-	6, // 5: weft.orchestrator.v1.FieldChange.change:type_name -> weft.kind.v1.Change
-	7, // 6: weft.orchestrator.v1.Problem.fault:type_name -> weft.kind.v1.Fault
-	3, // 7: weft.orchestrator.v1.Problems.problems:type_name -> weft.orchestrator.v1.Problem
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	6, // 3: weft.orchestrator.v1.Plan.steps:type_name -> weft.orchestrator.v1.StepPreview
+	7, // 4: weft.orchestrator.v1.ResourceChange.change:type_name -> weft.kind.v1.Change
+	2, // 5: weft.orchestrator.v1.ResourceChange.fields:type_name -> weft.orchestrator.v1.FieldChange
+	7, // 6: weft.orchestrator.v1.FieldChange.change:type_name -> weft.kind.v1.Change
+	8, // 7: weft.orchestrator.v1.Problem.fault:type_name -> weft.kind.v1.Fault
+	3, // 8: weft.orchestrator.v1.Problems.problems:type_name -> weft.orchestrator.v1.Problem
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_plan_proto_init() }
@@ -518,6 +530,7 @@ func file_weft_orchestrator_v1_plan_proto_init() {
 	if File_weft_orchestrator_v1_plan_proto != nil {
 		return
 	}
+	file_weft_orchestrator_v1_preview_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

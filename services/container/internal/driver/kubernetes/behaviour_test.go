@@ -248,7 +248,7 @@ func TestWorkloadHeldByAFinalizerNamesIt(t *testing.T) {
 		finalizers := func(list string) {
 			t.Helper()
 			patch := []byte(`{"metadata":{"finalizers":` + list + `}}`)
-			if _, err := deployments.Patch(context.Background(), objectName(r.Name), types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			if _, err := deployments.Patch(context.Background(), objectName(r.Name), types.MergePatchType, patch, metav1.PatchOptions{FieldManager: "their-tool"}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -258,12 +258,85 @@ func TestWorkloadHeldByAFinalizerNamesIt(t *testing.T) {
 			return fault.Is(err, fault.Precondition) && strings.Contains(err.Error(), "weft.example/hold"), err
 		})
 		blockers, err := w.Blockers(t.Context(), id)
-		if err != nil || len(blockers) != 1 || blockers[0].GetOwner() != "finalizer weft.example/hold" {
-			t.Errorf("blockers = %v, %v", blockers, err)
+		if err != nil || len(blockers) != 1 {
+			t.Fatalf("blockers = %v, %v; want one", blockers, err)
 		}
+		held(t, blockers[0], "finalizer", "weft.example/hold", "their-tool", "Deployment "+r.Spec.GetNamespace()+"/"+objectName(r.Name))
 		finalizers("null")
 		p.releaseWorkload(t, id)
 	})
+}
+
+// held checks that a blocker says what it is, whose, on what, and what can be done.
+func held(t *testing.T, b *kindv1.Blocker, kind, id, setter, on string) {
+	t.Helper()
+	if b.GetKind() != kind || b.GetId() != id || !strings.Contains(b.GetOwner(), setter) || !strings.Contains(b.GetOwner(), on) || !strings.Contains(b.GetAction(), on) {
+		t.Errorf("blocker = %v, want %s %s of %s on %s", b, kind, id, setter, on)
+	}
+}
+
+// TestManifestHeldByAFinalizerNamesIt: a finalizer that nobody serves is named, on an object of ours, and on one that came
+// into our namespace while that was going.
+func TestManifestHeldByAFinalizerNamesIt(t *testing.T) {
+	peers(t, func(t *testing.T, p *peer) {
+		ns := "weft-held-" + suffix(t)
+		m, r := p.manifests(), newManifest(ns, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ours}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: "+ns+"}\n")
+		id, err := m.Create(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.settleManifest(t, id, r, func(o manifestSeen) bool { return o.State == driver.Ready })
+		maps := p.session.Typed.CoreV1().ConfigMaps(ns)
+		finalizers := func(name, list string) {
+			t.Helper()
+			patch := []byte(`{"metadata":{"finalizers":` + list + `}}`)
+			if _, err := maps.Patch(context.Background(), name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: "their-tool"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		finalizers("ours", `["weft.example/hold"]`)
+		if err := m.Delete(t.Context(), id); err != nil {
+			t.Fatalf("delete, as long as the finalizer may still be served: %v", err)
+		}
+		if blockers, err := m.Blockers(t.Context(), id); err != nil || len(blockers) > 0 {
+			t.Errorf("blockers, as long as the finalizer may still be served = %v, %v; want none", blockers, err)
+		}
+		m.now = func() time.Time { return time.Now().Add(finalizerPatience + time.Second) }
+		p.heldManifest(t, m, id, ns+"/ours")
+		child := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "late", Finalizers: []string{"weft.example/hold"}, OwnerReferences: []metav1.OwnerReference{p.ownerOf(t, ns, "ours")}}}
+		if _, err := maps.Create(t.Context(), child, metav1.CreateOptions{FieldManager: "their-tool"}); err != nil {
+			t.Fatal(err)
+		}
+		finalizers("ours", "null")
+		p.heldManifest(t, m, id, ns+"/late")
+		finalizers("late", "null")
+		p.releaseManifest(t, id)
+	})
+}
+
+// ownerOf gives a reference to a ConfigMap as an owner.
+func (p *peer) ownerOf(t *testing.T, ns, name string) metav1.OwnerReference {
+	t.Helper()
+	o, err := p.session.Typed.CoreV1().ConfigMaps(ns).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: name, UID: o.UID}
+}
+
+// heldManifest waits until the deletion of a manifest is refused because of a finalizer on a ConfigMap, and checks how that
+// is told.
+func (p *peer) heldManifest(t *testing.T, m *manifests, id, on string) {
+	t.Helper()
+	p.await(t, "the refusal because of "+on, func() (bool, any) {
+		err := m.Delete(t.Context(), id)
+		return fault.Is(err, fault.Precondition) && strings.Contains(err.Error(), "ConfigMap "+on), err
+	})
+	blockers, err := m.Blockers(t.Context(), id)
+	if err != nil || len(blockers) != 1 {
+		t.Fatalf("blockers = %v, %v; want one", blockers, err)
+	}
+	held(t, blockers[0], "finalizer", "weft.example/hold", "their-tool", "ConfigMap "+on)
 }
 
 func TestWorkloadCheck(t *testing.T) {

@@ -343,7 +343,11 @@ func (m *manifests) deleteTier(ctx context.Context, at identity, entries []entry
 		return false, err
 	}
 	left := standingOf(entries, live)
-	return len(left) == 0, stuck(blockersAmong(left, m.now()))
+	held, err := holding(ctx, m.session, left, m.now())
+	if err != nil {
+		return false, err
+	}
+	return len(left) == 0, driver.Blocked(held)
 }
 
 // standingOf gives those of the entries that stand.
@@ -363,7 +367,7 @@ func (m *manifests) deleteObject(ctx context.Context, at identity, e entry, o *u
 		if err != nil {
 			return err
 		}
-		if err := stuck(others); err != nil {
+		if err := driver.Blocked(others); err != nil {
 			return err
 		}
 	}
@@ -399,10 +403,13 @@ func (m *manifests) Blockers(ctx context.Context, id string) ([]*kindv1.Blocker,
 		return nil, fault.Wrap(err, "look what blocks the deletion of manifest %s", id)
 	}
 	standing := standingOf(entries, live)
-	out := blockersAmong(standing, m.now())
+	out, err := holding(ctx, m.session, standing, m.now())
+	if err != nil {
+		return nil, fault.Wrap(err, "look what blocks the deletion of manifest %s", id)
+	}
 	for _, o := range standing {
-		if !isNamespace(o.GroupVersionKind().GroupKind()) {
-			continue
+		if !isNamespace(o.GroupVersionKind().GroupKind()) || o.GetDeletionTimestamp() != nil {
+			continue // what is in a namespace that goes already goes with it
 		}
 		others, err := foreigners(ctx, m.session, o.GetName(), at.key)
 		if err != nil {

@@ -186,7 +186,7 @@ func (w *workloads) Delete(ctx context.Context, id string) error {
 			}
 		}
 	}
-	return stuck(blockersAmong(leaving, w.now()))
+	return driver.Blocked(blockersAmong(leaving, w.now()))
 }
 
 // Blockers lists what keeps a workload from going: finalizers that are somebody else's, and pods on nodes that do not

@@ -1,14 +1,14 @@
 package openstack
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"testing"
 
+	neutron "github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
+
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/driver/drivertest"
-	"github.com/weftcloud/weft/pkg/fault"
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
@@ -153,7 +153,7 @@ func TestFloatingIPs(t *testing.T) {
 		server := func(t *testing.T, name, cidr string) *computev1.Server {
 			n, s := p.Network(t, cidr)
 			p.Routed(t, s)
-			id, address := p.Port(t, n)
+			id, address := p.PortAs(t, neutron.CreateOpts{Name: "ours", Description: openstacktest.Mark, NetworkID: n.GetObserved().GetNetworkId()})
 			return &computev1.Server{Name: "tenants/conform/servers/" + name, Observed: &computev1.ServerObserved{Interfaces: []*computev1.ServerInterface{
 				{PortId: id, NetworkId: n.GetObserved().GetNetworkId(), Address: address},
 			}}}
@@ -181,32 +181,6 @@ func TestFloatingIPs(t *testing.T) {
 				}
 			},
 		})
-	})
-}
-
-func TestForeignPortIsNamedAsBlocker(t *testing.T) {
-	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
-		n, s := p.Network(t, "10.95.0.0/24")
-		id, _ := p.Port(t, n)
-		for what, list := range map[string]func(context.Context) ([]*kindv1.Blocker, error){
-			"network": func(ctx context.Context) ([]*kindv1.Blocker, error) {
-				return NewNetworks(p.Session).Blockers(ctx, n.GetObserved().GetNetworkId())
-			},
-			"subnet": func(ctx context.Context) ([]*kindv1.Blocker, error) {
-				return NewSubnets(p.Session).Blockers(ctx, s.GetObserved().GetSubnetId())
-			},
-		} {
-			got, err := list(t.Context())
-			if err != nil || len(got) != 1 || got[0].GetId() != id || got[0].GetAction() == "" {
-				t.Errorf("blockers of the %s = %v, %v; want port %s and what to do", what, got, err, id)
-			}
-		}
-		if err := NewNetworks(p.Session).Delete(t.Context(), n.GetObserved().GetNetworkId()); !fault.Is(err, fault.Conflict) {
-			t.Errorf("delete of a network in use = %v, want Conflict", err)
-		}
-		if err := NewSubnets(p.Session).Delete(t.Context(), s.GetObserved().GetSubnetId()); !fault.Is(err, fault.Conflict) {
-			t.Errorf("delete of a subnet in use = %v, want Conflict", err)
-		}
 	})
 }
 

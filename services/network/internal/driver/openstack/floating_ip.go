@@ -152,8 +152,16 @@ func (d *FloatingIPs) Update(ctx context.Context, id string, r driver.Request[*n
 	return cloud.Fault(err, "lead floating IP %s to port %q", r.Name, portID)
 }
 
-// Delete implements driver.Driver.
+// Delete implements driver.Driver. The error is Precondition if somebody has led the address to something that is not
+// Weft's: the cloud would take it from them without a word.
 func (d *FloatingIPs) Delete(ctx context.Context, id string) error {
+	strange, err := d.strange(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := driver.Blocked(strange); err != nil {
+		return fault.Wrap(err, "delete floating IP %s", id)
+	}
 	c, err := d.client(ctx)
 	if err != nil {
 		return err
@@ -161,22 +169,26 @@ func (d *FloatingIPs) Delete(ctx context.Context, id string) error {
 	return gone(floatingips.Delete(ctx, c, id).ExtractErr(), "floating IP", id)
 }
 
-// Blockers implements driver.Blockable: the port mappings on the address.
+// Blockers implements driver.Blockable: what the address leads to that is not Weft's, and the port mappings on it.
 func (d *FloatingIPs) Blockers(ctx context.Context, id string) ([]*kindv1.Blocker, error) {
+	strange, err := d.strange(ctx, id)
+	if err != nil {
+		return nil, err
+	}
 	c, err := d.client(ctx)
 	if err != nil {
 		return nil, err
 	}
-	mappings, err := cloud.List[struct{ ID string }](ctx, c, "floatingips/"+id+"/port_forwardings", "port_forwardings", nil)
+	mappings, err := cloud.List[mapping](ctx, c, "floatingips/"+id+"/port_forwardings", "port_forwardings", nil)
 	if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Unsupported) {
-		return []*kindv1.Blocker{}, nil // neither the address nor the extension need exist
+		return append([]*kindv1.Blocker{}, strange...), nil // neither the address nor the extension need exist
 	}
 	if err != nil {
 		return nil, err
 	}
-	out := []*kindv1.Blocker{}
+	out := append([]*kindv1.Blocker{}, strange...)
 	for _, m := range mappings {
-		out = append(out, &kindv1.Blocker{Kind: "port forwarding", Id: m.ID, Owner: "floating IP " + id, Action: "delete the port forwarding"})
+		out = append(out, m.blocker(d.s, id))
 	}
 	return out, nil
 }

@@ -20,6 +20,7 @@ import (
 
 type router struct {
 	base
+	Name    string `json:"name"`
 	Gateway *struct {
 		NetworkID string `json:"network_id"`
 		FixedIPs  []struct {
@@ -84,7 +85,8 @@ func (d *Routers) Observe(ctx context.Context, ids []string) (map[string]driver.
 	return out, nil
 }
 
-// Update implements driver.Driver: the gateway, then the interfaces that are too many, then those that are missing.
+// Update implements driver.Driver: the gateway, then the interfaces that are too many, then those that are missing. Subnets
+// that somebody else has attached stay.
 func (d *Routers) Update(ctx context.Context, id string, r driver.Request[*networkv1.RouterSpec]) error {
 	wanted, err := subnetRefs(r.Refs, r.Spec.GetSubnets())
 	if err != nil {
@@ -101,7 +103,14 @@ func (d *Routers) Update(ctx context.Context, id string, r driver.Request[*netwo
 	if err != nil {
 		return err
 	}
+	others, err := d.strangers(ctx, standing)
+	if err != nil {
+		return err
+	}
 	for _, p := range standing {
+		if _, strange := others[p.ID]; strange {
+			continue
+		}
 		if !slices.ContainsFunc(p.FixedIPs, func(f fixedIP) bool { return slices.Contains(wanted, f.SubnetID) }) {
 			if err := detach(ctx, c, id, p); err != nil {
 				return err
@@ -162,7 +171,8 @@ func detach(ctx context.Context, c *gophercloud.ServiceClient, id string, p port
 	return err
 }
 
-// Delete implements driver.Driver: the interfaces go first, since the cloud refuses to delete a router that has some.
+// Delete implements driver.Driver: the interfaces go first, since the cloud refuses to delete a router that has some. The
+// error is Precondition if one of them is somebody else's.
 func (d *Routers) Delete(ctx context.Context, id string) error {
 	c, err := d.client(ctx)
 	if err != nil {
@@ -172,6 +182,13 @@ func (d *Routers) Delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	others, err := d.strangers(ctx, standing)
+	if err != nil {
+		return err
+	}
+	if err := driver.Blocked(d.strangerBlockers(id, standing, others)); err != nil {
+		return fault.Wrap(err, "delete router %s", id)
+	}
 	for _, p := range standing {
 		if err := detach(ctx, c, id, p); err != nil {
 			return err
@@ -180,19 +197,23 @@ func (d *Routers) Delete(ctx context.Context, id string) error {
 	return gone(routers.Delete(ctx, c, id).ExtractErr(), "router", id)
 }
 
-// Blockers implements driver.Blockable: the floating IPs that need the router.
+// Blockers implements driver.Blockable: the subnets of others that are attached, and the floating IPs that need the router.
 func (d *Routers) Blockers(ctx context.Context, id string) ([]*kindv1.Blocker, error) {
+	standing, err := d.interfaces(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	others, err := d.strangers(ctx, standing)
+	if err != nil {
+		return nil, err
+	}
 	all, err := NewFloatingIPs(d.s).list(ctx, url.Values{"router_id": {id}})
 	if err != nil {
 		return nil, err
 	}
-	out := []*kindv1.Blocker{}
+	out := d.strangerBlockers(id, standing, others)
 	for _, f := range all {
-		b := &kindv1.Blocker{Kind: "floating IP", Id: f.ID, Owner: f.Address, Action: "delete floating IP " + f.Address + ", or lead it nowhere"}
-		if _, name, ok := cloud.ParseDescription(f.Description); ok && name != "" {
-			b.Owner = name
-		}
-		out = append(out, b)
+		out = append(out, f.blocker(d.s))
 	}
 	return out, nil
 }

@@ -2,7 +2,6 @@ package openstack
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"net/url"
 	"strconv"
@@ -286,17 +285,7 @@ func (d *SecurityGroups) Delete(ctx context.Context, id string) error {
 
 // Blockers implements driver.Blockable: the ports that bear the group.
 func (d *SecurityGroups) Blockers(ctx context.Context, id string) ([]*kindv1.Blocker, error) {
-	all, err := ports(d.s).list(ctx, url.Values{"security_groups": {id}})
-	if err != nil {
-		return nil, err
-	}
-	out := []*kindv1.Blocker{}
-	for _, p := range all {
-		b := p.blocker()
-		b.Action = fmt.Sprintf("take security group %s off the port, or %s", id, b.GetAction())
-		out = append(out, b)
-	}
-	return out, nil
+	return portBlockers(ctx, d.s, url.Values{"security_groups": {id}}, func(p port) string { return "take security group " + id + " off port " + p.ID })
 }
 
 // Check implements driver.Checker: rules that make sense, and the quota.

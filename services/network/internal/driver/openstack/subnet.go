@@ -180,7 +180,7 @@ func (d *Subnets) Delete(ctx context.Context, id string) error {
 
 // Blockers implements driver.Blockable: the ports that have an address of the subnet.
 func (d *Subnets) Blockers(ctx context.Context, id string) ([]*kindv1.Blocker, error) {
-	return portBlockers(ctx, d.s, url.Values{"fixed_ips": {"subnet_id=" + id}})
+	return portBlockers(ctx, d.s, url.Values{"fixed_ips": {"subnet_id=" + id}}, nil)
 }
 
 // networkRef gives the id of the network that a spec refers to.

@@ -486,6 +486,7 @@ func (s *Service) Inventory() []control.InventoryItem {
 		out = append(out, control.InventoryItem{
 			Service: "compute", Kind: "server", ID: v.ID, Name: v.Name, Project: v.Project, State: v.Status(), Tags: v.Tags,
 			Description: v.Description, Metadata: v.Metadata, CreatedAt: v.CreatedAt,
+			Settings: map[string]string{"flavor": v.Flavor.Name, "image": v.ImageID, "key": v.KeyName},
 		})
 	}
 	for _, k := range s.keypairs.All() {

@@ -173,6 +173,9 @@ func (s *Service) releaseFloats(now time.Time, port string) {
 
 func (s *Service) removeFloat(_ *rest.Request, o object) error {
 	f := o.(*FloatingIP)
+	if len(f.Forwards) > 0 {
+		return conflict("FipInUseByPortForwarding", "Floating IP %s in use by Port Forwarding resources.", f.ID)
+	}
 	if p := s.ports.Get(f.OwnPort); p != nil {
 		s.dropPort(p)
 	}

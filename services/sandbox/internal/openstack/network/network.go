@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -315,18 +316,25 @@ func (s *Service) Inventory() []control.InventoryItem {
 			Description: st.Description, CreatedAt: st.CreatedAt, Seeded: st.Seeded,
 		})
 	}
+	set := func(settings map[string]string) { out[len(out)-1].Settings = settings }
 	for _, o := range s.networks.All() {
 		add("network", &o.Standard)
+		set(map[string]string{"mtu": strconv.Itoa(o.MTU)})
 	}
 	for _, o := range s.subnets.All() {
 		add("subnet", &o.Standard)
+		set(map[string]string{
+			"network": o.Network, "cidr": o.CIDR.String(), "gateway": o.Gateway.String(), "dhcp": strconv.FormatBool(o.DHCP), "dns": strings.Join(o.DNS, ","),
+		})
 	}
 	for _, o := range s.ports.All() {
 		add("port", &o.Standard)
 		out[len(out)-1].Metadata = map[string]string{"network_id": o.Network, "device_owner": o.Owner, "device_id": o.Device}
+		set(map[string]string{"security_groups": strings.Join(slices.Sorted(slices.Values(o.Groups)), ",")})
 	}
 	for _, o := range s.routers.All() {
 		add("router", &o.Standard)
+		set(map[string]string{"gateway": strconv.FormatBool(o.GatewayPort != "")})
 	}
 	for _, o := range s.groups.All() {
 		add("security_group", &o.Standard)
@@ -334,11 +342,18 @@ func (s *Service) Inventory() []control.InventoryItem {
 	for _, o := range s.rules.All() {
 		if g := s.groups.Get(o.Group); g == nil || !g.Seeded {
 			add("security_group_rule", &o.Standard)
+			set(map[string]string{
+				"group": o.Group, "direction": o.Direction, "ethertype": o.EtherType, "protocol": o.Protocol, "ports": o.ports(),
+				"remote": o.RemotePrefix + o.RemoteGroup,
+			})
 		}
 	}
 	for _, o := range s.floats.All() {
 		add("floatingip", &o.Standard)
 		out[len(out)-1].Metadata = map[string]string{"address": o.Address.String(), "port_id": o.Port}
+		if p := s.ports.Get(o.Port); p != nil {
+			set(map[string]string{"leads_to": p.Device})
+		}
 		for _, fw := range o.Forwards {
 			out = append(out, control.InventoryItem{
 				Service: "network", Kind: "port_forwarding", ID: fw.ID, Project: o.Project, Description: fw.Description, CreatedAt: o.UpdatedAt,
@@ -347,6 +362,14 @@ func (s *Service) Inventory() []control.InventoryItem {
 		}
 	}
 	return out
+}
+
+// ports writes a rule's range of ports; empty for all.
+func (r *Rule) ports() string {
+	if r.PortMin == nil || r.PortMax == nil {
+		return ""
+	}
+	return strconv.Itoa(*r.PortMin) + "-" + strconv.Itoa(*r.PortMax)
 }
 
 // Quotas.

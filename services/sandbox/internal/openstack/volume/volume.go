@@ -14,6 +14,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -288,9 +289,15 @@ func (s *Service) Attached(id, server string) bool {
 func (s *Service) Inventory() []control.InventoryItem {
 	var out []control.InventoryItem
 	for _, v := range s.volumes.All() {
+		var servers []string
+		for _, a := range v.Attachments {
+			servers = append(servers, a.Server)
+		}
+		slices.Sort(servers)
 		out = append(out, control.InventoryItem{
 			Service: "volume", Kind: "volume", ID: v.ID, Name: v.Name, Project: v.Project, State: v.Status, Description: v.Description,
 			Metadata: v.Metadata, CreatedAt: v.CreatedAt,
+			Settings: map[string]string{"size": strconv.Itoa(v.Size), "type": v.Type, "servers": strings.Join(servers, ",")},
 		})
 	}
 	for _, v := range s.snapshots.All() {

@@ -2,6 +2,7 @@ package openstack
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/weftcloud/weft/pkg/driver"
@@ -85,8 +86,14 @@ func TestAttachedVolume(t *testing.T) {
 			return seen[id].State == driver.Ready, err
 		})
 		blockers, err := volumes.Blockers(t.Context(), volumeID)
-		if err != nil || len(blockers) != 1 || blockers[0].GetId() != serverID {
-			t.Errorf("blockers = %v, %v; want server %s", blockers, err, serverID)
+		if err != nil || len(blockers) != 1 || blockers[0].GetKind() != "server" || blockers[0].GetId() != serverID {
+			t.Fatalf("blockers = %v, %v; want server %s", blockers, err, serverID)
+		}
+		if owner := blockers[0].GetOwner(); !strings.Contains(owner, "conform") || !strings.Contains(owner, "this project") || !strings.Contains(owner, "as /dev/") {
+			t.Errorf("the owner is told as %q, want the server's name, project and device", owner)
+		}
+		if want := "detach volume " + volumeID + " from server " + serverID; blockers[0].GetAction() != want {
+			t.Errorf("the action is %q, want %q", blockers[0].GetAction(), want)
 		}
 		if err := volumes.Delete(t.Context(), volumeID); !fault.Is(err, fault.Conflict) {
 			t.Errorf("delete of an attached volume = %v, want Conflict", err)
@@ -107,6 +114,12 @@ func TestAttachedVolume(t *testing.T) {
 			seen, err := attachments.Observe(t.Context(), []string{id})
 			return len(seen) == 0, err
 		})
+		if err := volumes.Delete(t.Context(), volumeID); err != nil {
+			t.Errorf("delete after it was detached: %v", err)
+		}
+		if blockers, err := volumes.Blockers(t.Context(), volumeID); err != nil || len(blockers) > 0 {
+			t.Errorf("blockers after it was detached = %v, %v", blockers, err)
+		}
 	})
 }
 

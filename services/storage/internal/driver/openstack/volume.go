@@ -251,19 +251,43 @@ func (d *Volumes) Blockers(ctx context.Context, id string) ([]*kindv1.Blocker, e
 	if err != nil {
 		return nil, err
 	}
+	serverIDs := make([]string, 0, len(v.Attachments))
 	for _, a := range v.Attachments {
-		out = append(out, &kindv1.Blocker{Kind: "attachment", Id: a.ServerID, Owner: "server " + a.ServerID + " (" + a.Device + ")", Action: "detach the volume from server " + a.ServerID})
+		serverIDs = append(serverIDs, a.ServerID)
 	}
+	servers, err := d.s.Holders(ctx, serverIDs)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range v.Attachments {
+		h := servers[a.ServerID]
+		action := "detach volume " + id + " from server " + a.ServerID
+		if h.Resource != "" {
+			action = "let go of the volume in Weft: delete " + h.Resource + " or the volume's attachment to it"
+		}
+		out = append(out, &kindv1.Blocker{Kind: "server", Id: a.ServerID, Owner: d.s.Whose(h.Resource, h.Name, h.ProjectID, "as "+a.Device), Action: action})
+	}
+	snapshots, err := d.snapshotBlockers(ctx, id)
+	return append(out, snapshots...), err
+}
+
+// snapshotBlockers tells the snapshots of a volume.
+func (d *Volumes) snapshotBlockers(ctx context.Context, id string) ([]*kindv1.Blocker, error) {
 	c, err := d.s.BlockStorage(ctx)
 	if err != nil {
 		return nil, err
 	}
-	snapshots, err := cloud.List[struct{ ID, Name string }](ctx, c, "snapshots", "snapshots", url.Values{"volume_id": {id}})
+	snapshots, err := cloud.List[struct {
+		ID, Name string
+		Metadata map[string]string
+	}](ctx, c, "snapshots", "snapshots", url.Values{"volume_id": {id}})
 	if err != nil {
 		return nil, err
 	}
+	var out []*kindv1.Blocker
 	for _, s := range snapshots {
-		out = append(out, &kindv1.Blocker{Kind: "snapshot", Id: s.ID, Owner: strings.TrimSpace("snapshot " + s.Name), Action: "delete snapshot " + s.ID})
+		_, resource, _ := cloud.ParseMetadata(s.Metadata)
+		out = append(out, &kindv1.Blocker{Kind: "snapshot", Id: s.ID, Owner: d.s.Whose(resource, s.Name, d.s.ProjectID), Action: "delete snapshot " + s.ID})
 	}
 	return out, nil
 }
