@@ -12,12 +12,11 @@ import (
 // weft is the program that is everything in one process.
 const weft = "github.com/weftcloud/weft/services/weft/cmd/weft"
 
-// build builds a program with its points.
-func build(path, program string, more ...string) error {
-	args := append([]string{"build", "-tags", "crash"}, more...)
-	out, err := exec.Command("go", append(args, "-o", path, program)...).CombinedOutput()
+// build builds programs with their points; what names them may begin with flags.
+func build(path string, programs ...string) error {
+	out, err := exec.Command("go", append([]string{"build", "-tags", "crash", "-o", path}, programs...)...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("build %s: %w\n%s", program, err, out)
+		return fmt.Errorf("build %v: %w\n%s", programs, err, out)
 	}
 	return nil
 }
@@ -60,5 +59,5 @@ func buildBroken(dir string, changes []change) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "weft")
-	return path, build(path, weft, "-overlay", filepath.Join(dir, "overlay.json"))
+	return path, build(path, "-overlay", filepath.Join(dir, "overlay.json"), weft)
 }

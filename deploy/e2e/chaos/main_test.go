@@ -38,6 +38,7 @@ var (
 	only      = flag.String("points", "", "regular expression that the points must match")
 	tablePath = flag.String("table", "", "file that the table is also written to")
 	workers   = flag.Int("workers", 2, "how many installations run at once")
+	withFleet = flag.Bool("fleet", false, "also kill single processes of an installation of several")
 	breaking  = flag.String("broken", ".", "regular expression that the broken programs must match")
 )
 

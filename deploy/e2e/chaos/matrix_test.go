@@ -67,6 +67,7 @@ var places = []place{
 type trial struct {
 	program string // what the table calls the program
 	path    string // of the program; empty for the sound one
+	member  string // the process of a fleet that dies; empty if there is one for all
 	place
 	undoing bool
 	passing int
@@ -157,12 +158,12 @@ func TestMatrix(t *testing.T) {
 		}
 	}
 	plan = append(plan, brokenTrials(t)...)
-	queue := make(chan trial, len(plan))
-	for _, c := range plan {
-		sums.expect(c.row())
-		queue <- c
+	queue := queued(plan, sums)
+	var fleets []trial
+	if *withFleet {
+		fleets = fleetTrials(func(n crash.Name) bool { return wanted.MatchString(string(n)) })
 	}
-	close(queue)
+	fleetQueue := queued(fleets, sums)
 	t.Run("runs", func(t *testing.T) {
 		for n := range *workers {
 			t.Run(fmt.Sprint(n+1), func(t *testing.T) {
@@ -170,8 +171,25 @@ func TestMatrix(t *testing.T) {
 				work(t, queue, sums)
 			})
 		}
+		if len(fleets) > 0 {
+			t.Run("fleet", func(t *testing.T) {
+				t.Parallel()
+				work(t, fleetQueue, sums)
+			})
+		}
 	})
-	judge(t, plan, sums)
+	judge(t, append(plan, fleets...), sums)
+}
+
+// queued puts trials into a queue, and plans their rows.
+func queued(plan []trial, sums *table) <-chan trial {
+	queue := make(chan trial, len(plan))
+	for _, c := range plan {
+		sums.expect(c.row())
+		queue <- c
+	}
+	close(queue)
+	return queue
 }
 
 // judge says what the table shows.
@@ -199,10 +217,13 @@ func work(t *testing.T, queue <-chan trial, sums *table) {
 	var s *site
 	for c := range queue {
 		if s != nil && (s.Program != c.path || s.spoilt) {
-			s.Kill(t)
+			s.end(t)
 			s = nil
 		}
 		name := filepath.ToSlash(fmt.Sprintf("%s/%s/%s/%d", c.program, c.row().direction, c.point, c.passing))
+		if s == nil && c.member != "" {
+			s = beginFleet(t)
+		}
 		if s == nil {
 			s = begin(t, c.path)
 		}

@@ -47,13 +47,38 @@ const (
 	settling = 10 * time.Second
 )
 
-// site is an installation on which runs are made.
+// site is an installation on which runs are made: one process, or a fleet.
 type site struct {
 	*story.Installation
+	fleet  *fleet          // nil if it is one process
 	before story.Inventory // what the cloud holds without a stack
 	counts map[string]int  // how many objects of each kind a stack makes
 	ledger int             // how many entries the ledger has of a stack
 	spoilt bool            // it did not do what it should: it tells nothing of the next run
+}
+
+// victim is the process that dies.
+type victim interface {
+	// Ended gives a channel that is closed once the process that runs now has ended.
+	Ended() <-chan struct{}
+	// TryRestart starts it again, and tells whether it got ready.
+	TryRestart(t testing.TB) bool
+	// Orders is the path of its orders.
+	Orders() string
+}
+
+// single is an installation that is one process.
+type single struct{ *story.Installation }
+
+// Orders implements victim.
+func (s single) Orders() string { return filepath.Join(s.Dir, "orders") }
+
+// victim gives the process that is to die; "" means the only one.
+func (s *site) victim(member string) victim {
+	if s.fleet == nil {
+		return single{s.Installation}
+	}
+	return s.fleet.members[member]
 }
 
 // begin starts an installation, and learns from an undisturbed run what a stack makes.
@@ -64,13 +89,19 @@ func begin(t *testing.T, program string) *site {
 		Dir: dir, Program: program, Environment: []string{crash.Orders + "=" + filepath.Join(dir, "orders")},
 	}}
 	s.Begin(t)
+	s.learn(t)
+	return s
+}
+
+// learn makes an undisturbed run, and sees what a stack makes.
+func (s *site) learn(t *testing.T) {
+	t.Helper()
 	s.hurry(t)
 	s.before = s.Cloud.Inventory(t)
 	s.Apply(t, document, "DONE")
 	s.counts, s.ledger = s.Cloud.Inventory(t).Counts(), len(s.Ledger(t).GetEntries())
 	s.Destroy(t, "chaos", "DONE")
 	s.NothingLeft(t, s.before)
-	return s
 }
 
 // hurry makes the cloud quick, but not so quick that an undo is over before an order reaches it.
@@ -81,13 +112,13 @@ func (s *site) hurry(t *testing.T) {
 }
 
 // order leaves the orders to die, whole or not at all.
-func (s *site) order(t *testing.T, lines []string) {
+func (a *attempt) order() {
+	t, path := a.t, a.victim.Orders()
 	t.Helper()
-	path := filepath.Join(s.Dir, "orders")
 	if err := os.Remove(path + ".taken"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path+".new", []byte(strings.Join(lines, "\n")), 0o600); err != nil {
+	if err := os.WriteFile(path+".new", []byte(strings.Join(a.orders(), "\n")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {
@@ -96,11 +127,11 @@ func (s *site) order(t *testing.T, lines []string) {
 }
 
 // pardon takes back what was not obeyed, and tells whether there was any.
-func (s *site) pardon(t *testing.T) bool {
-	t.Helper()
-	err := os.Remove(filepath.Join(s.Dir, "orders"))
+func (a *attempt) pardon() bool {
+	a.t.Helper()
+	err := os.Remove(a.victim.Orders())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
 	return err == nil
 }
@@ -110,7 +141,8 @@ type attempt struct {
 	*site
 	trial
 	tally
-	t *testing.T
+	t      *testing.T
+	victim victim
 	// diedAt is when the process last died.
 	diedAt time.Time
 }
@@ -118,14 +150,14 @@ type attempt struct {
 // try makes one run.
 func (s *site) try(t *testing.T, c trial) tally {
 	t.Helper()
-	a := &attempt{site: s, trial: c, t: t}
+	a := &attempt{site: s, trial: c, t: t, victim: s.victim(c.member)}
 	a.runs = 1
 	if a.undoing {
 		a.backward()
 	} else {
 		a.forth()
 	}
-	reached := !s.pardon(t)
+	reached := !a.pardon()
 	if a.died == len(c.orders()) {
 		a.died = 1 // the table counts runs in which the point was reached
 	} else {
@@ -152,13 +184,13 @@ func (a *attempt) wrong(count *int, n int, format string, args ...any) {
 func (a *attempt) forth() {
 	a.t.Helper()
 	if a.when() == atApply {
-		a.order(a.t, a.orders())
+		a.order()
 	}
 	path := a.Document(a.t, "chaos.yaml", document)
 	a.operation("DONE", "apply", "-f", path, "--request-id", a.request())
 	a.stands()
 	if a.when() == atDestroy {
-		a.order(a.t, a.orders())
+		a.order()
 	}
 	a.operation("DONE", "destroy", "chaos")
 	a.nothingLeft()
@@ -169,7 +201,7 @@ func (a *attempt) backward() {
 	a.t.Helper()
 	fault := a.Cloud.Break(a.t, refusal)
 	if a.when() == atApply {
-		a.order(a.t, a.orders())
+		a.order()
 	}
 	path := a.Document(a.t, "chaos.yaml", document)
 	var struck <-chan struct{}
@@ -197,7 +229,7 @@ func (a *attempt) atRefusal(fault string) <-chan struct{} {
 		defer close(done)
 		for deadline := time.Now().Add(bound); time.Now().Before(deadline); time.Sleep(3 * time.Millisecond) {
 			if a.Cloud.Fault(a.t, fault).Matched > 0 {
-				a.order(a.t, a.orders())
+				a.order()
 				return
 			}
 		}
@@ -214,7 +246,7 @@ func (a *attempt) operation(state string, args ...string) {
 	running := a.Go(a.t, args...)
 	for {
 		select {
-		case <-a.Ended():
+		case <-a.victim.Ended():
 			a.died, a.diedAt = a.died+1, time.Now()
 			a.revive()
 		case r := <-running:
@@ -240,17 +272,17 @@ func (a *attempt) calm() {
 	if a.ordered() || a.died == len(a.orders()) {
 		return
 	}
-	if _, err := os.Stat(filepath.Join(a.Dir, "orders.taken")); err != nil {
+	if _, err := os.Stat(a.victim.Orders() + ".taken"); err != nil {
 		return // there were none yet
 	}
-	<-a.Ended()
+	<-a.victim.Ended()
 	a.died, a.diedAt = a.died+1, time.Now()
 	a.revive()
 }
 
 // ordered tells whether there are orders that were not obeyed yet.
 func (a *attempt) ordered() bool {
-	_, err := os.Stat(filepath.Join(a.Dir, "orders"))
+	_, err := os.Stat(a.victim.Orders())
 	return err == nil
 }
 
@@ -264,9 +296,11 @@ func (a *attempt) again(args []string) <-chan story.Result {
 func (a *attempt) revive() {
 	a.t.Helper()
 	for range 3 {
-		if a.TryRestart(a.t) {
-			a.hurry(a.t)
-			if a.undoing {
+		if a.victim.TryRestart(a.t) {
+			if a.fleet == nil { // the cloud died, too
+				a.hurry(a.t)
+			}
+			if a.fleet == nil && a.undoing {
 				a.Cloud.Break(a.t, refusal)
 			}
 			return
