@@ -71,7 +71,7 @@ SHORT := ^engine/commit/after|^engine/takeover/asked|^outbox/publish/after|^inbo
 
 .PHONY: chaos
 chaos: ## kill processes at named points: nothing is lost, doubled or left
-	$(CHAOS) -repeat 3; code=$$?; cat $(CHAOS_TABLE); exit $$code
+	$(CHAOS) -repeat 3 -fleet; code=$$?; cat $(CHAOS_TABLE); exit $$code
 
 .PHONY: chaos-short
 chaos-short: # the part of it that fits into a few minutes
