@@ -115,9 +115,6 @@ func (s *site) hurry(t *testing.T) {
 func (a *attempt) order() {
 	t, path := a.t, a.victim.Orders()
 	t.Helper()
-	if err := os.Remove(path + ".taken"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
-	}
 	if err := os.WriteFile(path+".new", []byte(strings.Join(a.orders(), "\n")), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -129,6 +126,9 @@ func (a *attempt) order() {
 // pardon takes back what was not obeyed, and tells whether there was any.
 func (a *attempt) pardon() bool {
 	a.t.Helper()
+	if err := os.Remove(a.victim.Orders() + ".taken"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.t.Fatal(err)
+	}
 	err := os.Remove(a.victim.Orders())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.t.Fatal(err)
