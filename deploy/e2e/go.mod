@@ -19,6 +19,7 @@ require (
 	github.com/weftcloud/weft/pkg v0.0.0
 	github.com/weftcloud/weft/pkg/cloud/kubernetes v0.0.0-00010101000000-000000000000
 	github.com/weftcloud/weft/pkg/cloud/openstack v0.0.0-00010101000000-000000000000
+	go.opentelemetry.io/proto/otlp v1.11.0
 	k8s.io/apimachinery v0.37.2
 )
 

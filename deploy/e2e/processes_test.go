@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -46,12 +47,19 @@ func programs(t *testing.T) string {
 	return dir
 }
 
+// port counts through the ports that address gives, so that it gives none twice.
+var port = func() *atomic.Uint32 {
+	var first atomic.Uint32
+	first.Store(mathrand.Uint32N(12000))
+	return &first
+}()
+
 // address gives a loopback address where nobody listens. Its port is none of those that the kernel gives to outgoing
 // connections (32768 and up): one of them could take it before the program does that is to listen there.
 func address(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		lis, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+mathrand.IntN(12000)))
+		lis, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+port.Add(1)%12000))
 		if err != nil {
 			continue
 		}
@@ -68,8 +76,9 @@ func address(t *testing.T) string {
 type fleet struct {
 	*story.Installation
 	bin, dir  string
-	addresses map[string]string   // of the services, etcd and NATS
-	processes map[string]*process // by the program, of further replicas with their names
+	addresses map[string]string           // of the services, etcd and NATS
+	processes map[string]*process         // by the program, of further replicas with their names
+	more      func(service string) string // what also stands in the configurations; nil for nothing
 }
 
 // process is one program that runs.
@@ -150,7 +159,13 @@ func (c *fleet) says(t *testing.T, program, text string) {
 // prepare issues certificates and writes the configurations, as whoever runs an installation does.
 func prepare(t *testing.T) *fleet {
 	t.Helper()
-	c := &fleet{Installation: &story.Installation{Dir: t.TempDir()}, bin: programs(t), dir: t.TempDir(), addresses: map[string]string{}, processes: map[string]*process{}}
+	return prepareWith(t, nil)
+}
+
+// prepareWith is prepare with more in the configurations.
+func prepareWith(t *testing.T, more func(service string) string) *fleet {
+	t.Helper()
+	c := &fleet{more: more, Installation: &story.Installation{Dir: t.TempDir()}, bin: programs(t), dir: t.TempDir(), addresses: map[string]string{}, processes: map[string]*process{}}
 	ca := filepath.Join(c.dir, "ca")
 	c.Must(t, "identity", "ca", "--ca-dir", ca)
 	for _, name := range append([]string{"etcd", "nats"}, services...) {
@@ -197,6 +212,9 @@ func (c *fleet) configuration(service string) string {
 	}
 	if service == "orchestrator" {
 		fmt.Fprintf(&b, "sealKeyFile: %s\nreplica: a\n", filepath.Join(c.dir, "seal.key"))
+	}
+	if c.more != nil {
+		b.WriteString(c.more(service))
 	}
 	return b.String()
 }
@@ -384,7 +402,7 @@ func many(networks int) string {
 	for i := range networks {
 		fmt.Fprintf(&b, "  net%[1]d: {kind: Network, spec: {}}\n  subnet%[1]d: {kind: Subnet, spec: {network: net%[1]d, cidr: 10.7%[1]d.0.0/24}}\n", i)
 	}
-	for i := range 2 {
+	for i := range min(2, networks) {
 		fmt.Fprintf(&b, "  vm%[1]d: {kind: Server, spec: {image: tiny, flavor: m1.tiny, network: net%[1]d}}\n", i)
 	}
 	return b.String()

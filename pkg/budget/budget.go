@@ -141,7 +141,7 @@ func (b *Budget) Enter(class Class, tenant string) *Ticket {
 	t := &Ticket{budget: b, class: class, tenant: tenant, ready: make(chan struct{})}
 	b.lines[class].push(t)
 	b.dispatch()
-	if t.place != nil && b.kick != nil && b.lines[class].waiting == 1 {
+	if t.waits && b.kick != nil && b.lines[class].waiting == 1 {
 		b.kick()
 	}
 	return t

@@ -1,6 +1,6 @@
 package budget
 
-import "container/list"
+import "slices"
 
 // Ticket is a place in line for one call. Its methods are safe for concurrent use.
 type Ticket struct {
@@ -9,8 +9,7 @@ type Ticket struct {
 	ready  chan struct{}
 
 	class Class
-	queue *queue
-	place *list.Element // nil once it is out of the line
+	waits bool // it stands in line
 	ended bool
 }
 
@@ -25,14 +24,14 @@ func (t *Ticket) SetClass(class Class) {
 	b := t.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if t.place == nil || t.class == class {
+	if !t.waits || t.class == class {
 		return
 	}
 	b.lines[t.class].remove(t)
 	t.class = class
 	b.lines[class].push(t)
 	b.dispatch()
-	if t.place != nil && b.kick != nil && b.lines[class].waiting == 1 {
+	if t.waits && b.kick != nil && b.lines[class].waiting == 1 {
 		b.kick()
 	}
 }
@@ -42,7 +41,7 @@ func (t *Ticket) Done() {
 	b := t.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if t.place != nil || t.ended {
+	if t.waits || t.ended {
 		return
 	}
 	t.ended = true
@@ -60,7 +59,7 @@ func (t *Ticket) Cancel() {
 		return
 	}
 	t.ended = true
-	if t.place != nil {
+	if t.waits {
 		b.lines[t.class].remove(t)
 		b.dispatch() // the timer may be set for nobody now
 		return
@@ -72,55 +71,44 @@ func (t *Ticket) Cancel() {
 	b.dispatch()
 }
 
-// line is the tickets of one class: a ring of tenants with a queue each, served in turn.
+// line is the tickets of one class: a ring of tenants with a queue each, served in turn. A tenant is in it while one of its
+// tickets waits.
 type line struct {
 	waiting int
-	ring    list.List // of *queue, the next first
-	tenants map[string]*queue
-}
-
-type queue struct {
-	tenant  string
-	tickets list.List // of *Ticket, the oldest first
-	place   *list.Element
+	ring    []string             // tenants, the next first
+	tickets map[string][]*Ticket // by tenant, the oldest first
 }
 
 func (l *line) push(t *Ticket) {
-	if l.tenants == nil {
-		l.tenants = map[string]*queue{}
+	if l.tickets == nil {
+		l.tickets = map[string][]*Ticket{}
 	}
-	q := l.tenants[t.tenant]
-	if q == nil {
-		q = &queue{tenant: t.tenant}
-		q.place = l.ring.PushBack(q)
-		l.tenants[t.tenant] = q
+	if len(l.tickets[t.tenant]) == 0 {
+		l.ring = append(l.ring, t.tenant)
 	}
-	t.queue, t.place = q, q.tickets.PushBack(t)
+	l.tickets[t.tenant] = append(l.tickets[t.tenant], t)
+	t.waits = true
 	l.waiting++
 }
 
 func (l *line) remove(t *Ticket) {
-	q := t.queue
-	q.tickets.Remove(t.place)
-	t.queue, t.place = nil, nil
+	queue := l.tickets[t.tenant]
+	i := slices.Index(queue, t)
+	l.tickets[t.tenant] = slices.Delete(queue, i, i+1)
+	t.waits = false
 	l.waiting--
-	if q.tickets.Len() == 0 {
-		l.ring.Remove(q.place)
-		delete(l.tenants, q.tenant)
+	if len(l.tickets[t.tenant]) == 0 {
+		i := slices.Index(l.ring, t.tenant)
+		l.ring = slices.Delete(l.ring, i, i+1)
+		delete(l.tickets, t.tenant)
 	}
 }
 
 // pop takes the oldest ticket of the tenant whose turn it is; the line must not be empty.
 func (l *line) pop() *Ticket {
-	q, ok := l.ring.Front().Value.(*queue)
-	if !ok {
-		panic("budget: the ring holds queues only")
-	}
-	t, ok := q.tickets.Front().Value.(*Ticket)
-	if !ok {
-		panic("budget: a queue holds tickets only")
-	}
-	l.ring.MoveToBack(q.place)
+	tenant := l.ring[0]
+	l.ring = append(l.ring[1:], tenant)
+	t := l.tickets[tenant][0]
 	l.remove(t)
 	return t
 }

@@ -1,28 +1,30 @@
-// Package lease gives one process at a time the ownership of something, with an epoch that fences off its predecessors.
+// Package lease keeps a lease of the store alive, and tells its holder in time when it may have ended.
 //
 // # Protocol
 //
-// The owner holds a key under a lease of the store. The key's creation revision is the epoch: it grows with every owner.
-// Safety is the fence, a comparison of the key's creation revision in every transaction; the lease gives liveness only.
-// An owner that hears nothing from the store for two thirds of the time to live must stop, by the monotonic clock: Lost
-// says so before anybody else can own the key.
+// Whoever holds the lease puts keys of its own under it, which vanish with it (see package shard). A holder that hears
+// nothing from the store for two thirds of the time to live must stop, by the monotonic clock: Lost says so before anybody
+// else can have its keys. That gives liveness only; safety is the fence, a comparison of a key's creation revision in every
+// transaction.
 package lease
 
 import (
 	"context"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/store"
 )
 
-// DefaultTTL is how long an ownership outlives its owner's last word.
+// DefaultTTL is how long a lease outlives its holder's last word.
 const DefaultTTL = 5 * time.Second
 
-// Options say more about an ownership, or a lease.
+// Options say more about a lease.
 type Options struct {
-	// TTL is how long it outlives the owner's last word; 0 means DefaultTTL.
+	// TTL is how long it outlives the holder's last word; 0 means DefaultTTL.
 	TTL time.Duration
 	// Logger gets what goes wrong; nil means none.
 	Logger *slog.Logger
@@ -39,81 +41,108 @@ func (o Options) complete() Options {
 	return o
 }
 
-// Owner is an ownership.
-type Owner struct {
-	lease *Lease
-	key   string
-	epoch int64
+// Lease is a lease of a store that is kept alive, for whoever has keys of its own to put under it.
+type Lease struct {
+	store  store.Store
+	id     store.LeaseID
+	opts   Options
+	lost   chan struct{}
+	until  atomic.Pointer[time.Time] // when it is lost, unless the store answers before
+	once   sync.Once
+	cancel context.CancelFunc
+	done   chan struct{}
 }
 
-// Acquire waits until nobody owns key, and owns it. name tells who, for people. Unavailable means that the store did not
-// answer: try again.
-func Acquire(ctx context.Context, s store.Store, key, name string, opts Options) (*Owner, error) {
+// Hold takes a lease and keeps it alive, whatever becomes of ctx, until it is lost or released. Unavailable means that
+// the store did not answer: try again.
+func Hold(ctx context.Context, s store.Store, opts Options) (*Lease, error) {
 	opts = opts.complete()
-	for {
-		if err := free(ctx, s, key); err != nil {
-			return nil, err
-		}
-		o, err := take(ctx, s, key, name, opts)
-		if !fault.Is(err, fault.Conflict) {
-			return o, err
-		}
+	began := time.Now()
+	id, err := s.Grant(ctx, opts.TTL)
+	if err != nil {
+		return nil, err
 	}
+	keeping, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	l := &Lease{store: s, id: id, opts: opts, lost: make(chan struct{}), cancel: cancel, done: make(chan struct{})}
+	l.extend(began)
+	go l.keep(keeping, began)
+	return l, nil
 }
 
-// free waits until a key does not exist.
-func free(ctx context.Context, s store.Store, key string) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	watch := s.Watch(ctx, key, 0)
+// keep renews the lease until it is released or lost. It counts from when the store was asked, not from when it
+// answered: the lease runs from some moment in between.
+func (l *Lease) keep(ctx context.Context, granted time.Time) {
+	defer close(l.done)
+	ttl := l.opts.TTL
+	limit := l.limit()
+	watchdog := time.AfterFunc(limit-time.Since(granted), l.lose)
+	defer watchdog.Stop()
+	timer := time.NewTimer(ttl / 3)
+	defer timer.Stop()
 	for {
-		_, err := s.Get(ctx, key)
-		if fault.Is(err, fault.NotFound) {
-			return nil
-		}
-		if err != nil {
-			return fault.Wrap(err, "look who owns %s", key)
-		}
 		select {
-		case _, ok := <-watch.Events():
-			if !ok && ctx.Err() == nil {
-				return fault.Wrap(watch.Err(), "wait for %s", key)
-			}
 		case <-ctx.Done():
-			return fault.As(fault.Unavailable, ctx.Err())
+			return
+		case <-l.lost:
+			return
+		case <-timer.C:
+		}
+		sent := time.Now()
+		call, cancel := context.WithTimeout(ctx, ttl/3)
+		_, err := l.store.KeepAlive(call, l.id)
+		cancel()
+		switch {
+		case err == nil && watchdog.Stop():
+			watchdog.Reset(limit - time.Since(sent))
+			l.extend(sent)
+			timer.Reset(ttl/3 - time.Since(sent))
+		case err == nil:
+			return // too late: Lost has been told
+		case fault.Is(err, fault.NotFound):
+			l.lose()
+			return
+		default:
+			timer.Reset(ttl / 20)
+			if ctx.Err() == nil {
+				l.opts.Logger.Warn("keep the ownership alive", "error", err)
+			}
 		}
 	}
 }
 
-func take(ctx context.Context, s store.Store, key, name string, opts Options) (*Owner, error) {
-	opts.Logger = opts.Logger.With("key", key)
-	held, err := Hold(ctx, s, opts)
-	if err != nil {
-		return nil, fault.Wrap(err, "own %s", key)
-	}
-	revision, err := s.Txn(ctx, []store.Compare{{Key: key}}, []store.Op{{Key: key, Value: []byte(name), Lease: held.ID()}})
-	if err != nil {
-		// If the answer was lost the key may be ours: it goes with the lease, now or when that ends by itself.
-		giving, cancel := context.WithTimeout(context.WithoutCancel(ctx), opts.TTL)
-		defer cancel()
-		if revoked := held.Release(giving); revoked != nil {
-			opts.Logger.Debug("give back a lease", "error", revoked)
-		}
-		return nil, fault.Wrap(err, "own %s", key)
-	}
-	return &Owner{lease: held, key: key, epoch: revision}, nil
+// limit is how long the lease is taken to last after the store was asked.
+func (l *Lease) limit() time.Duration { return l.opts.TTL * 2 / 3 }
+
+// extend notes when the store was asked, after it has answered.
+func (l *Lease) extend(asked time.Time) {
+	until := asked.Add(l.limit())
+	l.until.Store(&until)
 }
 
-// Lost is closed when the owner must stop, and by Release.
-func (o *Owner) Lost() <-chan struct{} { return o.lease.Lost() }
+// Live tells by the clock alone whether the lease still lasts. It turns false no later than Lost is closed, and at once in
+// a process that was stopped for a while and goes on: there the closing of Lost may take its turn after other work.
+func (l *Lease) Live() bool {
+	select {
+	case <-l.lost:
+		return false
+	default:
+		return time.Now().Before(*l.until.Load())
+	}
+}
 
-// Epoch numbers the owners of the key; a later one has a greater.
-func (o *Owner) Epoch() int64 { return o.epoch }
+func (l *Lease) lose() { l.once.Do(func() { close(l.lost) }) }
 
-// Fence is the condition that every transaction of the owner carries.
-func (o *Owner) Fence() store.Compare { return store.Compare{Key: o.key, CreateRevision: o.epoch} }
+// ID is the lease, for the keys that are put under it.
+func (l *Lease) ID() store.LeaseID { return l.id }
 
-// Release gives the ownership up, so that the next need not wait for the lease to end.
-func (o *Owner) Release(ctx context.Context) error {
-	return fault.Wrap(o.lease.Release(ctx), "give up %s", o.key)
+// Lost is closed when nothing has been heard from the store for two thirds of the time to live, or the store has said
+// that the lease ended; and by Release. Whoever holds the keys of the lease must stop then.
+func (l *Lease) Lost() <-chan struct{} { return l.lost }
+
+// Release ends the lease, and with it its keys. If it fails the lease ends by itself within its time to live.
+func (l *Lease) Release(ctx context.Context) error {
+	l.cancel()
+	<-l.done
+	l.lose()
+	return l.store.Revoke(ctx, l.id)
 }

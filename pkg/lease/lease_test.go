@@ -1,8 +1,6 @@
 package lease_test
 
 import (
-	"context"
-	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,17 +15,37 @@ import (
 
 const key = "/orchestrator/owner"
 
-// acquire acquires for a test; Release is the test's.
-func acquire(t *testing.T, s store.Store, name string) *lease.Owner {
-	t.Helper()
-	o, err := lease.Acquire(t.Context(), s, key, name, lease.Options{})
-	if err != nil {
-		t.Fatalf("Acquire for %s: %v", name, err)
-	}
-	return o
+// owner holds a lease with a key under it.
+type owner struct {
+	*lease.Lease
+	epoch int64
 }
 
-func release(t *testing.T, o *lease.Owner) {
+func (o *owner) fence() store.Compare { return store.Compare{Key: key, CreateRevision: o.epoch} }
+
+// acquire takes a lease, and the key as soon as nobody has it; Release is the test's.
+func acquire(t *testing.T, s store.Store, name string) *owner {
+	t.Helper()
+	for {
+		held, err := lease.Hold(t.Context(), s, lease.Options{})
+		if err != nil {
+			t.Fatalf("Hold for %s: %v", name, err)
+		}
+		revision, err := s.Txn(t.Context(), []store.Compare{{Key: key}}, []store.Op{{Key: key, Value: []byte(name), Lease: held.ID()}})
+		if err == nil {
+			return &owner{held, revision}
+		}
+		if !fault.Is(err, fault.Conflict) {
+			t.Fatalf("own the key for %s: %v", name, err)
+		}
+		if err := held.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func release(t *testing.T, o *owner) {
 	t.Helper()
 	if err := o.Release(t.Context()); err != nil {
 		t.Errorf("Release: %v", err)
@@ -35,7 +53,7 @@ func release(t *testing.T, o *lease.Owner) {
 }
 
 // isLost tells whether an owner was told to stop.
-func isLost(o *lease.Owner) bool {
+func isLost(o *owner) bool {
 	select {
 	case <-o.Lost():
 		return true
@@ -45,9 +63,9 @@ func isLost(o *lease.Owner) bool {
 }
 
 // write writes with an owner's fence.
-func write(t *testing.T, s store.Store, o *lease.Owner) error {
+func write(t *testing.T, s store.Store, o *owner) error {
 	t.Helper()
-	_, err := s.Txn(t.Context(), []store.Compare{o.Fence()}, []store.Op{{Key: "/saga"}})
+	_, err := s.Txn(t.Context(), []store.Compare{o.fence()}, []store.Op{{Key: "/saga"}})
 	return err
 }
 
@@ -64,39 +82,8 @@ func TestOwnerIsKeptAlive(t *testing.T) {
 			t.Errorf("write of the owner: %v", err)
 		}
 		got, err := s.Get(t.Context(), key)
-		if err != nil || string(got.Value) != "a" || got.CreateRevision != o.Epoch() {
-			t.Errorf("owner key = %+v, %v, want a at epoch %d", got, err, o.Epoch())
-		}
-		release(t, o)
-	})
-}
-
-func TestReleaseHandsOverAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := memstore.New()
-		first := acquire(t, s, "a")
-		second := make(chan *lease.Owner)
-		go func() { second <- acquire(t, s, "b") }()
-		time.Sleep(time.Minute)
-		select {
-		case <-second:
-			t.Fatal("two owners at once")
-		default:
-		}
-		start := time.Now()
-		release(t, first)
-		o := <-second
-		if waited := time.Since(start); waited > 0 {
-			t.Errorf("the next owner waited %s after the release", waited)
-		}
-		if !isLost(first) {
-			t.Error("the first owner was not told to stop")
-		}
-		if o.Epoch() <= first.Epoch() {
-			t.Errorf("epochs %d and then %d", first.Epoch(), o.Epoch())
-		}
-		if err := write(t, s, first); !fault.Is(err, fault.Conflict) {
-			t.Errorf("write of the former owner = %v, want Conflict", err)
+		if err != nil || string(got.Value) != "a" || got.CreateRevision != o.epoch {
+			t.Errorf("owner key = %+v, %v, want a at epoch %d", got, err, o.epoch)
 		}
 		release(t, o)
 	})
@@ -115,7 +102,7 @@ func TestSilenceIsLossBeforeTheLeaseEnds(t *testing.T) {
 			return nil
 		}})
 		start := time.Now()
-		next := make(chan *lease.Owner)
+		next := make(chan *owner)
 		go func() { next <- acquire(t, s, "b") }()
 		<-o.Lost()
 		told := time.Since(start)
@@ -204,75 +191,10 @@ func TestEndedLeaseIsLossAtOnce(t *testing.T) {
 	})
 }
 
-func TestLostAnswerOfTheAcquisitionBlocksNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := memstore.New()
-		lost := errors.New("answer lost")
-		s.SetFaults(memstore.Faults{After: func(op, _ string) error {
-			if op == memstore.OpTxn {
-				return fault.As(fault.Unavailable, lost)
-			}
-			return nil
-		}})
-		if _, err := lease.Acquire(t.Context(), s, key, "a", lease.Options{}); !errors.Is(err, lost) || !fault.Is(err, fault.Unavailable) {
-			t.Errorf("Acquire = %v, want the lost answer", err)
-		}
-		s.SetFaults(memstore.Faults{})
-		start := time.Now()
-		o := acquire(t, s, "b")
-		if waited := time.Since(start); waited > 0 {
-			t.Errorf("the next owner waited %s for a key that was given back", waited)
-		}
-		release(t, o)
-	})
-}
-
-func TestAcquireEndsWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := memstore.New()
-		o := acquire(t, s, "a")
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		if _, err := lease.Acquire(ctx, s, key, "b", lease.Options{}); !fault.Is(err, fault.Unavailable) {
-			t.Errorf("Acquire = %v, want Unavailable", err)
-		}
-		release(t, o)
-	})
-}
-
-func TestManyContendForOneKey(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := memstore.New()
-		var owning atomic.Int64
-		epochs := make(chan int64, 20)
-		for range 20 {
-			go func() {
-				o := acquire(t, s, "x")
-				if n := owning.Add(1); n != 1 {
-					t.Errorf("%d owners at once", n)
-				}
-				time.Sleep(time.Second)
-				epochs <- o.Epoch()
-				owning.Add(-1)
-				release(t, o)
-			}()
-		}
-		last := int64(0)
-		for range 20 {
-			epoch := <-epochs
-			if epoch <= last {
-				t.Errorf("epoch %d after %d", epoch, last)
-			}
-			last = epoch
-		}
-		synctest.Wait()
-	})
-}
-
 func TestWithEtcd(t *testing.T) {
 	s := testkit.EtcdStore(t)
 	first := acquire(t, s, "a")
-	second := make(chan *lease.Owner, 1)
+	second := make(chan *owner, 1)
 	go func() { second <- acquire(t, s, "b") }()
 	if err := write(t, s, first); err != nil {
 		t.Errorf("write of the owner: %v", err)

@@ -13,6 +13,7 @@ import (
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/tracing"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 )
 
@@ -48,6 +49,10 @@ type turn struct {
 	owned *owned
 	slots chan struct{}
 	woken <-chan struct{} // closed when the record was written since the look began
+
+	traces *tracing.Traces
+	trace  string // the trace that the record's command is part of
+	kind   string
 
 	class       budget.Class
 	tenant      string
@@ -122,8 +127,8 @@ func (at *turn) heard(err error) {
 }
 
 // call makes one call at the provider when its turn has come, if the record is still this replica's then. A provider that
-// asks to wait pauses all calls of the account.
-func call[T any](ctx context.Context, at *turn, do func(context.Context) (T, error)) (out T, err error) {
+// asks to wait pauses all calls of the account. what names the call in the trace of the saga.
+func call[T any](ctx context.Context, at *turn, what string, do func(context.Context) (T, error)) (out T, err error) {
 	at.aside(func() {
 		var t *budget.Ticket
 		if t, err = at.admit(ctx); err != nil {
@@ -133,7 +138,9 @@ func call[T any](ctx context.Context, at *turn, do func(context.Context) (T, err
 		if err = at.owned.check(ctx); err != nil {
 			return
 		}
+		ctx, end := at.traces.Span(ctx, at.trace, what+" "+at.kind, "weft.account", at.Name)
 		out, err = do(ctx)
+		end(err)
 		at.throttled(err)
 		at.heard(err)
 	})

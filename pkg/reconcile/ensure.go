@@ -88,14 +88,14 @@ func (l *Loop) adopt(ctx context.Context, at *turn, e *record.Entry, d driver.An
 	if e.Record.GetRefused() {
 		return 0, nil // the provider itself said that it made nothing
 	}
-	ids, err := call(ctx, at, func(ctx context.Context) ([]string, error) { return d.Find(ctx, request(e, refs)) })
+	ids, err := call(ctx, at, "find", func(ctx context.Context) ([]string, error) { return d.Find(ctx, request(e, refs)) })
 	if err != nil {
 		return 0, fault.Wrap(err, "look up %s by its key", e.Name)
 	}
 	if len(ids) > 0 {
 		e.Object.Status().ProviderId, e.Record.MissingTime = ids[0], nil
 		for _, extra := range ids[1:] {
-			if _, err := call(ctx, at, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, extra) }); err != nil {
+			if _, err := call(ctx, at, "delete", func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, extra) }); err != nil {
 				return 0, fault.Wrap(err, "delete %s, a second object for %s", extra, e.Name)
 			}
 		}
@@ -111,7 +111,7 @@ func (l *Loop) adopt(ctx context.Context, at *turn, e *record.Entry, d driver.An
 
 func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) error {
 	sent := false
-	id, err := call(ctx, at, func(ctx context.Context) (string, error) {
+	id, err := call(ctx, at, "create", func(ctx context.Context) (string, error) {
 		if err := l.attempt(ctx, e); err != nil {
 			return "", err
 		}
@@ -164,7 +164,7 @@ func answered(err error) bool {
 // update brings the object to the present generation.
 func (l *Loop) update(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) error {
 	id := e.Object.Status().GetProviderId()
-	_, err := call(ctx, at, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Update(ctx, id, request(e, refs)) })
+	_, err := call(ctx, at, "update", func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Update(ctx, id, request(e, refs)) })
 	if err != nil {
 		return fault.Wrap(err, "update %s", e.Name)
 	}

@@ -43,6 +43,7 @@ import (
 	"github.com/weftcloud/weft/pkg/participant"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
+	"github.com/weftcloud/weft/pkg/tracing"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 )
 
@@ -65,7 +66,9 @@ type Config struct {
 	Accounts Accounts
 	Resolver Resolver
 	Logger   *slog.Logger
-	Now      func() time.Time
+	// Traces makes a span of each call at a provider; nil makes none.
+	Traces *tracing.Traces
+	Now    func() time.Time
 	// Concurrency bounds how many ids are worked on at once; 0 means 64.
 	Concurrency int
 	// TombstoneAge is how long a tombstone is kept; it MUST be longer than any stream keeps a message. 0 means 2 hours.
@@ -255,6 +258,7 @@ func (l *Loop) reconcile(ctx context.Context, at *turn, id record.ID) (time.Dura
 	}
 	e.Fence = at.owned.fence()
 	at.class, at.tenant = classOf(e), resource.TenantOf(e.Name)
+	at.traces, at.trace, at.kind = l.Traces, e.Record.GetOrigin().GetTraceParent(), e.Kind.Name
 	var wait time.Duration
 	if e.Record.GetRelease() {
 		wait, err = l.release(ctx, at, e)

@@ -64,7 +64,7 @@ func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.A
 	id, pace := e.Object.Status().GetProviderId(), at.pace(e.Kind.Type+" release") // which takes another time than a create
 	if !pace.asked(e.ID, l.Now()) {
 		crash.Point(crash.LoopDeleteBefore)
-		_, err := call(ctx, at, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, id) })
+		_, err := call(ctx, at, "delete", func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, id) })
 		crash.Point(crash.LoopDeleteAfter)
 		if fault.Is(err, fault.Conflict) || fault.Is(err, fault.Precondition) {
 			return l.blocked(ctx, at, e, d, err)
@@ -102,7 +102,7 @@ func (l *Loop) blocked(ctx context.Context, at *turn, e *record.Entry, d driver.
 	status := e.Object.Status()
 	blockers := driver.BlockersOf(cause)
 	if b, ok := d.Blockable(); ok {
-		found, err := call(ctx, at, func(ctx context.Context) ([]*kindv1.Blocker, error) { return b.Blockers(ctx, status.GetProviderId()) })
+		found, err := call(ctx, at, "blockers", func(ctx context.Context) ([]*kindv1.Blocker, error) { return b.Blockers(ctx, status.GetProviderId()) })
 		if err != nil {
 			return l.failed(ctx, at, e, fault.Wrap(err, "look what blocks the deletion of %s", e.Name))
 		}

@@ -61,7 +61,7 @@ func (d *Networks) Observe(ctx context.Context, ids []string) (map[string]driver
 		out[id] = driver.Observation[*networkv1.NetworkObserved]{
 			State: state, Fault: why,
 			Observed: &networkv1.NetworkObserved{NetworkId: id, Mtu: int32(n.MTU)},
-		} //nolint:gosec // a size of packets is far below the bound
+		} // a size of packets is far below the bound
 	}
 	return out, nil
 }
