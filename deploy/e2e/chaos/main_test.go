@@ -37,7 +37,7 @@ var (
 	repeat    = flag.Int("repeat", 0, "how often each point is tried in each direction, at another passing each time; 0 runs nothing")
 	only      = flag.String("points", "", "regular expression that the points must match")
 	tablePath = flag.String("table", "", "file that the table is also written to")
-	workers   = flag.Int("workers", 2, "how many installations run at once")
+	workers   = flag.Int("workers", 2, "how many installations of one process run at once; 0 runs none of these trials")
 	withFleet = flag.Bool("fleet", false, "also kill single processes of an installation of several")
 	breaking  = flag.String("broken", ".", "regular expression that the broken programs must match")
 )
@@ -56,6 +56,10 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) (code int, err error) {
 	if *repeat == 0 {
 		return m.Run(), nil
+	}
+	// They mostly wait, and a worker that is not begun is none.
+	if err := flag.Set("test.parallel", fmt.Sprint(*workers+1)); err != nil {
+		return 0, err
 	}
 	dir, err := os.MkdirTemp("", "weft-chaos-")
 	if err != nil {

@@ -98,15 +98,17 @@ func (c trial) orders() []string {
 	return []string{fmt.Sprintf("%s %d", c.first, 2), own}
 }
 
-// trialsOf gives the runs of a place, in a direction.
-func trialsOf(p place, undoing bool, repeat int) []trial {
-	passings := p.passings
-	if undoing {
-		passings = p.undoPassings
-	}
-	out := make([]trial, repeat)
-	for k := range out {
-		out[k] = trial{program: "sound", place: p, undoing: undoing, passing: passings[k%len(passings)]}
+// soundTrials gives the runs of the sound program: each point, each direction, each repeat.
+func soundTrials(wanted func(crash.Name) bool) []trial {
+	var out []trial
+	for _, p := range places {
+		for k := range *repeat {
+			if wanted(p.point) {
+				out = append(out,
+					trial{program: "sound", place: p, passing: p.passings[k%len(p.passings)]},
+					trial{program: "sound", place: p, undoing: true, passing: p.undoPassings[k%len(p.undoPassings)]})
+			}
+		}
 	}
 	return out
 }
@@ -148,21 +150,16 @@ func TestMatrix(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	var plan []trial
-	wanted := matching(t, *only)
-	for _, p := range places {
-		for _, undoing := range []bool{false, true} {
-			if wanted.MatchString(string(p.point)) {
-				plan = append(plan, trialsOf(p, undoing, *repeat)...)
-			}
-		}
+	re := matching(t, *only)
+	wanted := func(n crash.Name) bool { return re.MatchString(string(n)) }
+	var plan, fleets []trial
+	if *workers > 0 {
+		plan = append(brokenTrials(t), soundTrials(wanted)...)
 	}
-	plan = append(plan, brokenTrials(t)...)
-	queue := queued(plan, sums)
-	var fleets []trial
 	if *withFleet {
-		fleets = fleetTrials(func(n crash.Name) bool { return wanted.MatchString(string(n)) })
+		fleets = fleetTrials(wanted)
 	}
+	queue := queued(plan, sums)
 	fleetQueue := queued(fleets, sums)
 	t.Run("runs", func(t *testing.T) {
 		for n := range *workers {
