@@ -250,7 +250,7 @@ func (a *attempt) operation(state string, args ...string) {
 			a.died, a.diedAt = a.died+1, time.Now()
 			a.revive()
 		case r := <-running:
-			if r.Out == "" && a.died > 0 {
+			if r.Out == "" && a.hasDied() {
 				running = a.again(args) // it died before there was an operation: whoever asked asks again
 				continue
 			}
@@ -261,6 +261,22 @@ func (a *attempt) operation(state string, args ...string) {
 			a.wrong(&a.stuck, 1, "weft %q did not end within %s: %s", args, bound, a.Weft(a.t, "ops", "list").Out)
 			return
 		}
+	}
+}
+
+// hasDied tells whether the process has died, or does so within a moment: a command may hear of it before we do.
+func (a *attempt) hasDied() bool {
+	a.t.Helper()
+	if a.died > 0 {
+		return true
+	}
+	select {
+	case <-a.victim.Ended():
+		a.died, a.diedAt = a.died+1, time.Now()
+		a.revive()
+		return true
+	case <-time.After(2 * time.Second):
+		return false
 	}
 }
 
