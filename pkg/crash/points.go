@@ -32,7 +32,7 @@ const (
 	// Inbox of a service: a command has come, it was recorded, the bus was told.
 	InboxCommitBefore Name = "inbox/commit/before"
 	InboxAckBefore    Name = "inbox/ack/before"
-	// Bus: a command or an outcome was acked.
+	// Bus: a command was acked.
 	BusAckAfter Name = "bus/ack/after"
 
 	// Record of a resource: the transaction that writes it, with what it tells.

@@ -297,7 +297,7 @@ func fleetTrials(wanted func(crash.Name) bool) []trial {
 		switch what, _, _ := strings.Cut(string(p.point), "/"); what {
 		case "engine":
 			members = []string{"orchestratord"}
-		case "outbox", "bus":
+		case "outbox":
 			members = []string{"orchestratord", "networkd"}
 		}
 		for _, m := range members {
