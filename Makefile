@@ -64,6 +64,19 @@ verify: gen ## generated code is up to date, lint, test
 demo: build ## watch a composite application come up, change and go away
 	$(BIN)/demo
 
+# What `make chaos` prints at its end; SHORT tries the points at which most is at stake, once.
+CHAOS_TABLE := /tmp/weft-chaos.txt
+CHAOS := go test -count=1 -timeout 60m ./deploy/e2e/chaos -table $(CHAOS_TABLE)
+SHORT := ^engine/commit/after|^engine/takeover/asked|^outbox/publish/after|^inbox/commit/before|^record/commit/after|^loop/create/|^loop/delete/after
+
+.PHONY: chaos
+chaos: ## kill processes at named points: nothing is lost, doubled or left
+	$(CHAOS) -repeat 3 -fleet; code=$$?; cat $(CHAOS_TABLE); exit $$code
+
+.PHONY: chaos-short
+chaos-short: # the part of it that fits into a few minutes
+	$(CHAOS) -repeat 1 -points '$(SHORT)' -broken 'look-up'; code=$$?; cat $(CHAOS_TABLE); exit $$code
+
 .PHONY: bench
 bench: build ## measure, as ratios
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/e2e/bench

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/weftcloud/weft/pkg/bus"
+	"github.com/weftcloud/weft/pkg/crash"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/store"
 )
@@ -267,6 +268,7 @@ func (b *Box) drain(ctx context.Context) bool {
 			messages = append(messages, r.messages...)
 		}
 		var refused error
+		crash.Point(crash.OutboxPublishBefore)
 		ok := b.persist(ctx, func() error {
 			refused = b.publisher.Publish(ctx, messages...)
 			if refused == nil || fault.Retryable(refused) {
@@ -277,6 +279,7 @@ func (b *Box) drain(ctx context.Context) bool {
 		if !ok || refused != nil && !b.oneByOne(ctx, batch) {
 			return false
 		}
+		crash.Point(crash.OutboxPublishAfter)
 		if refused == nil {
 			b.done(batch)
 		}
@@ -363,9 +366,11 @@ func (b *Box) deleteSome(ctx context.Context) error {
 	for i, key := range keys {
 		ops[i] = store.Op{Key: key, Delete: true}
 	}
+	crash.Point(crash.OutboxDeleteBefore)
 	if _, err := b.store.Txn(ctx, nil, ops); err != nil {
 		return fault.Wrap(err, "delete what was published")
 	}
+	crash.Point(crash.OutboxDeleteAfter)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, key := range keys {

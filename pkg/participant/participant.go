@@ -31,6 +31,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weftcloud/weft/pkg/bus"
+	"github.com/weftcloud/weft/pkg/crash"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
@@ -63,7 +64,9 @@ func (in *Inbox) Handle(ctx context.Context, d bus.Delivery) bus.Verdict {
 		return bus.Reject
 	}
 	ctx, end := in.Traces.Span(ctx, cmd.GetOrigin().GetTraceParent(), "command "+cmd.GetType(), "weft.resource", cmd.GetName(), "weft.step", cmd.GetOrigin().GetStep())
+	crash.Point(crash.InboxCommitBefore)
 	err := in.Accept(ctx, cmd)
+	crash.Point(crash.InboxAckBefore)
 	end(err)
 	switch {
 	case err == nil:

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/weftcloud/weft/pkg/crash"
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/participant"
@@ -73,7 +74,11 @@ func (l *Loop) make(ctx context.Context, at *turn, e *record.Entry, d driver.Any
 	}
 	participant.SetPhase(e, kindv1.Phase_PHASE_CREATING, l.Now())
 	status.Fault, e.Record.Failures = nil, 0
-	return 0, l.save(ctx, e)
+	if err := l.save(ctx, e); err != nil {
+		return 0, err
+	}
+	crash.Point(crash.LoopIDAfter)
+	return 0, nil
 }
 
 // adopt settles a create that may have had an effect: an object that bears the key is ours. None must be found twice,
@@ -114,8 +119,10 @@ func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.A
 			return "", err // that took its time
 		}
 		sent = true
+		crash.Point(crash.LoopCreateBefore)
 		return d.Create(ctx, request(e, refs))
 	})
+	crash.Point(crash.LoopCreateAfter)
 	if err != nil && !sent {
 		return err
 	}
@@ -143,6 +150,7 @@ func (l *Loop) attempt(ctx context.Context, e *record.Entry) error {
 		return nil
 	}
 	e.Record.Attempted, e.Record.Refused, e.Record.MissingTime = true, false, nil
+	crash.Point(crash.LoopAttemptBefore)
 	return l.Book.Save(ctx, e, record.Notice{})
 }
 

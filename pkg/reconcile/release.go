@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weftcloud/weft/pkg/crash"
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
@@ -62,7 +63,9 @@ func (l *Loop) standing(ctx context.Context, e *record.Entry) driver.Refs {
 func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.Any) (time.Duration, error) {
 	id, pace := e.Object.Status().GetProviderId(), at.pace(e.Kind.Type+" release") // which takes another time than a create
 	if !pace.asked(e.ID, l.Now()) {
+		crash.Point(crash.LoopDeleteBefore)
 		_, err := call(ctx, at, "delete", func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, id) })
+		crash.Point(crash.LoopDeleteAfter)
 		if fault.Is(err, fault.Conflict) || fault.Is(err, fault.Precondition) {
 			return l.blocked(ctx, at, e, d, err)
 		}

@@ -30,6 +30,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weftcloud/weft/pkg/bus"
+	"github.com/weftcloud/weft/pkg/crash"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/store"
@@ -272,6 +273,7 @@ func (b *Book) Remove(ctx context.Context, e *Entry, notice Notice) error {
 	compares = append(compares, store.Compare{Key: b.recordKey(e.ID), ModRevision: e.revision})
 	ops = append(ops, store.Op{Key: b.recordKey(e.ID), Delete: true}, store.Op{Key: b.tombKey(e.Key), Value: stone})
 	e.Object.Metadata().Sequence++
+	crash.Point(crash.RecordTombstoneBefore)
 	if _, err := b.commit(ctx, e, compares, ops, notice); err != nil {
 		e.Object.Metadata().Sequence-- // as with a write
 		return fault.Wrap(err, "remove %s", e.Name)
@@ -341,6 +343,7 @@ func (b *Book) commit(ctx context.Context, e *Entry, compares []store.Compare, o
 		compares = append(compares, *e.Fence)
 	}
 	out := b.outbox.Ops(messages...)
+	crash.Point(crash.RecordCommitBefore)
 	revision, err := b.store.Txn(ctx, compares, append(ops, out...))
 	if fault.Is(err, fault.Conflict) {
 		return 0, b.refused(ctx, e, err)
@@ -348,6 +351,7 @@ func (b *Book) commit(ctx context.Context, e *Entry, compares []store.Compare, o
 	if err != nil {
 		return 0, err
 	}
+	crash.Point(crash.RecordCommitAfter)
 	b.outbox.Committed(out)
 	if b.changed != nil {
 		b.changed(Change{ID: e.ID, Revision: revision})

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weftcloud/weft/pkg/bus"
+	"github.com/weftcloud/weft/pkg/crash"
 	"github.com/weftcloud/weft/pkg/fault"
 )
 
@@ -143,6 +144,7 @@ func (c *consumption) deliver(ctx context.Context, msg jetstream.Msg) {
 		switch verdict {
 		case bus.Ack:
 			c.settled(ctx, msg.Ack())
+			crash.Point(crash.BusAckAfter)
 			return
 		case bus.Reject:
 			c.bury(ctx, msg, d, bus.DeadRejected)

@@ -55,6 +55,10 @@ type Installation struct {
 	Dir string
 	// Cloud is the sandbox that belongs to it.
 	Cloud *Cloud
+	// Program is the binary that `weft dev` runs from; empty means the one that the commands run from. Environment is
+	// added to its environment. Both count from the next start on.
+	Program     string
+	Environment []string
 
 	listen string
 	flags  []string
@@ -66,7 +70,15 @@ type Installation struct {
 // Start starts an installation that lasts as long as the test, with further flags. Its log is shown if the test fails.
 func Start(t testing.TB, flags ...string) *Installation {
 	t.Helper()
-	i := &Installation{Dir: t.TempDir(), listen: freeAddress(t), flags: flags}
+	i := &Installation{Dir: t.TempDir(), flags: flags}
+	i.Begin(t)
+	return i
+}
+
+// Begin starts an installation for the first time; of its fields Dir, at least, is set. It lasts as long as the test.
+func (i *Installation) Begin(t testing.TB) {
+	t.Helper()
+	i.listen = freeAddress(t)
 	log, err := os.Create(filepath.Join(i.Dir, "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +94,6 @@ func Start(t testing.TB, flags ...string) *Installation {
 			t.Error(err)
 		}
 	})
-	return i
 }
 
 // freeAddress gives an address where nobody listens, so that an installation that is restarted is found where it was.
@@ -109,11 +120,24 @@ func (i *Installation) Data() string { return filepath.Join(i.Dir, "data") }
 // Restart starts `weft dev` on the data that there is, and waits until it is ready.
 func (i *Installation) Restart(t testing.TB) {
 	t.Helper()
+	if !i.TryRestart(t) {
+		t.Fatal("weft dev ended instead of getting ready")
+	}
+}
+
+// TryRestart is Restart, and tells whether it got ready; false if it ended before.
+func (i *Installation) TryRestart(t testing.TB) bool {
+	t.Helper()
 	if err := os.Remove(i.Context()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 	args := append([]string{"dev", "--data-dir", i.Data(), "--context", i.Context(), "--listen", i.listen}, i.flags...)
-	cmd := exec.Command(os.Getenv(Binary), args...)
+	program := i.Program
+	if program == "" {
+		program = os.Getenv(Binary)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(os.Environ(), i.Environment...)
 	cmd.Stdout, cmd.Stderr = i.log, i.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -127,17 +151,26 @@ func (i *Installation) Restart(t testing.TB) {
 		}
 	}()
 	i.cmd, i.ended = cmd, ended
+	died := false
 	Await(t, "weft dev is ready", func() bool {
 		select {
 		case <-ended:
-			t.Fatal("weft dev ended instead of getting ready")
+			died = true
+			return true
 		default:
 		}
 		_, err := os.Stat(i.Context()) // it is written when all is ready
 		return err == nil
 	})
+	if died {
+		return false
+	}
 	i.Cloud = &Cloud{URL: i.File(t, i.Context()).Sandbox.Admin, Token: i.File(t, i.Context()).Sandbox.Token}
+	return true
 }
+
+// Ended gives a channel that is closed once the process that runs now has ended.
+func (i *Installation) Ended() <-chan struct{} { return i.ended }
 
 // Kill ends the process with SIGKILL, in the middle of whatever it does.
 func (i *Installation) Kill(t testing.TB) {

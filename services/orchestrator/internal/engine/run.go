@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weftcloud/weft/pkg/bus"
+	"github.com/weftcloud/weft/pkg/crash"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/saga"
 	"github.com/weftcloud/weft/pkg/store"
@@ -402,11 +403,13 @@ func (p *part) commit(ctx context.Context, r *run, tr saga.Transition, t transac
 		if err := p.concludeStack(ctx, &t, r, state, outputs); err != nil {
 			return err
 		}
+		crash.Point(crash.EngineEndBefore)
 	}
 	if err := p.writeState(&t, r, state); err != nil {
 		return err
 	}
 	messages := p.Outbox.Ops(t.messages...)
+	crash.Point(crash.EngineCommitBefore)
 	revision, err := p.Store.Txn(ctx, t.compares, append(t.ops, messages...))
 	if fault.Is(err, fault.Unavailable) {
 		r.unsure, r.unsent = true, messages
@@ -414,6 +417,7 @@ func (p *part) commit(ctx context.Context, r *run, tr saga.Transition, t transac
 	if err != nil {
 		return fault.Wrap(err, "keep %s", r.name)
 	}
+	crash.Point(crash.EngineCommitAfter)
 	p.Outbox.Committed(messages)
 	p.count(func(s *Stats) { s.Transitions++; s.Commands += int64(len(commands)) })
 	for n, k := range t.observed {
@@ -523,6 +527,7 @@ func merged(a, b map[string]proto.Message) map[string]proto.Message {
 func (p *part) arm(r *run) {
 	r.look.Store(&look{r.plan, r.state})
 	if saga.Ended(r.state) {
+		crash.Point(crash.EngineEndAfter)
 		p.conclude(r)
 		return
 	}
@@ -552,6 +557,7 @@ func (r *run) disarm() {
 func (p *part) resume(r *run) []posted {
 	p.taking <- struct{}{}
 	defer func() { <-p.taking }()
+	crash.Point(crash.EngineTakeoverRead)
 	var outcomes []posted
 	var messages []bus.Message
 	for _, c := range saga.InFlight(r.state) {
@@ -568,6 +574,7 @@ func (p *part) resume(r *run) []posted {
 		}
 		messages = append(messages, m)
 	}
+	crash.Point(crash.EngineTakeoverAsked)
 	p.arm(r)
 	ops := p.Outbox.Ops(messages...)
 	if len(ops) == 0 {
