@@ -48,7 +48,7 @@ func newService(r *rig, logger *slog.Logger, name string, kinds ...proto.Message
 	}
 	s := &service{name: name, rig: r, writes: map[record.ID]int{}, told: map[record.ID]chan struct{}{}}
 	s.box = outbox.New(r.store, r.bus, record.Prefix(name)+"o/", logger)
-	s.book = record.New(record.Config{Service: name, Store: r.store, Outbox: s.box, Kinds: r.kinds, Now: time.Now, Changed: s.changed})
+	s.book = record.New(record.Config{Service: name, Store: r.store, Outbox: s.box, Kinds: r.kinds, Now: time.Now, Changed: func(c record.Change) { s.changed(c.ID) }})
 	s.inbox = participant.NewInbox(s.book, own, time.Now)
 	return s
 }
