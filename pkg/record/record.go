@@ -64,6 +64,7 @@ type Book struct {
 	now     func() time.Time
 	changed func(Change)
 	fenced  atomic.Int64
+	veil    *veil
 }
 
 // ID identifies one record.
@@ -102,7 +103,7 @@ func Prefix(service string) string { return "/weft/" + service + "/" }
 
 // New makes the book of a service.
 func New(c Config) *Book {
-	return &Book{service: c.Service, prefix: Prefix(c.Service), store: c.Store, outbox: c.Outbox, kinds: c.Kinds, now: c.Now, changed: c.Changed}
+	return &Book{service: c.Service, prefix: Prefix(c.Service), store: c.Store, outbox: c.Outbox, kinds: c.Kinds, now: c.Now, changed: c.Changed, veil: eventVeil()}
 }
 
 func (b *Book) recordKey(id ID) string      { return RecordKey(b.service, id) }
