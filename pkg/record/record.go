@@ -218,6 +218,13 @@ func (b *Book) Add(ctx context.Context, e *Entry, notice Notice) error {
 	return b.write(ctx, e, compares, []store.Op{{Key: b.indexKey(e.Name), Value: []byte(e.Key)}}, notice)
 }
 
+// AddFirst writes a new record under a name that nothing stands under and nothing ever had the key of, without a look
+// before: what is so nearly always is compared as it is written. Conflict means that it is not so; Add then tells why.
+func (b *Book) AddFirst(ctx context.Context, e *Entry, notice Notice) error {
+	compares := []store.Compare{{Key: b.indexKey(e.Name)}, {Key: b.tombKey(e.Key)}}
+	return b.write(ctx, e, compares, []store.Op{{Key: b.indexKey(e.Name), Value: []byte(e.Key)}}, notice)
+}
+
 // Save writes a record that was read. Conflict means that it was changed since.
 func (b *Book) Save(ctx context.Context, e *Entry, notice Notice) error {
 	return b.write(ctx, e, nil, nil, notice)
