@@ -65,8 +65,8 @@ demo: build ## watch a composite application come up, change and go away
 	$(BIN)/demo
 
 .PHONY: bench
-bench: build ## measure, as ratios
-	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/e2e/bench
+bench: build ## measure installations and sagas, as ratios
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/e2e/bench ./services/orchestrator/internal/engine/enginebench
 
 .PHONY: clean
 clean: ## delete what was built

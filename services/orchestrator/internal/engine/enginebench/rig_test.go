@@ -9,8 +9,9 @@
 //
 // What is left out is the reconcile loop and the cloud. In their place each record is answered as soon as the inbox has
 // kept it: it is read, marked, and saved with its event and its outcome, as the loop does when a cloud has done its work
-// at once. So a step costs its participant two transactions (the inbox's and the answer's), a release a third of a kind:
-// the tombstone. The benchmark tells apart what the participants alone take of it.
+// at once. So a step costs its participant two transactions, the inbox's and the answer's, and leaves a record; a release
+// costs two more, and leaves a tombstone. What a participant takes of a step is also measured by itself, without engine
+// and bus.
 //
 // # How to read it
 //
