@@ -78,8 +78,8 @@ chaos-short: # the part of it that fits into a few minutes
 	$(CHAOS) -repeat 1 -points '$(SHORT)' -broken 'look-up'; code=$$?; cat $(CHAOS_TABLE); exit $$code
 
 .PHONY: bench
-bench: build ## measure, as ratios
-	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/e2e/bench
+bench: build ## measure installations and sagas, as ratios
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/e2e/bench ./services/orchestrator/internal/engine/enginebench
 
 .PHONY: clean
 clean: ## delete what was built

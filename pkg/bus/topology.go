@@ -204,6 +204,9 @@ func token(s string) string {
 	if s == "" {
 		return "_"
 	}
+	if !strings.ContainsAny(s, ". *>/") {
+		return s
+	}
 	return strings.NewReplacer(".", "_", " ", "_", "*", "_", ">", "_", "/", "_").Replace(s)
 }
 

@@ -94,6 +94,9 @@ func (in *Inbox) accept(ctx context.Context, cmd *busv1.Command) (result string,
 	if !ok {
 		return "", fault.New(fault.Invalid, "command for %s: this service has no kind %s", cmd.GetName(), cmd.GetType())
 	}
+	if isNew, err := in.first(ctx, kind, cmd); isNew {
+		return taken, err
+	}
 	id := record.ID{Name: cmd.GetName(), Key: cmd.GetKey()}
 	if _, err := in.book.Tombstone(ctx, id.Key); err == nil {
 		return in.released(ctx, id, cmd)
@@ -192,7 +195,24 @@ func (in *Inbox) ensure(ctx context.Context, kind *resource.Kind, e *record.Entr
 	return taken, in.book.Save(ctx, e, record.Notice{Verb: verbOf(e)})
 }
 
-func (in *Inbox) add(ctx context.Context, kind *resource.Kind, spec proto.Message, cmd *busv1.Command) (string, error) {
+// first records the first Ensure of a new key without a look before: the transaction itself finds out whether key and
+// name are new. It tells whether it was one; if it was not nothing was written.
+func (in *Inbox) first(ctx context.Context, kind *resource.Kind, cmd *busv1.Command) (isNew bool, err error) {
+	ensure, origin := cmd.GetEnsure(), cmd.GetOrigin()
+	if ensure == nil || ensure.GetReplaces() != "" || origin.GetDirection() != busv1.Direction_DIRECTION_DO || origin.GetAttempt() != 1 {
+		return false, nil
+	}
+	spec := kind.NewSpec()
+	if ensure.GetSpec().UnmarshalTo(spec) != nil {
+		return false, nil // it is told once it is known that the command counts
+	}
+	e := in.entry(kind, spec, cmd)
+	err = in.book.AddFirst(ctx, e, record.Notice{Verb: verbOf(e)})
+	return !record.IsConflict(err), err
+}
+
+// entry makes the entry that a command asks for.
+func (in *Inbox) entry(kind *resource.Kind, spec proto.Message, cmd *busv1.Command) *record.Entry {
 	ensure := cmd.GetEnsure()
 	object := resource.Wrap(kind.New())
 	object.SetName(cmd.GetName())
@@ -202,6 +222,11 @@ func (in *Inbox) add(ctx context.Context, kind *resource.Kind, spec proto.Messag
 	meta.Key, meta.Stack, meta.Labels = cmd.GetKey(), ensure.GetStack(), ensure.GetLabels()
 	e := NewEntry(in.book, kind, object, in.now())
 	e.Record.Origin, e.Record.References, e.Record.Replaces = cmd.GetOrigin(), ensure.GetReferences(), ensure.GetReplaces()
+	return e
+}
+
+func (in *Inbox) add(ctx context.Context, kind *resource.Kind, spec proto.Message, cmd *busv1.Command) (string, error) {
+	e := in.entry(kind, spec, cmd)
 	err := in.book.Add(ctx, e, record.Notice{Verb: verbOf(e)})
 	if !fault.Is(err, fault.Exists) {
 		return taken, err

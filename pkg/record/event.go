@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -33,7 +34,7 @@ func (e *Entry) packInto(rec *participantv1.Record) error {
 func (b *Book) messages(e *Entry, notice Notice) ([]bus.Message, error) {
 	var out []bus.Message
 	if notice.Verb != "" {
-		event, err := Event(b.service, e.Kind, e.Object, notice.Verb, b.now().UTC().Format("2006-01-02T15:04:05.000000000Z"))
+		event, err := event(b.veil, b.service, e.Kind, e.Object, notice.Verb, b.now().UTC().Format("2006-01-02T15:04:05.000000000Z"))
 		if err != nil {
 			return nil, err
 		}
@@ -49,10 +50,22 @@ func (b *Book) messages(e *Entry, notice Notice) ([]bus.Message, error) {
 // the key and the sequence, so that it is the same when it is published again. Fields that can only be written, and
 // those that may hold what only their author should see, are left out.
 func Event(service string, kind *resource.Kind, object resource.Object, verb, at string) (bus.Message, error) {
-	public := proto.Clone(object.Message())
-	clearFields(public.ProtoReflect(), func(f protoreflect.FieldDescriptor) bool {
+	return event(eventVeil(), service, kind, object, verb, at)
+}
+
+// eventVeil hides what events do not tell.
+func eventVeil() *veil {
+	return &veil{hides: func(f protoreflect.FieldDescriptor) bool {
 		return inputOnly(f) || resource.FieldOptionsOf(f).GetOpaque()
-	})
+	}}
+}
+
+func event(v *veil, service string, kind *resource.Kind, object resource.Object, verb, at string) (bus.Message, error) {
+	public := object.Message()
+	if len(v.fields(public.ProtoReflect().Descriptor())) > 0 {
+		public = proto.Clone(public)
+		v.clear(public.ProtoReflect())
+	}
 	data, err := protojson.Marshal(public)
 	if err != nil {
 		return bus.Message{}, fault.As(fault.Internal, fault.Wrap(err, "encode the event of %s", object.Name()))
@@ -77,24 +90,69 @@ func Event(service string, kind *resource.Kind, object resource.Object, verb, at
 }
 
 // Redact clears the fields of a message, at any depth, that can be written and never read.
-func Redact(m proto.Message) { clearFields(m.ProtoReflect(), inputOnly) }
+func Redact(m proto.Message) { (&veil{hides: inputOnly}).clear(m.ProtoReflect()) }
 
-// clearFields clears the fields that which tells, at any depth.
-func clearFields(m protoreflect.Message, which func(protoreflect.FieldDescriptor) bool) {
-	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+// veil clears fields that must not be seen, at any depth. It remembers where they are in each type of message, since to
+// ask for the options of a field costs much more than to clear it. It is safe for concurrent use.
+type veil struct {
+	hides func(protoreflect.FieldDescriptor) bool
+	types sync.Map // []veiled by protoreflect.MessageDescriptor
+}
+
+// veiled is a field that is hidden, or below which something is.
+type veiled struct {
+	field  protoreflect.FieldDescriptor
+	hidden bool
+}
+
+// clear clears what is hidden in a message.
+func (v *veil) clear(m protoreflect.Message) {
+	for _, at := range v.fields(m.Descriptor()) {
 		switch {
-		case which(f):
-			m.Clear(f)
-		case f.Message() == nil || f.IsMap():
-		case f.IsList():
-			for i := range v.List().Len() {
-				clearFields(v.List().Get(i).Message(), which)
+		case !m.Has(at.field):
+		case at.hidden:
+			m.Clear(at.field)
+		case at.field.IsList():
+			list := m.Mutable(at.field).List()
+			for i := range list.Len() {
+				v.clear(list.Get(i).Message())
 			}
 		default:
-			clearFields(v.Message(), which)
+			v.clear(m.Mutable(at.field).Message())
 		}
-		return true
-	})
+	}
+}
+
+// fields gives the fields of a type of message that are hidden, or below which something is.
+func (v *veil) fields(d protoreflect.MessageDescriptor) []veiled {
+	if known, ok := v.types.Load(d); ok {
+		if fields, ok := known.([]veiled); ok {
+			return fields
+		}
+	}
+	var out []veiled
+	for i := range d.Fields().Len() {
+		f := d.Fields().Get(i)
+		if hidden := v.hides(f); hidden || v.below(f, map[protoreflect.FullName]bool{}) {
+			out = append(out, veiled{f, hidden})
+		}
+	}
+	v.types.Store(d, out)
+	return out
+}
+
+// below tells whether something is hidden below a field. seen are the types that were looked at: they may hold themselves.
+func (v *veil) below(f protoreflect.FieldDescriptor, seen map[protoreflect.FullName]bool) bool {
+	if f.Message() == nil || f.IsMap() || seen[f.Message().FullName()] {
+		return false
+	}
+	seen[f.Message().FullName()] = true
+	for i := range f.Message().Fields().Len() {
+		if sub := f.Message().Fields().Get(i); v.hides(sub) || v.below(sub, seen) {
+			return true
+		}
+	}
+	return false
 }
 
 func inputOnly(f protoreflect.FieldDescriptor) bool {

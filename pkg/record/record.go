@@ -65,6 +65,7 @@ type Book struct {
 	now     func() time.Time
 	changed func(Change)
 	fenced  atomic.Int64
+	veil    *veil
 }
 
 // ID identifies one record.
@@ -103,7 +104,7 @@ func Prefix(service string) string { return "/weft/" + service + "/" }
 
 // New makes the book of a service.
 func New(c Config) *Book {
-	return &Book{service: c.Service, prefix: Prefix(c.Service), store: c.Store, outbox: c.Outbox, kinds: c.Kinds, now: c.Now, changed: c.Changed}
+	return &Book{service: c.Service, prefix: Prefix(c.Service), store: c.Store, outbox: c.Outbox, kinds: c.Kinds, now: c.Now, changed: c.Changed, veil: eventVeil()}
 }
 
 func (b *Book) recordKey(id ID) string      { return RecordKey(b.service, id) }
@@ -215,6 +216,13 @@ func (b *Book) Add(ctx context.Context, e *Entry, notice Notice) error {
 		{Key: b.indexKey(e.Name), ModRevision: index.ModRevision},
 		{Key: b.tombKey(e.Key)},
 	}
+	return b.write(ctx, e, compares, []store.Op{{Key: b.indexKey(e.Name), Value: []byte(e.Key)}}, notice)
+}
+
+// AddFirst writes a new record under a name that nothing stands under and nothing ever had the key of, without a look
+// before: what is so nearly always is compared as it is written. Conflict means that it is not so; Add then tells why.
+func (b *Book) AddFirst(ctx context.Context, e *Entry, notice Notice) error {
+	compares := []store.Compare{{Key: b.indexKey(e.Name)}, {Key: b.tombKey(e.Key)}}
 	return b.write(ctx, e, compares, []store.Op{{Key: b.indexKey(e.Name), Value: []byte(e.Key)}}, notice)
 }
 

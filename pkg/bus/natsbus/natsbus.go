@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,6 +58,8 @@ type Bus struct {
 	options Options
 	// noRetry keeps the client from sending a message again after the ones behind it.
 	noRetry []jetstream.PublishOpt
+	// stored are the subjects that streams store.
+	stored []string
 
 	mu      sync.Mutex
 	counts  map[string]*counts // by queue
@@ -82,6 +85,9 @@ func New(ctx context.Context, conn *nats.Conn, options Options) (*Bus, error) {
 		return nil, fault.Wrap(err, "use JetStream")
 	}
 	b := &Bus{conn: conn, js: js, options: options, noRetry: []jetstream.PublishOpt{jetstream.WithRetryAttempts(0)}, counts: map[string]*counts{}, streams: map[string]uint64{}}
+	for _, s := range bus.Streams() {
+		b.stored = append(b.stored, s.Subjects...)
+	}
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
 	if err := b.ensure(ctx); err != nil {
@@ -213,7 +219,7 @@ func (b *Bus) send(ctx context.Context, m *bus.Message) (jetstream.PubAckFuture,
 	if err := ctx.Err(); err != nil {
 		return nil, fault.As(fault.Unavailable, err)
 	}
-	if _, ok := bus.StreamOf(m.Subject); !ok {
+	if !slices.ContainsFunc(b.stored, func(pattern string) bool { return bus.Match(pattern, m.Subject) }) {
 		return nil, fault.New(fault.Invalid, "no stream stores the subject")
 	}
 	msg := &nats.Msg{Subject: m.Subject, Data: m.Data}

@@ -22,7 +22,10 @@ func (r *Resolver) Composite(s *orchestratorv1.StandingResource, tenant, stack s
 		return nil, nil, fault.New(fault.Internal, "show %s: it is not in %s", s.GetName(), stack)
 	}
 	all := r.withComposites(outputs)
-	leads := r.leads(s, k, tenant, stack)
+	leads, err := r.leads(s, k, tenant, stack)
+	if err != nil {
+		return nil, nil, err
+	}
 	value, err := document.MapTexts(s.GetSpec(), k.Spec, func(t document.Text) (*structpb.Value, error) {
 		if name, ok := leads[t.Path]; ok {
 			return structpb.NewStringValue(name), nil
@@ -49,9 +52,13 @@ func (r *Resolver) Composite(s *orchestratorv1.StandingResource, tenant, stack s
 
 // leads gives the full names of what the references of a composite resource's spec lead to, by path. The spec was sound
 // when it was applied, so faults that rules of today find in it are no reason to hide it.
-func (r *Resolver) leads(s *orchestratorv1.StandingResource, k *resource.Kind, tenant, stack string) map[string]string {
+func (r *Resolver) leads(s *orchestratorv1.StandingResource, k *resource.Kind, tenant, stack string) (map[string]string, error) {
+	env, err := r.env()
+	if err != nil {
+		return nil, err
+	}
 	written, _ := document.Analyse(&document.Scope{
-		Kinds: r.kinds, Tenant: tenant, Stack: stack, Env: r.env, Locals: slices.Sorted(maps.Keys(r.locals)),
+		Kinds: r.kinds, Tenant: tenant, Stack: stack, Env: env, Locals: slices.Sorted(maps.Keys(r.locals)),
 		Local: func(name string) (*resource.Kind, bool) { k, ok := r.locals[name]; return k, ok },
 	}, k, s.GetSpec())
 	out := map[string]string{}
@@ -70,7 +77,7 @@ func (r *Resolver) leads(s *orchestratorv1.StandingResource, k *resource.Kind, t
 		}
 		out[ref.Path] = target.FullName(tenant, id)
 	}
-	return out
+	return out, nil
 }
 
 // known gives those outputs of a composite resource that its children's outputs yield.

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -22,7 +23,7 @@ import (
 // safe for concurrent use.
 type Resolver struct {
 	kinds      *resource.Registry
-	env        *expr.Env
+	env        func() (*expr.Env, error) // made when it is first needed: it is large, and many stacks have no expression
 	composites map[string]*composite
 	observed   map[string]protoreflect.MessageDescriptor // of the resources that are no children
 	locals     map[string]*resource.Kind                 // of these too
@@ -59,11 +60,7 @@ func NewResolver(kinds *resource.Registry, standing []*orchestratorv1.StandingRe
 		}
 		r.composites[s.GetLocalName()] = c
 	}
-	env, err := expr.NewEnv(r.observed, nil)
-	if err != nil {
-		return nil, err
-	}
-	r.env = env
+	r.env = sync.OnceValues(func() (*expr.Env, error) { return expr.NewEnv(r.observed, nil) })
 	return r, nil
 }
 
@@ -146,7 +143,11 @@ func (r *Resolver) value(text string, want expr.Type, fd protoreflect.FieldDescr
 	if !t.HasExpressions() {
 		return structpb.NewStringValue(t.Literal()), nil
 	}
-	p, err := r.env.Compile(t, want)
+	env, err := r.env()
+	if err != nil {
+		return nil, err
+	}
+	p, err := env.Compile(t, want)
 	if err != nil {
 		return nil, err
 	}
@@ -210,9 +211,13 @@ func (r *Resolver) Inputs(res *orchestratorv1.StandingResource) ([]string, error
 	if !ok {
 		return nil, fault.New(fault.Internal, "resolve %s: there is no kind %s", res.GetName(), res.GetType())
 	}
+	env, err := r.env()
+	if err != nil {
+		return nil, err
+	}
 	needed := map[string]bool{}
-	_, err := document.MapTexts(res.GetSpec(), k.Spec, func(t document.Text) (*structpb.Value, error) {
-		p, err := compileText(r.env, t.Value, t.Want)
+	_, err = document.MapTexts(res.GetSpec(), k.Spec, func(t document.Text) (*structpb.Value, error) {
+		p, err := compileText(env, t.Value, t.Want)
 		if err != nil {
 			return nil, fault.Wrap(err, "resolve spec.%s of %s", t.Path, res.GetLocalName())
 		}
