@@ -37,8 +37,15 @@ type simResource struct {
 
 // simPlaces are the local names that documents use, each of one kind.
 var simPlaces = []struct{ name, kind string }{
-	{"neta", "Network"}, {"netb", "Network"}, {"vola", "Volume"}, {"volb", "Volume"},
-	{"sa", "Server"}, {"sb", "Server"}, {"sc", "Server"}, {"sd", "Server"}, {"se", "Server"},
+	{"neta", "Network"},
+	{"netb", "Network"},
+	{"vola", "Volume"},
+	{"volb", "Volume"},
+	{"sa", "Server"},
+	{"sb", "Server"},
+	{"sc", "Server"},
+	{"sd", "Server"},
+	{"se", "Server"},
 }
 
 // draw changes a document a little, or makes one.
@@ -209,10 +216,10 @@ func (s *sim) makeStacks() {
 			ids[1] = id
 		}
 	}
-	for i := range 1 + s.rng.IntN(3) {
+	for i := range 1 + max(s.rng.IntN(10)-6, 0)/2 + s.rng.IntN(2) {
 		name := "tenants/acme/stacks/" + ids[i]
 		st := &simStack{
-			sim: s, id: ids[i], name: name, cloud: []string{"lab", "annex"}[s.rng.IntN(2)], shard: bus.ShardOf(name), left: 1 + s.rng.IntN(3),
+			sim: s, id: ids[i], name: name, cloud: []string{"lab", "annex"}[s.rng.IntN(2)], shard: bus.ShardOf(name), left: 1 + s.rng.IntN(5)/2,
 			exempt: map[string]bool{}, stands: map[string]proto.Message{},
 		}
 		s.stacks = append(s.stacks, st)
