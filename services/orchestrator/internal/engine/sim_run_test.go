@@ -27,7 +27,7 @@ var (
 
 func simKinds(t testing.TB) *resource.Registry {
 	t.Helper()
-	kinds, err := resource.NewRegistry(&networkv1.Network{}, &computev1.Server{}, &storagev1.Volume{})
+	kinds, err := resource.NewRegistry(&networkv1.Network{}, &networkv1.FloatingIP{}, &computev1.Server{}, &storagev1.Volume{})
 	if err != nil {
 		t.Fatal(err)
 	}
