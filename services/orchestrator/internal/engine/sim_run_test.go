@@ -78,6 +78,9 @@ func simulateMany(kinds *resource.Registry, first uint64, n int, mutant simMutan
 //	      silence: it could never end                                 on its way out
 //	131   what an undo had begun to make anew when it was abandoned   it is kept with the stack       TestAbandonedUndoIsKept
 //	      was in no record of the stack (by reading)
+//	-     a command of the step that only restores came back after   commands bear their step's     pkg/participant: TestInbox
+//	      the step that changes the same key (by reading, while       place; the one before is
+//	      the simulation was given addresses of servers)              refused
 //	195   a look-up right after the first was answered late: a        an answer counts as of when it  pkg/reconcile: TestSlowLookUp
 //	      second object was made for one key                          was asked for
 
