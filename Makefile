@@ -51,6 +51,12 @@ test: ## run all tests that need nothing but this machine
 race: ## run the same tests under the race detector
 	go test -race $(PACKAGES)
 
+SEED ?= 1
+N ?= 2000
+.PHONY: sim
+sim: ## simulate a cluster from N seeds, from SEED on; the same seed gives the same run
+	go test -count=1 -timeout 0 -v -run '^TestSimulation$$' ./services/orchestrator/internal/engine -sim.seed=$(SEED) -sim.n=$(N) -sim.time=0
+
 .PHONY: test-real
 test-real: ## run the suites and stories on the OpenStack of OS_CLOUD and the Kubernetes of KUBECONFIG
 	go run ./deploy/e2e/cmd/testreal

@@ -124,7 +124,7 @@ func (in *Inbox) accept(ctx context.Context, cmd *busv1.Command) (result string,
 
 // stale tells whether a command was overtaken by the one that the record has seen: it comes from an older owner, from a
 // saga before it (the names of one owner's sagas sort by age, and one saga at a time works on a stack), from the way
-// forward of a saga that goes back, or from an earlier attempt.
+// forward of a saga that goes back, from a step before it, or from an earlier attempt.
 func stale(e *record.Entry, origin *busv1.Origin) bool {
 	seen := e.Record.GetOrigin()
 	switch {
@@ -136,8 +136,10 @@ func stale(e *record.Entry, origin *busv1.Origin) bool {
 		return origin.GetSaga() < seen.GetSaga()
 	case origin.GetDirection() != seen.GetDirection():
 		return origin.GetDirection() < seen.GetDirection()
+	case origin.GetStep() != seen.GetStep():
+		return origin.GetPlace() < seen.GetPlace() && origin.GetPlace() > 0
 	default:
-		return origin.GetStep() == seen.GetStep() && origin.GetAttempt() < seen.GetAttempt()
+		return origin.GetAttempt() < seen.GetAttempt()
 	}
 }
 

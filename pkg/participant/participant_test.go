@@ -220,6 +220,23 @@ func TestInbox(t *testing.T) {
 				t.Errorf("the record answers %v, want the undo", r.get("k1").Record.GetOrigin())
 			}
 		},
+		"a late command of the step before on the same key is refused, forward and back": func(t *testing.T, r *rig) {
+			step := func(id string, direction busv1.Direction, place int32) *busv1.Origin {
+				o := from("1", direction, 1, 5)
+				o.Step, o.Place = id, place
+				return o
+			}
+			r.accept(ensure("k1", 1400, step("net/restore", doing, 1)), ensure("k1", 1500, step("net", doing, 3)))
+			r.accept(ensure("k1", 1400, step("net/restore", doing, 1)))
+			if mtu, _ := r.mtu("k1"); mtu != 1500 {
+				t.Errorf("forward: mtu %d", mtu)
+			}
+			r.accept(ensure("k1", 1500, step("net", undoing, 1)), ensure("k1", 1400, step("net/restore", undoing, 3)))
+			r.accept(ensure("k1", 1500, step("net", undoing, 1)))
+			if mtu, _ := r.mtu("k1"); mtu != 1400 {
+				t.Errorf("back: mtu %d", mtu)
+			}
+		},
 		"a late attempt does not take the answer from a newer one": func(t *testing.T, r *rig) {
 			r.accept(ensure("k1", 1400, again), ensure("k1", 1400, first))
 			if !proto.Equal(r.get("k1").Record.GetOrigin(), again) {

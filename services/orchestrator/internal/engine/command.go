@@ -116,13 +116,13 @@ func (r *run) ensure(goal *orchestratorv1.Goal, outputs map[string]proto.Message
 
 // origin gives where a command comes from.
 func (p *part) origin(r *run, c saga.Command) *busv1.Origin {
-	priority := r.plan.GetPriority()
+	priority, place := r.plan.GetPriority(), c.Step+1 // the steps stand in an order in which they can run
 	if c.Direction == busv1.Direction_DIRECTION_UNDO {
-		priority = busv1.Priority_PRIORITY_UNDO
+		priority, place = busv1.Priority_PRIORITY_UNDO, len(r.plan.GetSteps())-c.Step
 	}
 	return &busv1.Origin{
 		Saga: r.name, Step: r.plan.GetSteps()[c.Step].GetId(), Direction: c.Direction, Attempt: c.Attempt, Epoch: p.owner.Epoch(),
-		Shard: int32(p.owner.Shard()), Priority: priority, TraceParent: r.plan.GetTraceParent(),
+		Shard: int32(p.owner.Shard()), Priority: priority, TraceParent: r.plan.GetTraceParent(), Place: int32(place),
 	}
 }
 

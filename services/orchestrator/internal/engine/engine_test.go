@@ -693,6 +693,47 @@ func (r *rig) degraded(want ...string) {
 	}
 }
 
+// TestAbandonedReleaseIsReplaced abandons an operation while it releases an object. Participants refuse the key from then
+// on, so the next operation that wants the object makes another in its place.
+func TestAbandonedReleaseIsReplaced(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		r.await(r.apply("1", shop(1400, "a")), time.Minute, done)
+		web := func() *orchestratorv1.StandingResource {
+			kept, _ := r.read()
+			for _, s := range kept.GetStanding() {
+				if s.GetLocalName() == "web" {
+					return s
+				}
+			}
+			return nil
+		}
+		former := web().GetKey()
+		r.world.setScript(func(c *busv1.Command, usual *busv1.Outcome) *busv1.Outcome {
+			if c.GetRelease() == nil {
+				return usual
+			}
+			return &busv1.Outcome{Origin: c.GetOrigin(), Key: c.GetKey(), Result: busv1.Result_RESULT_FAILED, Fault: &kindv1.Fault{Kind: string(fault.Denied)}}
+		})
+		without := strings.SplitAfter(shop(1400, "a"), "\n")
+		without = slices.DeleteFunc(without, func(line string) bool { return strings.Contains(line, "web") })
+		name := r.apply("2", strings.Join(without, ""))
+		r.await(name, time.Minute, needsHand)
+		if err := r.eng().Act(t.Context(), stackName, name, saga.Abandoned{Reason: "the cloud is away"}); err != nil {
+			t.Fatal(err)
+		}
+		r.await(name, time.Minute, failed)
+		if s := web(); s.GetKey() != former || !s.GetReleasing() {
+			t.Errorf("what was being released is kept as %v", s)
+		}
+		r.world.setScript(nil)
+		r.await(r.apply("3", shop(1400, "a")), time.Minute, done)
+		if s := web(); s.GetKey() == former || s.GetReleasing() {
+			t.Errorf("what stands in its place is kept as %v", s)
+		}
+		r.stands(standing(1400, "a")...)
+	})
+}
+
 func TestStuckUndoNeedsAHand(t *testing.T) {
 	stuckUndo := func(c *busv1.Command, usual *busv1.Outcome) *busv1.Outcome {
 		if c.GetOrigin().GetStep() == "db" && c.GetRelease() != nil {

@@ -231,10 +231,10 @@ func (b *simBus) command(m bus.Message, attempt int) {
 		handled = true
 	})
 	s.note("%s: command %s epoch %d: verdict %d %v", v.name, m.ID, cmd.GetOrigin().GetEpoch(), verdict, handled)
-	switch {
-	case verdict == bus.Reject:
+	switch verdict {
+	case bus.Reject:
 		s.violate("the command %s was rejected", m.ID)
-	case verdict == bus.Later:
+	case bus.Later:
 		again(attempt + 1)
 	}
 }

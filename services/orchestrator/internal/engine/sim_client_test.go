@@ -29,16 +29,23 @@ type simDoc struct{ resources map[string]simResource }
 
 // simResource is one resource of a document. Which fields matter depends on its kind.
 type simResource struct {
-	kind                          string // Network, Volume or Server
+	kind                          string // Network, Volume, Server or FloatingIP
 	mtu, size                     int
 	image, flavor, label, network string
-	volume, peer                  string
+	volume, peer, server          string
 }
 
 // simPlaces are the local names that documents use, each of one kind.
 var simPlaces = []struct{ name, kind string }{
-	{"neta", "Network"}, {"netb", "Network"}, {"vola", "Volume"}, {"volb", "Volume"},
-	{"sa", "Server"}, {"sb", "Server"}, {"sc", "Server"}, {"sd", "Server"}, {"se", "Server"},
+	{"neta", "Network"},
+	{"netb", "Network"},
+	{"vola", "Volume"},
+	{"volb", "Volume"},
+	{"sa", "Server"},
+	{"sb", "Server"},
+	{"sc", "Server"},
+	{"sd", "Server"},
+	{"se", "Server"},
 }
 
 // draw changes a document a little, or makes one.
@@ -69,6 +76,8 @@ func (s *sim) drawResource(kind string, r simResource) simResource {
 	switch {
 	case kind == "Network":
 		r.mtu = 1400 + s.rng.IntN(3)
+	case kind == "FloatingIP":
+		r.server = pick("sa", "sb", "sc", "sd")
 	case kind == "Volume":
 		r.size = 10 * (1 + s.rng.IntN(2))
 	case r.image == "":
@@ -99,6 +108,9 @@ func (s *sim) mendDoc(d *simDoc) {
 	held := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(d.resources)) {
 		r := d.resources[name]
+		if _, ok := d.resources[r.server]; r.kind == "FloatingIP" && !ok {
+			delete(d.resources, name)
+		}
 		if r.kind != "Server" {
 			continue
 		}
@@ -124,6 +136,8 @@ func (d *simDoc) text(name, cloud string) string {
 		switch r.kind {
 		case "Network":
 			spec["mtu"] = r.mtu
+		case "FloatingIP":
+			spec["server"] = r.server
 		case "Volume":
 			spec["size"] = strconv.Itoa(r.size) + "Gi"
 		default:
@@ -148,7 +162,7 @@ func (d *simDoc) text(name, cloud string) string {
 	return string(text)
 }
 
-var simCollections = map[string]string{"Network": "networks", "Volume": "volumes", "Server": "servers"}
+var simCollections = map[string]string{"Network": "networks", "Volume": "volumes", "Server": "servers", "FloatingIP": "floatingIps"}
 
 // wants gives the specs that a document asks for, by full name, given what stands.
 func (d *simDoc) wants(id string, stands map[string]*simObject) map[string]proto.Message {
@@ -160,6 +174,8 @@ func (d *simDoc) wants(id string, stands map[string]*simObject) map[string]proto
 		switch r := d.resources[local]; r.kind {
 		case "Network":
 			out[full(local)] = &networkv1.NetworkSpec{Mtu: int32(r.mtu)}
+		case "FloatingIP":
+			out[full(local)] = &networkv1.FloatingIPSpec{Server: full(r.server)}
 		case "Volume":
 			out[full(local)] = &storagev1.VolumeSpec{Size: strconv.Itoa(r.size) + "Gi"}
 		default:
@@ -209,10 +225,10 @@ func (s *sim) makeStacks() {
 			ids[1] = id
 		}
 	}
-	for i := range 1 + s.rng.IntN(3) {
+	for i := range 1 + max(s.rng.IntN(10)-6, 0)/2 + s.rng.IntN(2) {
 		name := "tenants/acme/stacks/" + ids[i]
 		st := &simStack{
-			sim: s, id: ids[i], name: name, cloud: []string{"lab", "annex"}[s.rng.IntN(2)], shard: bus.ShardOf(name), left: 1 + s.rng.IntN(3),
+			sim: s, id: ids[i], name: name, cloud: []string{"lab", "annex"}[s.rng.IntN(2)], shard: bus.ShardOf(name), left: 1 + s.rng.IntN(5)/2,
 			exempt: map[string]bool{}, stands: map[string]proto.Message{},
 		}
 		s.stacks = append(s.stacks, st)

@@ -154,6 +154,8 @@ func (o *simObject) observed() proto.Message {
 	switch spec := o.spec.(type) {
 	case *networkv1.NetworkSpec:
 		return &networkv1.NetworkObserved{NetworkId: o.id, Mtu: spec.GetMtu()}
+	case *networkv1.FloatingIPSpec:
+		return &networkv1.FloatingIPObserved{FloatingIpId: o.id, Address: o.address()}
 	case *storagev1.VolumeSpec:
 		return &storagev1.VolumeObserved{VolumeId: o.id, Type: spec.GetType()}
 	default:
@@ -247,7 +249,7 @@ func (c *simCloud) delete(p *simProcess, id, key string, then func(error)) {
 			return fault.New(fault.NotFound, "there is no %s", id)
 		}
 		for _, other := range c.sorted() {
-			if other.refs[o.name] == o.key {
+			if other.refs[o.name] == o.key && o.service != "compute" { // an address does not keep a server
 				return fault.New(fault.Conflict, "%s is needed by %s", o.name, other.name)
 			}
 		}

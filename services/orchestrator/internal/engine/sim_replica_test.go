@@ -41,9 +41,11 @@ type simOwner struct {
 	epoch int64
 }
 
-func (o simOwner) Shard() int           { return o.shard }
-func (o simOwner) Epoch() int64         { return o.epoch }
-func (o simOwner) Fence() store.Compare { return store.Compare{Key: simOwnerKey(o.shard), CreateRevision: o.epoch} }
+func (o simOwner) Shard() int   { return o.shard }
+func (o simOwner) Epoch() int64 { return o.epoch }
+func (o simOwner) Fence() store.Compare {
+	return store.Compare{Key: simOwnerKey(o.shard), CreateRevision: o.epoch}
+}
 
 func newSimReplica(s *sim, slot int) *simReplica {
 	r := &simReplica{sim: s, slot: slot}

@@ -64,6 +64,9 @@ type simMutant struct {
 	noLookup     bool // participants create again without a look-up
 }
 
+// any tells whether anything is broken on purpose: then a run ends with the first violation.
+func (m simMutant) any() bool { return m != simMutant{} }
+
 // sim is one run.
 type sim struct {
 	seed   uint64
@@ -244,6 +247,9 @@ const eventLimit = 400000
 // until runs events up to a time, or until enough says so.
 func (s *sim) until(when time.Time, enough func() bool) {
 	for len(s.queue) > 0 && !s.queue[0].at.After(when) {
+		if len(s.violations) > 0 && s.mutant.any() {
+			return
+		}
 		if s.fired++; s.fired > eventLimit {
 			if s.fired == eventLimit+1 {
 				s.violate("it does not come to rest: %d events", s.fired)
@@ -286,7 +292,9 @@ func (s *sim) violate(format string, args ...any) {
 func (s *sim) chance(odds int) bool { return !s.calm && odds > 0 && s.rng.IntN(1000) < odds }
 
 // upTo draws a time.
-func (s *sim) upTo(most time.Duration) time.Duration { return time.Duration(s.rng.Int64N(int64(most) + 1)) }
+func (s *sim) upTo(most time.Duration) time.Duration {
+	return time.Duration(s.rng.Int64N(int64(most) + 1))
+}
 
 func (s *sim) between(least, most time.Duration) time.Duration { return least + s.upTo(most-least) }
 
@@ -316,7 +324,9 @@ func (s *sim) drawOdds() {
 type simFaultLog struct{ sim *sim }
 
 // Enabled implements slog.Handler.
-func (l simFaultLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelError }
+func (l simFaultLog) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= slog.LevelError
+}
 
 // Handle implements slog.Handler.
 func (l simFaultLog) Handle(_ context.Context, r slog.Record) error {
@@ -342,6 +352,12 @@ func newSim(seed uint64, kinds *resource.Registry, mutant simMutant, keep bool) 
 		kinds: kinds, store: memstore.New(), holds: map[string]bool{}, counts: simCounts{ends: map[string]int{}},
 	}
 	s.drawOdds()
+	switch { // what shows at some moments only is given more of them
+	case mutant.blindQuery:
+		s.odds.kill, s.odds.give, s.odds.late = 800, 800, 100
+	case mutant.noFence:
+		s.odds.pause, s.odds.stop = 800, 15
+	}
 	s.monitor = newSimMonitor(s)
 	s.bus = &simBus{sim: s, seen: map[string]time.Time{}, events: map[string]string{}}
 	s.cloud = newSimCloud(s)

@@ -218,7 +218,10 @@ type Origin struct {
 	// How urgent it is.
 	Priority Priority `protobuf:"varint,7,opt,name=priority,proto3,enum=weft.bus.v1.Priority" json:"priority,omitempty"`
 	// The trace that it is part of (W3C Trace Context, traceparent); empty if of none.
-	TraceParent   string `protobuf:"bytes,8,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
+	TraceParent string `protobuf:"bytes,8,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
+	// Where the step stands among those of its saga and direction, from 1: of two steps that work on one key the later has
+	// the greater place. 0 if it is not known.
+	Place         int32 `protobuf:"varint,9,opt,name=place,proto3" json:"place,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +310,13 @@ func (x *Origin) GetTraceParent() string {
 		return x.TraceParent
 	}
 	return ""
+}
+
+func (x *Origin) GetPlace() int32 {
+	if x != nil {
+		return x.Place
+	}
+	return 0
 }
 
 // Command asks the service that owns a kind to bring one resource to a state.
@@ -673,7 +683,7 @@ var File_weft_bus_v1_bus_proto protoreflect.FileDescriptor
 
 const file_weft_bus_v1_bus_proto_rawDesc = "" +
 	"\n" +
-	"\x15weft/bus/v1/bus.proto\x12\vweft.bus.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\"\xf8\x02\n" +
+	"\x15weft/bus/v1/bus.proto\x12\vweft.bus.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\"\x97\x03\n" +
 	"\x06Origin\x12>\n" +
 	"\x04saga\x18\x01 \x01(\tB*\xbaH'r%\x18\x80\x042 ^tenants/[^/]+/operations/[^/]+$R\x04saga\x12\x1e\n" +
 	"\x04step\x18\x02 \x01(\tB\n" +
@@ -685,7 +695,8 @@ const file_weft_bus_v1_bus_proto_rawDesc = "" +
 	"\x05shard\x18\x06 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x10\x80\x02(\x00R\x05shard\x12;\n" +
 	"\bpriority\x18\a \x01(\x0e2\x15.weft.bus.v1.PriorityB\b\xbaH\x05\x82\x01\x02\x10\x01R\bpriority\x12+\n" +
-	"\ftrace_parent\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\vtraceParent\"\x8f\x03\n" +
+	"\ftrace_parent\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\vtraceParent\x12\x1d\n" +
+	"\x05place\x18\t \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\x05place\"\x8f\x03\n" +
 	"\aCommand\x123\n" +
 	"\x06origin\x18\x01 \x01(\v2\x13.weft.bus.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\x12@\n" +
 	"\x04name\x18\x02 \x01(\tB,\xbaH)r'\x18\x80\x022\"^(tenants/[^/]+/)?[a-zA-Z]+/[^/]+$R\x04name\x12=\n" +

@@ -1,0 +1,76 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+)
+
+// TestEventsOfAStackMadeAgain wants other ids for the events of a stack that was deleted and made again: a stream drops
+// what has an id that it has seen.
+func TestEventsOfAStackMadeAgain(t *testing.T) {
+	e := &Engine{Config: Config{Now: time.Now}}
+	ids := map[string]bool{}
+	for _, key := range []string{"first", "second"} {
+		var made transaction
+		s := &orchestratorv1.Stack{Name: "tenants/acme/stacks/shop", Metadata: &kindv1.Metadata{Key: key, Sequence: 1}}
+		if err := e.event(&made, stackEvent(s, "changing")); err != nil {
+			t.Fatal(err)
+		}
+		ids[made.messages[0].ID] = true
+	}
+	if len(ids) != 2 {
+		t.Errorf("ids = %v", ids)
+	}
+}
+
+// TestAbandonedUndoIsKept abandons a saga at which an undo made anew what had been deleted early: what may stand of it is
+// kept with the stack, and what may be on its way out is marked.
+func TestAbandonedUndoIsKept(t *testing.T) {
+	x := func(key string) *orchestratorv1.StandingResource {
+		return &orchestratorv1.StandingResource{LocalName: "x", Name: "tenants/acme/servers/shop.x", Key: key}
+	}
+	former := &orchestratorv1.StackRecord{Stack: &orchestratorv1.Stack{}, Standing: []*orchestratorv1.StandingResource{x("old")}}
+	r := &run{plan: &orchestratorv1.SagaPlan{
+		Former: former,
+		Steps: []*orchestratorv1.PlannedStep{
+			{Id: "x/release", Goal: &orchestratorv1.Goal{Resource: x("old"), Release: true}, Undo: &orchestratorv1.Goal{Resource: x("fresh")}},
+			{Id: "x", Goal: &orchestratorv1.Goal{Resource: x("new")}, Undo: &orchestratorv1.Goal{Resource: x("new"), Release: true}, Needs: []string{"x/release"}},
+		},
+	}}
+	const (
+		done    = orchestratorv1.StepState_STEP_STATE_DONE
+		undone  = orchestratorv1.StepState_STEP_STATE_UNDONE
+		undoing = orchestratorv1.StepState_STEP_STATE_UNDOING
+		failed  = orchestratorv1.StepState_STEP_STATE_FAILED
+	)
+	for what, c := range map[string]struct {
+		steps []*orchestratorv1.StepRecord
+		want  map[string]bool // whether it is on its way out, by key
+	}{
+		"the old one is on its way out": {[]*orchestratorv1.StepRecord{{State: failed, Attempt: 1}, {}}, map[string]bool{"old": true}},
+		"the new one is":                {[]*orchestratorv1.StepRecord{{State: done, Attempt: 1}, {State: undoing, Attempt: 1, UndoAttempt: 1}}, map[string]bool{"new": true}},
+		"the old one is made anew": {
+			[]*orchestratorv1.StepRecord{{State: undoing, Attempt: 1, UndoAttempt: 1}, {State: undone, Attempt: 1, UndoAttempt: 1}},
+			map[string]bool{"fresh": false, "old": true},
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			got, err := partly(r, &orchestratorv1.SagaState{Steps: c.steps}, nil, former)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys := map[string]bool{}
+			for _, s := range got.GetStanding() {
+				keys[s.GetKey()] = s.GetReleasing()
+			}
+			if diff := cmp.Diff(c.want, keys); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
