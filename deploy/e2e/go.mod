@@ -20,6 +20,8 @@ require (
 	github.com/weftcloud/weft/pkg/cloud/kubernetes v0.0.0-00010101000000-000000000000
 	github.com/weftcloud/weft/pkg/cloud/openstack v0.0.0-00010101000000-000000000000
 	go.opentelemetry.io/proto/otlp v1.11.0
+	go.etcd.io/etcd/client/v3 v3.7.3
+	golang.org/x/sync v0.24.0
 	k8s.io/apimachinery v0.37.2
 )
 
@@ -89,7 +91,6 @@ require (
 	go.etcd.io/bbolt v1.5.0 // indirect
 	go.etcd.io/etcd/api/v3 v3.7.3 // indirect
 	go.etcd.io/etcd/client/pkg/v3 v3.7.3 // indirect
-	go.etcd.io/etcd/client/v3 v3.7.3 // indirect
 	go.etcd.io/etcd/pkg/v3 v3.7.3 // indirect
 	go.etcd.io/etcd/server/v3 v3.7.3 // indirect
 	go.etcd.io/raft/v3 v3.7.0 // indirect

@@ -157,7 +157,8 @@ func (c *fleet) says(t *testing.T, program, text string) {
 }
 
 // prepare issues certificates and writes the configurations, as whoever runs an installation does.
-func prepare(t *testing.T) *fleet {
+// more is what is to stand in all configurations beside.
+func prepare(t *testing.T, more ...string) *fleet {
 	t.Helper()
 	return prepareWith(t, nil)
 }
@@ -250,6 +251,7 @@ func (c *fleet) etcd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.store = server
 	config := c.serverTLS(t, "etcd")
 	config.NextProtos = []string{"h2"}
 	server.Serve(tls.NewListener(lis, config))
@@ -286,8 +288,10 @@ func (c *fleet) sandbox(t *testing.T) {
 // register tells the installation of the clouds.
 func (c *fleet) register(t *testing.T) {
 	t.Helper()
-	for _, s := range services {
-		c.says(t, s+"d", `"ready"`)
+	for program := range c.processes {
+		if program != "sandboxd" {
+			c.says(t, program, `"ready"`)
+		}
 	}
 	story.Await(t, "the front door answers", func() bool { return c.Weft(t, "tenant", "list").Code == 0 })
 	c.Must(t, "tenant", "add", "default")

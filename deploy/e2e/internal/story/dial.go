@@ -21,7 +21,13 @@ func (i *Installation) Dial(t testing.TB, contextPath string) *grpc.ClientConn {
 // DialAs connects to the front door with a TLS configuration.
 func (i *Installation) DialAs(t testing.TB, config *tls.Config) *grpc.ClientConn {
 	t.Helper()
-	conn, err := app.Dial(i.File(t, i.Context()).Endpoint, app.DialConfig{TLS: config, UserAgent: "weft-e2e"})
+	return i.DialAt(t, i.File(t, i.Context()).Endpoint, config)
+}
+
+// DialAt connects to a server of the installation, e.g. to one of several replicas.
+func (i *Installation) DialAt(t testing.TB, address string, config *tls.Config) *grpc.ClientConn {
+	t.Helper()
+	conn, err := app.Dial(address, app.DialConfig{TLS: config, UserAgent: "weft-e2e"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,6 +37,13 @@ func (i *Installation) DialAs(t testing.TB, config *tls.Config) *grpc.ClientConn
 		}
 	})
 	return conn
+}
+
+// TLS is the configuration of the operator's connections.
+func (i *Installation) TLS(t testing.TB) *tls.Config {
+	t.Helper()
+	config, _ := i.File(t, i.Context()).tls(t)
+	return config
 }
 
 // NATS connects to the events with a context file, and gives the identity in it.

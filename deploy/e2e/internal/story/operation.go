@@ -36,8 +36,15 @@ type Operation struct {
 // Operation reads the operation that a command wrote with -o json.
 func (r Result) Operation(t testing.TB) *Operation {
 	t.Helper()
-	op := &Operation{OperationMetadata: &orchestratorv1.OperationMetadata{}, Long: &longrunningpb.Operation{}}
-	r.Decode(t, op.Long)
+	long := &longrunningpb.Operation{}
+	r.Decode(t, long)
+	return ReadOperation(t, long)
+}
+
+// ReadOperation reads an operation that the API gave.
+func ReadOperation(t testing.TB, long *longrunningpb.Operation) *Operation {
+	t.Helper()
+	op := &Operation{OperationMetadata: &orchestratorv1.OperationMetadata{}, Long: long}
 	if err := op.Long.GetMetadata().UnmarshalTo(op.OperationMetadata); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,389 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/weftcloud/weft/deploy/e2e/internal/proxy"
+	"github.com/weftcloud/weft/deploy/e2e/internal/story"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+)
+
+// sagasInFlight is the environment variable that says how many sagas are in flight when an orchestrator is killed.
+const sagasInFlight = "WEFT_SAGAS"
+
+// takeOverWithin is how long it may take from the death of an orchestrator until another does its work.
+const takeOverWithin = 6 * time.Second
+
+// unbounded lets clouds be called as often as the sandbox can answer.
+const unbounded = "callsPerSecond: 5000\n"
+
+// oneVolume is a stack whose only object takes as long as the cloud is told to.
+const oneVolume = "  data: {kind: Volume, spec: {size: 1Gi}}\n"
+
+// TestSeveralOrchestrators runs two orchestrators. Either takes any request; when one is killed, or is paused for longer
+// than its lease, the other goes on where it was, and what the paused one still sends when it wakes up has no effect.
+func TestSeveralOrchestrators(t *testing.T) {
+	t.Parallel()
+	c := newReplicated(t, []string{"a", "b"}, unbounded)
+	limitless(t, c.Cloud)
+	c.Cloud.Hurry(t)
+	nothing := c.Cloud.Inventory(t)
+	t.Run("the wrong one is asked", func(t *testing.T) { c.wrongOneAsked(t, nothing) })
+	t.Run("one is killed", func(t *testing.T) { c.killedInFlight(t, nothing) })
+	t.Run("one is paused", func(t *testing.T) { c.pausedInFlight(t, nothing) })
+}
+
+// shared waits until both orchestrators own shards.
+func (c *replicated) shared(t *testing.T) {
+	t.Helper()
+	story.Await(t, "every orchestrator owns its part of the shards", func() bool {
+		sum := 0.0
+		for name := range c.replicas {
+			n, _ := c.metric(t, name, "weft_saga_shards")
+			if n < 256/float64(len(c.replicas))-1 {
+				return false
+			}
+			sum += n
+		}
+		return sum == 256
+	})
+}
+
+// inFlight waits until there are so many unfinished sagas, and gives how many each orchestrator runs.
+func (c *replicated) inFlight(t *testing.T, want int) map[string]int {
+	t.Helper()
+	out := map[string]int{}
+	story.Await(t, fmt.Sprintf("%d sagas are in flight", want), func() bool {
+		sum := 0
+		for name := range c.replicas {
+			n, _ := c.metric(t, name, "weft_sagas")
+			out[name] = int(n)
+			sum += int(n)
+		}
+		return sum == want
+	})
+	return out
+}
+
+// wrongOneAsked has replica a alone asked for everything, also for the sagas that b runs.
+func (c *replicated) wrongOneAsked(t *testing.T, nothing story.Inventory) {
+	const n = 18 // that one runs none of them has a chance of 2 in 2^18
+	a, b := c.at(t, c.replicas["a"].address), c.at(t, c.replicas["b"].address)
+	c.shared(t)
+	jobs := c.jobs(t, n, 3, "asked", fabric)
+	c.Cloud.Break(t, story.Fault{Service: "network", Method: "POST", Path: "/networks", Effect: "delay", Delay: "2s"})
+	each(t, jobs, func(ctx context.Context, _ int, j *job) error { return a.apply(ctx, j) })
+	if parts := c.inFlight(t, n); parts["a"] == 0 || parts["b"] == 0 {
+		t.Fatalf("one orchestrator runs all sagas: %v", parts)
+	}
+	each(t, jobs, func(ctx context.Context, n int, j *job) (err error) {
+		switch n % 3 {
+		case 1:
+			_, err = a.ops.PauseOperation(ctx, &orchestratorv1.PauseOperationRequest{Name: j.operation, Reason: "lunch"})
+		case 2:
+			_, err = a.long.CancelOperation(ctx, &longrunningpb.CancelOperationRequest{Name: j.operation})
+		}
+		return err
+	})
+	paused := slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool { return slices.Index(jobs, j)%3 != 1 })
+	for _, j := range paused {
+		story.Await(t, "the network of "+j.name(), func() bool {
+			op := b.read(t, j)
+			return op.StepState("net") == "DONE" && op.GetHold().GetReason() == "lunch"
+		})
+		if state := b.read(t, j).StepState("subnet"); state != "PENDING" {
+			t.Errorf("%s is paused, but its subnet is %s", j.name(), state)
+		}
+	}
+	each(t, paused, func(ctx context.Context, _ int, j *job) error {
+		_, err := a.ops.ResumeOperation(ctx, &orchestratorv1.ResumeOperationRequest{Name: j.operation})
+		return err
+	})
+	b.end(t, jobs, story.Patience, func(n int) string { return map[bool]string{true: "CANCELLED", false: "DONE"}[n%3 == 2] })
+	c.Cloud.Mend(t)
+	standing := slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool { return slices.Index(jobs, j)%3 == 2 })
+	if got := c.Cloud.Inventory(t).Counts()["network.network"]; got != len(standing) {
+		t.Errorf("the cloud has %d networks, want %d", got, len(standing))
+	}
+	each(t, standing, func(ctx context.Context, _ int, j *job) error { return b.destroy(ctx, j) })
+	a.end(t, standing, story.Patience, allDone)
+	c.NothingLeft(t, nothing)
+}
+
+// progress watches the records of sagas in etcd.
+type progress struct {
+	mu    sync.Mutex
+	first map[string]time.Time // of each operation, the first change that was seen
+	stop  context.CancelFunc
+	ended chan struct{}
+}
+
+// sagaRecords is where the states of unfinished sagas are.
+const sagaRecords = "/weft/orchestrator/s/"
+
+// operationOfKey gives the operation that a record belongs to; empty if the record is none of a state.
+func operationOfKey(key string) string {
+	_, name, _ := strings.Cut(strings.TrimPrefix(key, sagaRecords), "/")
+	name, _ = strings.CutSuffix(name, "/state")
+	return name
+}
+
+// watch begins to watch.
+func (c *replicated) watch(t *testing.T) *progress {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	out := &progress{first: map[string]time.Time{}, stop: stop, ended: make(chan struct{})}
+	etcd := c.store.Client()
+	channel := etcd.Watch(ctx, sagaRecords, clientv3.WithPrefix())
+	go func() {
+		defer close(out.ended)
+		for answer := range channel {
+			now := time.Now()
+			out.mu.Lock()
+			for _, e := range answer.Events {
+				if name := operationOfKey(string(e.Kv.Key)); strings.HasSuffix(string(e.Kv.Key), "/state") && out.first[name].IsZero() {
+					out.first[name] = now
+				}
+			}
+			out.mu.Unlock()
+		}
+		if err := etcd.Close(); err != nil {
+			t.Log(err)
+		}
+	}()
+	return out
+}
+
+// after gives how long after a time each operation of some was first changed, in order of time.
+func (p *progress) after(began time.Time, operations []string) []time.Duration {
+	p.stop()
+	<-p.ended
+	var out []time.Duration
+	for _, name := range operations {
+		if first, ok := p.first[name]; ok {
+			out = append(out, first.Sub(began))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// runBy lists the unfinished sagas in the shards that a replica owns.
+func (c *replicated) runBy(t *testing.T, replica string) []string {
+	t.Helper()
+	etcd := c.store.Client()
+	defer func() {
+		if err := etcd.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	const owners = "/weft/orchestrator/shards/owners/"
+	owned := map[string]bool{}
+	answer, err := etcd.Get(t.Context(), owners, clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range answer.Kvs {
+		if strings.Contains(string(kv.Value), c.replicas[replica].address) {
+			owned[strings.TrimPrefix(string(kv.Key), owners)] = true
+		}
+	}
+	if answer, err = etcd.Get(t.Context(), sagaRecords, clientv3.WithPrefix(), clientv3.WithKeysOnly()); err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, kv := range answer.Kvs {
+		if shard, _, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), sagaRecords), "/"); owned[shard] && strings.HasSuffix(string(kv.Key), "/state") {
+			out = append(out, operationOfKey(string(kv.Key)))
+		}
+	}
+	return out
+}
+
+// number reads how many of something a story is to have; the usual number without the variable.
+func number(t *testing.T, variable string, usual int) int {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%q is no number of anything", variable, text)
+	}
+	return n
+}
+
+// killedInFlight kills one of the two while many sagas wait for slow volumes. The other has all of them within seconds;
+// all end as wanted, and every volume was asked for once.
+func (c *replicated) killedInFlight(t *testing.T, nothing story.Inventory) {
+	n := number(t, sagasInFlight, 100)
+	a, b := c.at(t, c.replicas["a"].address), c.at(t, c.replicas["b"].address)
+	c.shared(t)
+	jobs := c.jobs(t, n, 10, "flying", oneVolume)
+	c.Cloud.Latency(t, "volume.volume.available", (8*time.Second + time.Duration(n)*50*time.Millisecond).String())
+	since, began := c.Cloud.Last(t), time.Now()
+	each(t, jobs, func(ctx context.Context, n int, j *job) error { return []*client{a, b}[n%2].apply(ctx, j) })
+	parts := c.inFlight(t, n)
+	story.Await(t, "every volume is asked for", func() bool { return c.Cloud.Inventory(t).Counts()["volume.volume"] == n })
+	t.Logf("%d sagas are in flight %.1f s after the first apply: %v", n, time.Since(began).Seconds(), parts)
+	orphans := c.runBy(t, "a")
+	if len(orphans) != parts["a"] || len(orphans) < n/4 {
+		t.Fatalf("replica a runs %d sagas by its shards and %d by its metrics, want the same, and a good part of %d", len(orphans), parts["a"], n)
+	}
+	records, killed := c.watch(t), time.Now()
+	c.kill(t, c.replicas["a"].program())
+	story.Await(t, "the survivor runs all sagas", func() bool {
+		sagas, _ := c.metric(t, "b", "weft_sagas")
+		shards, _ := c.metric(t, "b", "weft_saga_shards")
+		return sagas == float64(n) && shards == 256
+	})
+	took := time.Since(killed)
+	t.Logf("the survivor runs all %d sagas %.2f s after the other was killed", n, took.Seconds())
+	if took > takeOverWithin {
+		t.Errorf("the take-over took %s, more than %s", took, takeOverWithin)
+	}
+	b.end(t, jobs, story.Patience+time.Duration(n)*100*time.Millisecond, allDone)
+	if first := records.after(killed, orphans); len(first) > 0 {
+		t.Logf("the survivor changed %d of the %d orphans, the first after %s, half after %s, the last after %s", len(first), len(orphans), first[0], first[len(first)/2], first[len(first)-1])
+	}
+	c.once(t, since, n)
+	c.Cloud.Latency(t, "volume.volume.available", "50ms")
+	c.startReplica(t, "a")
+	c.shared(t)
+	each(t, jobs, func(ctx context.Context, _ int, j *job) error { return b.destroy(ctx, j) })
+	b.end(t, jobs, story.Patience+time.Duration(n)*100*time.Millisecond, allDone)
+	c.NothingLeft(t, nothing)
+}
+
+// once fails the test unless n volumes were asked for since a call, and n are there, each with a name of its own.
+func (c *fleet) once(t *testing.T, since uint64, n int) {
+	t.Helper()
+	posts := slices.DeleteFunc(c.Cloud.Mutations(t, since), func(call story.Call) bool { return call.Method != "POST" || !strings.HasSuffix(call.Path, "/volumes") })
+	if len(posts) != n {
+		t.Errorf("the cloud was asked for %d volumes, want %d", len(posts), n)
+	}
+	in := c.Cloud.Inventory(t)
+	if got := in.Counts()["volume.volume"]; got != n {
+		t.Errorf("the cloud has %d volumes, want %d", got, n)
+	}
+	unique(t, in)
+}
+
+// pausedInFlight pauses one of the two for longer than its lease, in the middle of a transaction that the network holds
+// back. The other goes on. The transaction reaches etcd after that, and is refused; when the paused one wakes up it has
+// lost all, finds that out, and takes part again.
+func (c *replicated) pausedInFlight(t *testing.T, nothing story.Inventory) {
+	const n = 40
+	a, b := c.at(t, c.replicas["a"].address), c.at(t, c.replicas["b"].address)
+	c.shared(t)
+	jobs := c.jobs(t, n, 4, "paused", oneVolume)
+	c.Cloud.Latency(t, "volume.volume.available", "9s")
+	since := c.Cloud.Last(t)
+	each(t, jobs, func(ctx context.Context, n int, j *job) error { return []*client{a, b}[n%2].apply(ctx, j) })
+	parts := c.inFlight(t, n)
+	story.Await(t, "every volume is asked for", func() bool { return c.Cloud.Inventory(t).Counts()["volume.volume"] == n })
+	held := c.runBy(t, "a")
+	if len(held) == 0 {
+		t.Fatalf("replica a runs none of the sagas: %v", parts)
+	}
+	asked := c.holdBack(t, a, held)
+	began := time.Now()
+	process := c.processes[c.replicas["a"].program()].cmd.Process
+	if err := process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	story.Await(t, "the other runs all sagas", func() bool {
+		shards, _ := c.metric(t, "b", "weft_saga_shards")
+		return shards == 256
+	})
+	t.Logf("the other runs all sagas %.2f s after the pause began", time.Since(began).Seconds())
+	c.replicas["a"].store.Set(proxy.Fault{}) // now what it sent before the pause arrives
+	seen := &monotone{}
+	for time.Since(began) < 12*time.Second {
+		for _, j := range jobs {
+			if err := seen.see(b.read(t, j).OperationMetadata); err != nil {
+				t.Error(err)
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if err := process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	b.end(t, jobs, story.Patience, allDone)
+	for _, j := range jobs {
+		op := b.read(t, j)
+		if err := seen.see(op.OperationMetadata); err != nil {
+			t.Error(err)
+		}
+		if op.GetHold() != nil {
+			t.Errorf("what the paused orchestrator sent was taken: %v", op)
+		}
+	}
+	asked.lost(t)
+	c.once(t, since, n)
+	c.shared(t)
+	for _, name := range []string{"a", "b"} {
+		fenced, _ := c.metric(t, name, "weft_saga_fence_rejections_total")
+		idle, _ := c.metric(t, name, "weft_sagas_without_next_action")
+		t.Logf("replica %s: %v transactions were refused by the fence", name, fenced)
+		if idle != 0 {
+			t.Errorf("replica %s has %v sagas without a next action", name, idle)
+		}
+	}
+	each(t, jobs, func(ctx context.Context, _ int, j *job) error { return a.destroy(ctx, j) })
+	b.end(t, jobs, story.Patience, allDone)
+	c.NothingLeft(t, nothing)
+}
+
+// requests are calls that were made and not answered.
+type requests struct {
+	errs chan error
+	n    int
+}
+
+// holdBack asks replica a to pause operations that it runs, while nothing it sends reaches etcd, until it has sent the
+// transactions. They are on their way when this returns.
+func (c *replicated) holdBack(t *testing.T, a *client, operations []string) *requests {
+	t.Helper()
+	c.replicas["a"].store.Set(proxy.Fault{BlackHole: true})
+	out := &requests{errs: make(chan error, len(operations)), n: len(operations)}
+	for _, name := range operations {
+		go func() {
+			_, err := a.ops.PauseOperation(t.Context(), &orchestratorv1.PauseOperationRequest{Name: name, Reason: "from the past"})
+			out.errs <- err
+		}()
+	}
+	// What it sends is not seen: the request has to arrive there and to be worked on, which takes milliseconds. It would
+	// lose its lease by itself after three seconds.
+	time.Sleep(300 * time.Millisecond)
+	return out
+}
+
+// lost fails the test unless all calls were answered with an error: what was told to be done would have to stand.
+func (r *requests) lost(t *testing.T) {
+	t.Helper()
+	for range r.n {
+		select {
+		case err := <-r.errs:
+			if err == nil {
+				t.Error("an orchestrator said that it paused an operation that it did not own any more")
+			}
+		case <-time.After(story.Patience):
+			t.Fatal("a call to the orchestrator that was paused was never answered")
+		}
+	}
+}
