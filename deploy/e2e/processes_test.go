@@ -295,8 +295,8 @@ func (c *fleet) register(t *testing.T) {
 	}
 	story.Await(t, "the front door answers", func() bool { return c.Weft(t, "tenant", "list").Code == 0 })
 	c.Must(t, "tenant", "add", "default")
-	t.Setenv("OS_CLIENT_CONFIG_FILE", filepath.Join(c.dir, "box", "clouds.yaml"))
-	c.Must(t, "cloud", "add", "lab", "--driver", "openstack", "--os-cloud", "sandbox")
+	clouds := []string{"OS_CLIENT_CONFIG_FILE=" + filepath.Join(c.dir, "box", "clouds.yaml")}
+	(<-c.GoIn(t, clouds, "cloud", "add", "lab", "--driver", "openstack", "--os-cloud", "sandbox")).Ok(t)
 	c.Must(t, "secret", "put", "kube", "--from-file", "kubeconfig="+filepath.Join(c.dir, "box", "kubeconfig"))
 }
 

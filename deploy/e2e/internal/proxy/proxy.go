@@ -50,6 +50,7 @@ type Proxy struct {
 	fault   Fault
 	changed chan struct{} // closed at the next change of the fault
 	pairs   map[*pair]bool
+	held    int // bytes that clients have sent and that have not been delivered
 	closed  bool
 }
 
@@ -84,6 +85,20 @@ func (p *Proxy) Set(f Fault) {
 	p.fault = f
 	close(p.changed)
 	p.changed = make(chan struct{})
+}
+
+// Held is how many bytes clients have sent that have not been delivered. What was on connections that have ended counts no
+// more.
+func (p *Proxy) Held() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held
+}
+
+func (p *Proxy) hold(bytes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held += bytes
 }
 
 // Reset ends all connections at once, and tells how many there were.
@@ -140,8 +155,8 @@ func (p *Proxy) serve(client net.Conn) {
 		return
 	}
 	var both sync.WaitGroup
-	both.Go(func() { p.carry(c, client, c.server) })
-	both.Go(func() { p.carry(c, c.server, client) })
+	both.Go(func() { p.carry(c, client, c.server, p.hold) })
+	both.Go(func() { p.carry(c, c.server, client, func(int) {}) })
 	both.Wait()
 	p.mu.Lock()
 	delete(p.pairs, c)
@@ -197,18 +212,19 @@ type parcel struct {
 }
 
 // carry moves what comes from one half to the other until either ends. Then the connection has ended: none of those that
-// this proxy is for closes only one direction.
-func (p *Proxy) carry(c *pair, from, to net.Conn) {
+// this proxy is for closes only one direction. hold is told what is taken in and, less than 0, what is let go.
+func (p *Proxy) carry(c *pair, from, to net.Conn, hold func(bytes int)) {
 	queue := make(chan parcel, window)
 	var delivering sync.WaitGroup
 	delivering.Go(func() {
 		for next := range queue {
-			if !p.pass(c, next.read) {
-				return
+			passes := p.pass(c, next.read)
+			hold(-len(next.data))
+			if !passes {
+				continue
 			}
 			if _, err := to.Write(next.data); err != nil {
 				c.end(true)
-				return
 			}
 		}
 	})
@@ -216,9 +232,11 @@ func (p *Proxy) carry(c *pair, from, to net.Conn) {
 		data := make([]byte, chunk)
 		n, err := from.Read(data)
 		if n > 0 {
+			hold(n)
 			select {
 			case queue <- parcel{data[:n], time.Now()}:
 			case <-c.over:
+				hold(-n)
 			}
 		}
 		if err != nil {

@@ -137,9 +137,15 @@ func TestBlackHole(t *testing.T) {
 			t.Errorf("%s: there came %q, %v out of the black hole", name, got, err)
 		}
 	}
+	if held := p.Held(); held != len("two")+len("three") {
+		t.Errorf("%d bytes are held", held)
+	}
 	p.Set(proxy.Fault{})
 	expect(t, conn, "a:two")
 	expect(t, later, "a:three")
+	if held := p.Held(); held != 0 {
+		t.Errorf("%d bytes are held after all were delivered", held)
+	}
 }
 
 func TestReset(t *testing.T) {
