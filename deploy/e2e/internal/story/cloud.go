@@ -43,6 +43,9 @@ type Call struct {
 	Status    int    `json:"status"`
 	Operation string `json:"operation"`
 	Fault     string `json:"fault"`
+	// Time is when it arrived, DurationMS how long it took, in milliseconds.
+	Time       time.Time `json:"time"`
+	DurationMS float64   `json:"durationMs"`
 }
 
 // String shows a call in messages.
@@ -63,8 +66,10 @@ type Fault struct {
 	Status  int    `json:"status,omitempty"`
 	Message string `json:"message,omitempty"`
 	Delay   string `json:"delay,omitempty"`
-	Matched int    `json:"matched,omitempty"`
-	Struck  int    `json:"struck,omitempty"`
+	// Rate is how many calls a second a limit lets pass.
+	Rate    float64 `json:"rate,omitempty"`
+	Matched int     `json:"matched,omitempty"`
+	Struck  int     `json:"struck,omitempty"`
 }
 
 // do calls the admin API.

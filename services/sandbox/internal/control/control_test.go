@@ -146,7 +146,50 @@ func TestFaultPaths(t *testing.T) {
 	}
 }
 
+// TestLimitRefills: as many calls as the rate pass at once after a rest, and then the rate.
+func TestLimitRefills(t *testing.T) {
+	f := &Fault{Effect: EffectLimit, Rate: 5}
+	if err := f.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	passed := func(calls int) (n int) {
+		for range calls {
+			if f.passes(now) {
+				n++
+			}
+		}
+		return n
+	}
+	for _, one := range []struct {
+		later time.Duration
+		want  int
+	}{{0, 5}, {0, 0}, {200 * time.Millisecond, 1}, {500 * time.Millisecond, 2}, {time.Hour, 5}} {
+		now = now.Add(one.later)
+		if got := passed(20); got != one.want {
+			t.Errorf("%s later %d calls pass, want %d", one.later, got, one.want)
+		}
+	}
+	if err := (&Fault{Effect: EffectLimit}).prepare(); err == nil {
+		t.Error("a limit without a rate is taken")
+	}
+}
+
 func TestFaultEffects(t *testing.T) {
+	t.Run("limit", func(t *testing.T) {
+		b := newBench(t)
+		b.admin("POST", "/_sandbox/faults", `{"effect":"limit","rate":1}`, 201)
+		if got := b.status("GET", "/compute/servers", ""); got != 202 {
+			t.Errorf("the first call: status %d", got)
+		}
+		resp := b.call("GET", "/compute/servers", "")
+		if err := resp.Body.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "1" {
+			t.Errorf("one too many: status %d, retry after %q", resp.StatusCode, resp.Header.Get("Retry-After"))
+		}
+	})
 	t.Run("throttle", func(t *testing.T) {
 		b := newBench(t)
 		b.admin("POST", "/_sandbox/faults", `{"effect":"throttle","retryAfter":"1500ms","times":1}`, 201)

@@ -47,6 +47,7 @@ const (
 	EffectHang         = "hang"          // never answer, never execute
 	EffectConflict     = "conflict"      // answer 409; the request is not executed
 	EffectThrottle     = "throttle"      // answer 429 with Retry-After; the request is not executed
+	EffectLimit        = "limit"         // let Rate calls a second pass, and throttle those that are more
 )
 
 // Fault breaks calls that match it. Empty matchers match everything. The matchers are Service ("compute"),
@@ -68,10 +69,13 @@ type Fault struct {
 	Message    string   `json:"message,omitempty"` // what the error says
 	Delay      Duration `json:"delay,omitempty"`
 	RetryAfter Duration `json:"retryAfter,omitempty"` // sent in whole seconds, rounded up
+	Rate       float64  `json:"rate,omitempty"`       // for limit: how many calls a second pass; as many at once after a rest
 	Matched    int      `json:"matched"`              // calls that matched, skipped ones included
 	Struck     int      `json:"struck"`               // calls it broke
 
-	path *regexp.Regexp
+	path   *regexp.Regexp
+	tokens float64   // for limit: how many calls may pass now
+	filled time.Time // when tokens was counted
 }
 
 func (f *Fault) prepare() error {
@@ -82,7 +86,10 @@ func (f *Fault) prepare() error {
 		}
 	case EffectConflict:
 		f.Status = http.StatusConflict
-	case EffectThrottle:
+	case EffectThrottle, EffectLimit:
+		if f.Effect == EffectLimit && f.Rate <= 0 {
+			return errors.New(`effect limit: give how many calls pass a second, for example "rate": 5`)
+		}
 		if f.Status == 0 {
 			f.Status = http.StatusTooManyRequests
 		}
@@ -95,7 +102,7 @@ func (f *Fault) prepare() error {
 		}
 	case EffectDropResponse, EffectHang:
 	default:
-		return fmt.Errorf("effect %q: use status, delay, drop_response, hang, conflict or throttle", f.Effect)
+		return fmt.Errorf("effect %q: use status, delay, drop_response, hang, conflict, throttle or limit", f.Effect)
 	}
 	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
 		return fmt.Errorf("status %d: must be between 200 and 599", f.Status)
@@ -142,6 +149,21 @@ func (f *Fault) matches(service string, r *http.Request, body func() []byte) boo
 	return f.Body == "" || bytes.Contains(body(), []byte(f.Body))
 }
 
+// passes takes a call off what a limit allows; false if that is used up.
+func (f *Fault) passes(now time.Time) bool {
+	most := max(f.Rate, 1)
+	if f.filled.IsZero() {
+		f.tokens, f.filled = most, now
+	}
+	f.tokens = min(f.tokens+f.Rate*now.Sub(f.filled).Seconds(), most)
+	f.filled = now
+	if f.tokens < 1 {
+		return false
+	}
+	f.tokens--
+	return true
+}
+
 // strike finds the fault for a request and counts it; the copy it yields does not change any more.
 func (c *Control) strike(service string, r *http.Request) *Fault {
 	c.mu.Lock()
@@ -165,7 +187,7 @@ func (c *Control) strike(service string, r *http.Request) *Fault {
 			continue
 		}
 		f.Matched++
-		if f.Matched <= f.Skip {
+		if f.Matched <= f.Skip || f.Effect == EffectLimit && f.passes(c.clock()) {
 			continue
 		}
 		f.Struck++
