@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/etcd/server/v3/proxy/grpcproxy/adapter"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/store"
@@ -25,6 +26,10 @@ import (
 
 // startTimeout bounds the start of a server; the log of a kill -9 is read again within it.
 const startTimeout = 60 * time.Second
+
+// fewestPings is how far apart clients' pings must be at least; etcd's own default is 5 s, at which the store pings, and a
+// ping that comes a little early must not end a connection.
+const fewestPings = 2 * time.Second
 
 // EtcdConfig says how etcd runs.
 type EtcdConfig struct {
@@ -117,7 +122,9 @@ func (s *EtcdServer) Store() *etcdstore.Store {
 // Serve answers clients on a listener until Close, so that other processes of this machine can use the store. There is
 // no authentication: the listener MUST be one that only those can reach who may do everything.
 func (s *EtcdServer) Serve(listener net.Listener) {
-	remote := v3rpc.Server(s.server, nil, nil)
+	// As etcd's own listener does: without it gRPC takes the pings by which clients find a dead connection for an attack.
+	pings := grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: fewestPings})
+	remote := v3rpc.Server(s.server, nil, nil, pings)
 	s.remote = append(s.remote, remote)
 	go func() {
 		if err := remote.Serve(listener); err != nil {

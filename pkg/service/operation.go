@@ -312,19 +312,23 @@ func parseOperationsToken(token string) (record.ID, error) {
 	return record.ID{Name: name, Key: key}, nil
 }
 
-// WaitOperation waits until an operation of this service is done, or until the timeout.
+// WaitOperation waits until an operation of this service is done, or until the timeout. The timeout bounds only the wait:
+// however short it is, the answer is the operation as it stands, and not that the store took longer.
 func (s *Service) WaitOperation(ctx context.Context, name string, timeout time.Duration) (*longrunningpb.Operation, error) {
+	last, err := s.GetOperation(ctx, name)
+	if err != nil || last.GetDone() {
+		return last, err
+	}
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	var last *longrunningpb.Operation
-	err := s.WatchOperation(ctx, name, func(op *longrunningpb.Operation) error {
+	err = s.WatchOperation(ctx, name, func(op *longrunningpb.Operation) error {
 		last = op
 		return nil
 	})
-	if last != nil && ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return last, nil // AIP-151: the state at the timeout
 	}
 	return last, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/service"
+	"github.com/weftcloud/weft/pkg/store"
 	"github.com/weftcloud/weft/pkg/store/memstore"
 	"github.com/weftcloud/weft/pkg/testkit"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
@@ -108,10 +110,27 @@ func (c checked[S, O]) Check(_ context.Context, items []driver.Item[S]) ([]drive
 	return found, []driver.QuotaUse{{Service: "network", Quota: "ports", Need: c.ports * int64(len(items)), Limit: 4}}, nil
 }
 
+// farStore is a store that takes a while to answer.
+type farStore struct {
+	store.Store
+
+	away atomic.Int64 // how long a read takes, in nanoseconds
+}
+
+func (s *farStore) Get(ctx context.Context, key string) (store.Entry, error) {
+	select {
+	case <-time.After(time.Duration(s.away.Load())):
+		return s.Store.Get(ctx, key)
+	case <-ctx.Done():
+		return store.Entry{}, fault.As(fault.Unavailable, ctx.Err())
+	}
+}
+
 // rig is a network service with what is around it, in a synctest bubble.
 type rig struct {
 	*testing.T
 	service  *service.Service
+	store    *farStore
 	bus      *membus.Bus
 	wire     wire
 	networks *memdriver.Driver[*networkv1.NetworkSpec, *networkv1.NetworkObserved]
@@ -173,7 +192,8 @@ func run(t *testing.T, test func(t *testing.T, r *rig)) {
 func (r *rig) serve(catalog service.Catalog, peers service.Peers) {
 	r.Helper()
 	r.bus = membus.New()
-	s, err := service.New(catalog, service.Deps{Store: memstore.New(), Bus: r.bus, Peers: peers, Logger: testkit.Logger(r.T)})
+	r.store = &farStore{Store: memstore.New()}
+	s, err := service.New(catalog, service.Deps{Store: r.store, Bus: r.bus, Peers: peers, Logger: testkit.Logger(r.T)})
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -250,6 +270,12 @@ func TestCreateAndGet(t *testing.T) {
 		if err != nil || early.GetDone() {
 			t.Errorf("a wait that ends early = %v, %v, want the operation as it is", early, err)
 		}
+		r.store.away.Store(int64(5 * time.Millisecond))
+		early, err = r.operations.WaitOperation(t.Context(), &longrunningpb.WaitOperationRequest{Name: op.GetName(), Timeout: durationpb.New(time.Millisecond)})
+		if err != nil || early.GetDone() {
+			t.Errorf("a wait that is shorter than a look = %v, %v, want the operation as it is", early, err)
+		}
+		r.store.away.Store(0)
 		made := &networkv1.Network{}
 		r.succeeded(op, made)
 		if made.GetObserved().GetMtu() != 1400 || made.GetStatus().GetPhase() != kindv1.Phase_PHASE_READY || made.GetMetadata().GetLabels()["a"] != "b" {
