@@ -138,7 +138,14 @@ const asMany = 16
 // each does something for each job, many at a time.
 func each(t *testing.T, jobs []*job, do func(ctx context.Context, n int, j *job) error) {
 	t.Helper()
-	g, ctx := errgroup.WithContext(t.Context())
+	if err := eachOf(t.Context(), jobs, do); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eachOf is each in the background.
+func eachOf(ctx context.Context, jobs []*job, do func(ctx context.Context, n int, j *job) error) error {
+	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(asMany)
 	for n, j := range jobs {
 		g.Go(func() error {
@@ -148,9 +155,7 @@ func each(t *testing.T, jobs []*job, do func(ctx context.Context, n int, j *job)
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		t.Fatal(err)
-	}
+	return g.Wait()
 }
 
 // patiently calls until the answer is not that it should be tried later, or that it is not known what happened. What it

@@ -229,6 +229,12 @@ func number(t *testing.T, variable string, usual int) int {
 	return n
 }
 
+// slowVolume is how long volumes take, so that the first is not ready before the last of n sagas has begun and the survivor
+// has taken over. Many take longer for each: a thousand fill the machine.
+func slowVolume(n int) time.Duration {
+	return 8*time.Second + time.Duration(n)*50*time.Millisecond + time.Duration(max(n-100, 0))*150*time.Millisecond
+}
+
 // killedInFlight kills one of the two while many sagas wait for slow volumes. The other has all of them within seconds;
 // all end as wanted, and every volume was asked for once.
 func (c *replicated) killedInFlight(t *testing.T, nothing story.Inventory) {
@@ -236,7 +242,7 @@ func (c *replicated) killedInFlight(t *testing.T, nothing story.Inventory) {
 	a, b := c.at(t, c.replicas["a"].address), c.at(t, c.replicas["b"].address)
 	c.shared(t)
 	jobs := c.jobs(t, n, 10, "flying", oneVolume)
-	c.Cloud.Latency(t, "volume.volume.available", (8*time.Second + time.Duration(n)*40*time.Millisecond).String())
+	c.Cloud.Latency(t, "volume.volume.available", slowVolume(n).String())
 	since, began := c.Cloud.Last(t), time.Now()
 	each(t, jobs, func(ctx context.Context, n int, j *job) error { return []*client{a, b}[n%2].apply(ctx, j) })
 	parts := c.inFlight(t, n)
