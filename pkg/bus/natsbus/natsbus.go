@@ -47,6 +47,8 @@ const (
 	inFlightAll = 16 << 10
 	// ackTimeout is how long a stream may take to store a message.
 	ackTimeout = 10 * time.Second
+	// tryTimeout is how long the making of one stream or consumer may take before it is asked for again.
+	tryTimeout = 2 * time.Second
 	// setupTimeout bounds the making of streams and consumers.
 	setupTimeout = 30 * time.Second
 )
@@ -99,7 +101,7 @@ func New(ctx context.Context, conn *nats.Conn, options Options) (*Bus, error) {
 // ensure makes streams and queues, and deletes those that are no longer used.
 func (b *Bus) ensure(ctx context.Context) error {
 	for _, name := range bus.Retired() {
-		err := b.persist(ctx, func() error {
+		err := b.persist(ctx, func(ctx context.Context) error {
 			if err := b.js.DeleteStream(ctx, name); !errors.Is(err, jetstream.ErrStreamNotFound) {
 				return err
 			}
@@ -110,7 +112,7 @@ func (b *Bus) ensure(ctx context.Context) error {
 		}
 	}
 	for _, s := range bus.Streams() {
-		err := b.persist(ctx, func() error {
+		err := b.persist(ctx, func(ctx context.Context) error {
 			_, err := b.js.CreateOrUpdateStream(ctx, streamConfig(s, b.options.Replicas))
 			return err
 		})
@@ -119,7 +121,7 @@ func (b *Bus) ensure(ctx context.Context) error {
 		}
 	}
 	for _, q := range bus.Queues() {
-		err := b.persist(ctx, func() error {
+		err := b.persist(ctx, func(ctx context.Context) error {
 			_, err := b.js.CreateOrUpdateConsumer(ctx, q.Stream, consumerConfig(q))
 			return err
 		})
@@ -130,10 +132,16 @@ func (b *Bus) ensure(ctx context.Context) error {
 	return nil
 }
 
-// persist tries again while JetStream is not ready, or another process changes the same thing.
-func (b *Bus) persist(ctx context.Context, try func() error) error {
+// persist tries again while JetStream is not ready, or another process changes the same thing. A try does not take long:
+// when several processes make the same stream at the same time, a NATS cluster makes it, and answers none of them.
+func (b *Bus) persist(ctx context.Context, try func(context.Context) error) error {
+	bounded := func() error {
+		ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+		defer cancel()
+		return try(ctx)
+	}
 	for wait := 20 * time.Millisecond; ; wait = min(wait*2, time.Second) {
-		err := faultOf(try())
+		err := faultOf(bounded())
 		if !fault.Retryable(err) {
 			return err
 		}
