@@ -278,3 +278,30 @@ func (s *monotone) see(op *orchestratorv1.OperationMetadata) error {
 	s.last[op.GetName()] = op.GetSequence()
 	return nil
 }
+
+// done waits until the operation of a job is done; the error says how it ended otherwise.
+func (c *client) done(ctx context.Context, j *job, within time.Duration) error {
+	if j.operation == "" {
+		return nil // it is known to have ended, see destroy
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	for {
+		var long *longrunningpb.Operation
+		err := patiently(ctx, func(ctx context.Context) (err error) {
+			long, err = c.long.GetOperation(ctx, &longrunningpb.GetOperationRequest{Name: j.operation})
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("read %s, which is not known to have ended: %w", j.operation, err)
+		}
+		if long.GetDone() {
+			return status.ErrorProto(long.GetError())
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%s has not ended within %s: %v", j.operation, within, long)
+		}
+	}
+}
