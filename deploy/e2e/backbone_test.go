@@ -141,7 +141,7 @@ func cutTail(t *testing.T, m *member) {
 	t.Helper()
 	cut := 0
 	err := filepath.WalkDir(filepath.Join(m.dir, "jetstream"), func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".blk") || !strings.Contains(path, "/streams/") {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".blk") || !strings.Contains(path, "/streams/") && !strings.Contains(path, "/S-R3F-") {
 			return err
 		}
 		info, err := entry.Info()

@@ -592,3 +592,49 @@ func BenchmarkRoundTrip(b *testing.B) {
 	cancel()
 	running.Wait()
 }
+
+// TestFollowingFindsThatTheStreamIsNew: a stream that is lost and made anew counts from 1 again. Who follows it is told,
+// instead of waiting for the number that comes next.
+func TestFollowingFindsThatTheStreamIsNew(t *testing.T) {
+	t.Parallel()
+	server := testkit.NATS(t)
+	b, js := open(t, server, natsbus.Options{}), raw(t, server)
+	event := func(id string) bus.Message {
+		return bus.Message{Subject: bus.EventSubject("acme", "network", "networks", "ready"), ID: id, Data: []byte(id)}
+	}
+	publish(t, b, event("1"), event("2"), event("3"))
+	seen, ended := make(chan string, 10), make(chan error, 1)
+	go func() {
+		ended <- b.Read(t.Context(), "weft.evt.>", time.Time{}, true, func(d bus.Delivery) error {
+			seen <- d.ID
+			return nil
+		})
+	}()
+	for range 3 {
+		select {
+		case <-seen:
+		case <-time.After(patience):
+			t.Fatal("what was published did not come")
+		}
+	}
+	stream, err := js.Stream(t.Context(), "EVT")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteStream(t.Context(), "EVT"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), stream.CachedInfo().Config); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, b, event("4"))
+	select {
+	case err := <-ended:
+		if !fault.Retryable(err) {
+			t.Errorf("the reader ended with %v, want an error upon which it is read again", err)
+		}
+	case <-seen: // it found the new stream by itself
+	case <-time.After(2 * patience):
+		t.Fatal("the reader waits for what cannot come")
+	}
+}

@@ -15,6 +15,10 @@ import (
 // readCheck is how long a Read that does not follow waits for a message before it looks whether there still is one.
 const readCheck = 2 * time.Second
 
+// followCheck is how long a Read that follows hears nothing before it looks whether the stream is still the one that it
+// reads. A stream that was lost and made anew counts from 1 again, and would be waited for until it has caught up.
+const followCheck = 5 * time.Second
+
 // readerLife is how long the server keeps a reader that does not ask any more. It bounds what a crash leaves behind.
 const readerLife = 30 * time.Second
 
@@ -55,8 +59,15 @@ func (b *Bus) read(ctx context.Context, name, filter string, since time.Time, fo
 		return fault.Wrap(faultOf(err), "read %s", filter)
 	}
 	defer b.forget(name, consumer, iter)
+	seen := uint64(0)
 	for {
 		d, err := next(ctx, iter, follow)
+		if follow && errors.Is(err, nats.ErrTimeout) {
+			if err := same(ctx, stream, seen); err != nil {
+				return fault.Wrap(err, "read %s", filter)
+			}
+			continue
+		}
 		if errors.Is(err, nats.ErrTimeout) {
 			if gone, goneErr := allGone(ctx, stream, last); gone || goneErr != nil {
 				return goneErr
@@ -66,6 +77,7 @@ func (b *Bus) read(ctx context.Context, name, filter string, since time.Time, fo
 		if err != nil {
 			return fault.Wrap(err, "read %s", filter)
 		}
+		seen = d.Sequence
 		if !follow && d.Sequence > last {
 			return nil
 		}
@@ -92,16 +104,21 @@ func (b *Bus) forget(stream string, consumer jetstream.Consumer, iter jetstream.
 	}
 }
 
-// next waits for the next message; without follow no longer than readCheck.
+// next waits for the next message, no longer than followCheck, or without follow readCheck; then the error is a timeout.
 func next(ctx context.Context, iter jetstream.MessagesContext, follow bool) (bus.Delivery, error) {
-	opt := jetstream.NextContext(ctx)
-	if !follow {
-		opt = jetstream.NextMaxWait(readCheck)
+	wait := readCheck
+	if follow {
+		wait = followCheck
 	}
 	if err := ctx.Err(); err != nil {
 		return bus.Delivery{}, fault.As(fault.Unavailable, err)
 	}
-	msg, err := iter.Next(opt)
+	bounded, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	msg, err := iter.Next(jetstream.NextContext(bounded))
+	if bounded.Err() != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		err = nats.ErrTimeout
+	}
 	if errors.Is(err, nats.ErrTimeout) {
 		return bus.Delivery{}, err
 	}
@@ -109,6 +126,19 @@ func next(ctx context.Context, iter jetstream.MessagesContext, follow bool) (bus
 		return bus.Delivery{}, faultOf(err)
 	}
 	return deliveryOf(msg)
+}
+
+// same looks whether a stream is still the one that is read, of which a message was seen; the error says that it is not.
+func same(ctx context.Context, stream jetstream.Stream, seen uint64) error {
+	began := stream.CachedInfo().Created
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return fault.Wrap(faultOf(err), "look at the stream")
+	}
+	if !info.Created.Equal(began) || info.State.LastSeq < seen {
+		return fault.New(fault.Unavailable, "the stream was lost and made anew")
+	}
+	return nil
 }
 
 // lastOf gives the sequence of the last message that matches and is not older than since; 0 if there is none.
