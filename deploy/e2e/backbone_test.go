@@ -42,7 +42,7 @@ func (m *member) program() string { return "backbone " + m.name }
 // newBackbone starts an installation on clusters of etcd and NATS.
 func newBackbone(t *testing.T) *backbone {
 	t.Helper()
-	b := &backbone{c: prepare(t, unbounded), members: map[string][]*member{}}
+	b := &backbone{c: prepareWith(t, everywhere(unbounded)), members: map[string][]*member{}}
 	build := exec.Command("go", "build", "-o", filepath.Join(b.c.bin, "backbone"), "./cmd/backbone")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the backbone: %s\n%s", err, out)
@@ -187,7 +187,7 @@ func (b *backbone) blows(chance *rand.Rand) []blow {
 // TestBackboneBreaks applies and destroys stacks while etcd and NATS, three servers each, break in every way that there is.
 func TestBackboneBreaks(t *testing.T) {
 	if os.Getenv(chaos) == "" {
-		t.Skipf("it takes minutes; make chaos (%s=1) tells it", chaos)
+		t.Skipf("it takes minutes; make cluster (%s=1) tells it", chaos)
 	}
 	seed := uint64(number(t, seedOf, int(time.Now().Unix())))
 	t.Logf("%s=%d", seedOf, seed)

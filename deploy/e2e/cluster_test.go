@@ -40,7 +40,7 @@ func (r *replica) program() string { return "orchestratord " + r.name }
 // newReplicated starts an installation with orchestrators of these names, and registers the sandbox with it.
 func newReplicated(t *testing.T, names []string, more ...string) *replicated {
 	t.Helper()
-	c := &replicated{fleet: prepare(t, more...), replicas: map[string]*replica{}}
+	c := &replicated{fleet: prepareWith(t, everywhere(more...)), replicas: map[string]*replica{}}
 	c.etcd(t)
 	c.nats(t)
 	c.sandbox(t)
@@ -60,6 +60,11 @@ func newReplicated(t *testing.T, names []string, more ...string) *replicated {
 	}
 	c.register(t)
 	return c
+}
+
+// everywhere is what also stands in the configurations of all services.
+func everywhere(more ...string) func(service string) string {
+	return func(string) string { return strings.Join(more, "") }
 }
 
 // proxy starts a proxy that lasts as long as the test.

@@ -20,10 +20,10 @@ require (
 	github.com/weftcloud/weft/pkg v0.0.0
 	github.com/weftcloud/weft/pkg/cloud/kubernetes v0.0.0-00010101000000-000000000000
 	github.com/weftcloud/weft/pkg/cloud/openstack v0.0.0-00010101000000-000000000000
-	go.opentelemetry.io/proto/otlp v1.11.0
 	go.etcd.io/etcd/client/pkg/v3 v3.7.3
 	go.etcd.io/etcd/client/v3 v3.7.3
 	go.etcd.io/etcd/server/v3 v3.7.3
+	go.opentelemetry.io/proto/otlp v1.11.0
 	golang.org/x/sync v0.24.0
 	k8s.io/apimachinery v0.37.2
 )
@@ -108,7 +108,6 @@ require (
 	go.opentelemetry.io/otel/metric v1.47.0 // indirect
 	go.opentelemetry.io/otel/sdk v1.47.0 // indirect
 	go.opentelemetry.io/otel/trace v1.47.0 // indirect
-	go.opentelemetry.io/proto/otlp v1.11.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
 	go.uber.org/zap v1.28.0 // indirect
 	go.yaml.in/yaml/v2 v2.4.4 // indirect

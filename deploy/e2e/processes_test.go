@@ -79,6 +79,7 @@ type fleet struct {
 	addresses map[string]string           // of the services, etcd and NATS
 	processes map[string]*process         // by the program, of further replicas with their names
 	more      func(service string) string // what also stands in the configurations; nil for nothing
+	store     *embed.EtcdServer           // once it is started
 }
 
 // process is one program that runs.
@@ -157,8 +158,7 @@ func (c *fleet) says(t *testing.T, program, text string) {
 }
 
 // prepare issues certificates and writes the configurations, as whoever runs an installation does.
-// more is what is to stand in all configurations beside.
-func prepare(t *testing.T, more ...string) *fleet {
+func prepare(t *testing.T) *fleet {
 	t.Helper()
 	return prepareWith(t, nil)
 }

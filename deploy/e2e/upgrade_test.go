@@ -56,10 +56,10 @@ func formerPrograms(t *testing.T) string {
 // left: all that was in flight ends as it should, and nothing is made twice.
 func TestUpgrade(t *testing.T) {
 	if os.Getenv(chaos) == "" {
-		t.Skipf("it builds a former commit, which takes minutes; make chaos (%s=1) tells it", chaos)
+		t.Skipf("it builds a former commit, which takes minutes; make cluster (%s=1) tells it", chaos)
 	}
 	former := formerPrograms(t)
-	c := prepare(t, unbounded)
+	c := prepareWith(t, everywhere(unbounded))
 	current := c.bin
 	c.etcd(t)
 	c.nats(t)
