@@ -4,8 +4,8 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // series are what an engine tells Prometheus.
 type series struct {
-	shards, sagas, held, hand, idle, oldest       *prometheus.Desc
-	transitions, events, commands, fenced, unread *prometheus.Desc
+	shards, sagas, held, hand, idle, oldest             *prometheus.Desc
+	transitions, events, commands, fenced, late, unread *prometheus.Desc
 }
 
 func describe() series {
@@ -23,6 +23,7 @@ func describe() series {
 		events:      desc("weft_saga_events_total", "Events that transitions took: more than one go together under load."),
 		commands:    desc("weft_saga_commands_total", "Commands that transitions sent."),
 		fenced:      desc("weft_saga_fence_rejections_total", "Transactions that the store refused because another process owns the shard."),
+		late:        desc("weft_saga_late_events_total", "Events that were not applied because the ownership of the shard was over by this process's clock."),
 		unread:      desc("weft_sagas_unreadable_total", "Sagas that could not be taken over, and need a hand."),
 	}
 }
@@ -32,7 +33,7 @@ var _ prometheus.Collector = (*Engine)(nil)
 // Describe implements prometheus.Collector.
 func (e *Engine) Describe(to chan<- *prometheus.Desc) {
 	m := describe()
-	for _, d := range []*prometheus.Desc{m.shards, m.sagas, m.held, m.hand, m.idle, m.oldest, m.transitions, m.events, m.commands, m.fenced, m.unread} {
+	for _, d := range []*prometheus.Desc{m.shards, m.sagas, m.held, m.hand, m.idle, m.oldest, m.transitions, m.events, m.commands, m.fenced, m.late, m.unread} {
 		to <- d
 	}
 }
@@ -58,5 +59,6 @@ func (e *Engine) Collect(to chan<- prometheus.Metric) {
 	counter(m.events, s.Events)
 	counter(m.commands, s.Commands)
 	counter(m.fenced, s.Fenced)
+	counter(m.late, s.Late)
 	counter(m.unread, s.Unreadable)
 }

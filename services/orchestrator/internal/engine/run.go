@@ -128,13 +128,15 @@ func (p *part) employ(r *run) {
 	left := r.pending
 	r.pending, r.busy = nil, false
 	r.mu.Unlock()
-	for _, q := range left {
-		q.answer(lost(r))
-	}
+	p.late(r, left)
 }
 
-func lost(r *run) error {
-	return fault.New(fault.Unavailable, "the ownership of %s was lost; try again", r.name)
+// late deals with events that came when the shard was this process's no more.
+func (p *part) late(r *run, events []posted) {
+	p.count(func(s *Stats) { s.Late += int64(len(events)) })
+	for _, q := range events {
+		q.answer(fault.New(fault.Unavailable, "the ownership of %s was lost; try again", r.name))
+	}
 }
 
 // work applies what is queued until nothing is, or until the store must be given time.
@@ -145,9 +147,7 @@ func (p *part) work(r *run) {
 			return
 		}
 		if p.ctx.Err() != nil {
-			for _, q := range batch {
-				q.answer(lost(r))
-			}
+			p.late(r, batch)
 			continue
 		}
 		if !p.turn(r, batch) {

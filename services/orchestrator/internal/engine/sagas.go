@@ -46,8 +46,12 @@ type Router struct {
 // right after a crash is not refused.
 const patience = 8 * time.Second
 
-// lookAgain is when an owner that did not answer is asked again.
-const lookAgain = 250 * time.Millisecond
+const (
+	// answerWithin is how long another replica may take to answer.
+	answerWithin = 3 * time.Second
+	// lookAgain is when an owner that did not answer is asked again.
+	lookAgain = 250 * time.Millisecond
+)
 
 // Begin implements Sagas. If the owner dies while it is asked the next is asked; the saga may then have begun already.
 func (r *Router) Begin(ctx context.Context, plan *orchestratorv1.SagaPlan, changing *orchestratorv1.StackRecord, stackRevision int64) error {
@@ -55,7 +59,7 @@ func (r *Router) Begin(ctx context.Context, plan *orchestratorv1.SagaPlan, chang
 	err := r.at(ctx, plan.GetStack(), func() error {
 		tries++
 		return r.Engine.Begin(ctx, plan, changing, stackRevision)
-	}, func(peer orchestratorv1.SagaServiceClient) error {
+	}, func(ctx context.Context, peer orchestratorv1.SagaServiceClient) error {
 		tries++
 		_, err := peer.BeginSaga(ctx, &orchestratorv1.BeginSagaRequest{Plan: plan, Changing: changing, StackRevision: stackRevision})
 		return fault.FromStatus(err)
@@ -76,14 +80,14 @@ func (r *Router) Act(ctx context.Context, stack, name string, event saga.Event) 
 	}
 	return r.at(ctx, stack, func() error {
 		return r.Engine.Act(ctx, stack, name, event)
-	}, func(peer orchestratorv1.SagaServiceClient) error {
+	}, func(ctx context.Context, peer orchestratorv1.SagaServiceClient) error {
 		_, err := peer.ActOnSaga(ctx, request)
 		return fault.FromStatus(err)
 	})
 }
 
 // at does something where a stack's shard is owned, once somebody owns it, and again if it turns out that nobody did.
-func (r *Router) at(ctx context.Context, stack string, here func() error, there func(orchestratorv1.SagaServiceClient) error) error {
+func (r *Router) at(ctx context.Context, stack string, here func() error, there func(context.Context, orchestratorv1.SagaServiceClient) error) error {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	shard := bus.ShardOf(stack)
@@ -97,11 +101,7 @@ func (r *Router) at(ctx context.Context, stack string, here func() error, there 
 		case own:
 			err, look = here(), time.After(lookAgain)
 		case found && replica != r.Replica && address != "" && r.Dial != nil:
-			var peer orchestratorv1.SagaServiceClient
-			if peer, err = r.peer(address); err == nil {
-				err = there(peer)
-			}
-			look = time.After(lookAgain)
+			err, look = r.ask(ctx, address, there), time.After(lookAgain)
 		default:
 			err = fault.New(fault.Unavailable, "no orchestrator owns %s yet; try again", stack)
 		}
@@ -118,6 +118,17 @@ func (r *Router) at(ctx context.Context, stack string, here func() error, there 
 			return err
 		}
 	}
+}
+
+// ask does something at another replica. One that has stopped without ending its connections is not waited for long.
+func (r *Router) ask(ctx context.Context, address string, there func(context.Context, orchestratorv1.SagaServiceClient) error) error {
+	peer, err := r.peer(address)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	return there(ctx, peer)
 }
 
 // peer gives a connection to another replica.

@@ -13,6 +13,8 @@ type Stats struct {
 	Transitions, Events, Commands int64
 	// Fenced counts the transactions that the store refused because another owns the shard.
 	Fenced int64
+	// Late counts the events that were not applied because the ownership of the shard was over, by the clock of this process.
+	Late int64
 	// Unreadable counts the sagas that could not be taken over.
 	Unreadable int64
 	// Shards and Sagas are how many this process owns now.
