@@ -118,7 +118,9 @@ func (o *Orchestrator) Register(server grpc.ServiceRegistrar) error {
 	longrunningpb.RegisterOperationsServer(server, o.ops)
 	orchestratorv1.RegisterLedgerServiceServer(server, &ledger.Server{Book: o.Book(), Peers: o.deps.Peers, Now: o.deps.Now})
 	orchestratorv1.RegisterEventServiceServer(server, &event.Server{Bus: o.deps.Bus})
-	orchestratorv1.RegisterDeadLetterServiceServer(server, &deadletter.Server{Bus: o.deps.Bus, Store: o.deps.Store, Logger: o.deps.Logger, Now: o.deps.Now})
+	orchestratorv1.RegisterDeadLetterServiceServer(server, &deadletter.Server{
+		Bus: o.deps.Bus, Store: o.deps.Store, Logger: o.deps.Logger, Now: o.deps.Now, Unfinished: o.unfinished,
+	})
 	orchestratorv1.RegisterCredentialServiceServer(server, &credential.Server{Book: o.Book(), Sealer: o.sealer})
 	return frontdoor.Register(server, o.kinds, o.deps.Peers)
 }
@@ -214,6 +216,15 @@ func (o *Orchestrator) watchHolds(ctx context.Context, told func()) error {
 			return watch.Err()
 		}
 	}
+}
+
+// unfinished tells whether a saga has not ended yet.
+func (o *Orchestrator) unfinished(ctx context.Context, saga string) (bool, error) {
+	_, err := o.engine.Plan(ctx, saga)
+	if fault.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // sweepEvery is the time between two looks for operations that are too old to be kept.
