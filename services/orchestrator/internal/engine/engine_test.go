@@ -878,3 +878,24 @@ func TestHeldAsItIsNow(t *testing.T) {
 		r.await(name, time.Minute, done)
 	})
 }
+
+// TestOldestIsBeingUndone: an undo of which nothing is heard is under way like any other step.
+func TestOldestIsBeingUndone(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		fails := refuse("web", fault.Denied)
+		r.world.setScript(func(c *busv1.Command, usual *busv1.Outcome) *busv1.Outcome {
+			if c.GetOrigin().GetStep() == "db" && c.GetOrigin().GetDirection() == busv1.Direction_DIRECTION_UNDO {
+				return nil
+			}
+			return fails(c, usual)
+		})
+		name := r.apply("1", shop(1400, "a"))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if age := r.eng().Stats().Oldest["compute.weft.cloud/Server"]; age < time.Minute {
+			t.Errorf("the oldest step of a server is %s old", age)
+		}
+		r.world.setScript(nil)
+		r.await(name, time.Minute, undone)
+	})
+}
