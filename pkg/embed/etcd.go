@@ -99,7 +99,7 @@ func etcdConfig(cfg EtcdConfig) (config.ServerConfig, error) {
 		MaxSnapFiles: 2, MaxWALFiles: 2,
 		// A member alone elects itself: short ticks make the start quick, and cost nothing but an idle wake-up.
 		TickMs: 20, ElectionTicks: 10, InitialElectionTickAdvance: true, PreVote: true,
-		AutoCompactionMode: "periodic", AutoCompactionRetention: 10 * time.Minute,
+		AutoCompactionMode: "periodic", AutoCompactionRetention: 2 * time.Minute,
 		CompactionBatchLimit: 1000, CompactionSleepInterval: 10 * time.Millisecond,
 		QuotaBackendBytes: 4 << 30, MaxTxnOps: store.MaxTxnOps, MaxRequestBytes: 1536 << 10, MaxConcurrentStreams: 1 << 20,
 		WarningApplyDuration: time.Second, WarningUnaryRequestDuration: 3 * time.Second,

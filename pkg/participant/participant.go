@@ -123,7 +123,7 @@ func (in *Inbox) accept(ctx context.Context, cmd *busv1.Command) (result string,
 }
 
 // stale tells whether a command was overtaken by the one that the record has seen: it comes from an older owner, from a
-// saga before it (the names of one owner's sagas sort by age, and one saga at a time works on a stack), from the way
+// saga before it (the names of a stack's sagas sort by age, whoever gave them, and one saga at a time works on a stack), from the way
 // forward of a saga that goes back, from a step before it, or from an earlier attempt.
 func stale(e *record.Entry, origin *busv1.Origin) bool {
 	seen := e.Record.GetOrigin()

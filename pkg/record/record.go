@@ -417,25 +417,38 @@ func IsConflict(err error) bool {
 	return ok
 }
 
+// sweepAtOnce is how many tombstones a sweep reads, and deletes, at once.
+const sweepAtOnce = 100
+
 // Sweep deletes the tombstones that are older than age, and tells how many.
 func (b *Book) Sweep(ctx context.Context, age time.Duration) (int, error) {
-	page, err := b.store.List(ctx, b.prefix+"t/", store.ListOptions{})
-	if err != nil {
-		return 0, fault.Wrap(err, "list tombstones")
-	}
 	swept := 0
-	for _, e := range page.Entries {
-		t := &participantv1.Tombstone{}
-		if err := proto.Unmarshal(e.Value, t); err != nil {
-			return swept, fault.As(fault.Internal, fault.Wrap(err, "decode %s", e.Key))
+	for after, more := "", true; more; {
+		page, err := b.store.List(ctx, b.prefix+"t/", store.ListOptions{After: after, Limit: sweepAtOnce})
+		if err != nil {
+			return swept, fault.Wrap(err, "list tombstones")
 		}
-		if b.now().Sub(t.GetReleaseTime().AsTime()) < age {
+		more = page.More
+		var compares []store.Compare
+		var ops []store.Op
+		for _, e := range page.Entries {
+			after = e.Key
+			t := &participantv1.Tombstone{}
+			if err := proto.Unmarshal(e.Value, t); err != nil {
+				return swept, fault.As(fault.Internal, fault.Wrap(err, "decode %s", e.Key))
+			}
+			if b.now().Sub(t.GetReleaseTime().AsTime()) >= age {
+				compares = append(compares, store.Compare{Key: e.Key, ModRevision: e.ModRevision})
+				ops = append(ops, store.Op{Key: e.Key, Delete: true})
+			}
+		}
+		if len(ops) == 0 {
 			continue
 		}
-		if _, err := b.store.Txn(ctx, []store.Compare{{Key: e.Key, ModRevision: e.ModRevision}}, []store.Op{{Key: e.Key, Delete: true}}); err != nil {
-			return swept, fault.Wrap(err, "sweep %s", e.Key)
+		if _, err := b.store.Txn(ctx, compares, ops); err != nil {
+			return swept, fault.Wrap(err, "sweep tombstones")
 		}
-		swept++
+		swept += len(ops)
 	}
 	return swept, nil
 }

@@ -352,6 +352,22 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestSweepOfMany: what thousands of sagas release in an hour is swept many at a time.
+func TestSweepOfMany(t *testing.T) {
+	r := newRig(t)
+	const stones = 250
+	for i := range stones {
+		r.must(r.book.Bury(t.Context(), record.ID{Name: name, Key: fmt.Sprintf("k%d", i)}, nil, &busv1.Outcome{}))
+	}
+	r.now = r.now.Add(time.Hour)
+	asked := 0
+	r.store.SetFaults(memstore.Faults{Before: func(string, string) error { asked++; return nil }})
+	n, err := r.book.Sweep(t.Context(), time.Hour)
+	if err != nil || n != stones || asked > 6 {
+		t.Errorf("swept %d with %d requests, %v; want %d with 6", n, asked, err, stones)
+	}
+}
+
 func TestAFailedReadIsNoAnswer(t *testing.T) {
 	r := newRig(t)
 	e := r.add(name, "k1", "")

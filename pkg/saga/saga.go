@@ -727,7 +727,7 @@ func (m *machine) send(i int, back bool) {
 	}
 	step.WakeTime, step.Heard = timestamppb.New(m.now.Add(QueueLimit)), false
 	if back {
-		step.State = undoing
+		step.State, step.EndTime = undoing, nil
 		step.UndoAttempt++
 		m.commands = append(m.commands, Command{Step: i, Direction: busv1.Direction_DIRECTION_UNDO, Attempt: step.GetUndoAttempt()})
 		return

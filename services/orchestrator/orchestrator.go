@@ -4,6 +4,7 @@ package orchestrator
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -117,7 +118,9 @@ func (o *Orchestrator) Register(server grpc.ServiceRegistrar) error {
 	longrunningpb.RegisterOperationsServer(server, o.ops)
 	orchestratorv1.RegisterLedgerServiceServer(server, &ledger.Server{Book: o.Book(), Peers: o.deps.Peers, Now: o.deps.Now})
 	orchestratorv1.RegisterEventServiceServer(server, &event.Server{Bus: o.deps.Bus})
-	orchestratorv1.RegisterDeadLetterServiceServer(server, &deadletter.Server{Bus: o.deps.Bus, Store: o.deps.Store, Logger: o.deps.Logger, Now: o.deps.Now})
+	orchestratorv1.RegisterDeadLetterServiceServer(server, &deadletter.Server{
+		Bus: o.deps.Bus, Store: o.deps.Store, Logger: o.deps.Logger, Now: o.deps.Now, Unfinished: o.unfinished,
+	})
 	orchestratorv1.RegisterCredentialServiceServer(server, &credential.Server{Book: o.Book(), Sealer: o.sealer})
 	return frontdoor.Register(server, o.kinds, o.deps.Peers)
 }
@@ -128,9 +131,18 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 	g.Go(func() error { return o.own.Run(ctx) })
 	g.Go(func() error { return o.outbox.Run(ctx) })
 	g.Go(func() error { return o.persist(ctx, "take what participants tell", o.readOutcomes) })
-	g.Go(func() error { return o.persist(ctx, "look which clouds are held", o.watchHolds) })
+	holds := make(chan struct{}) // closed once it is known which clouds are held
+	told := sync.OnceFunc(func() { close(holds) })
+	g.Go(func() error {
+		return o.persist(ctx, "look which clouds are held", func(ctx context.Context) error { return o.watchHolds(ctx, told) })
+	})
 	g.Go(func() error { return o.sweep(ctx) })
 	g.Go(func() error {
+		select { // a saga that is taken over before would go on at a cloud that is held
+		case <-holds:
+		case <-ctx.Done():
+			return nil
+		}
 		return o.spread.Run(ctx, func(ctx context.Context, owned *shard.Owned) error { return o.engine.Own(ctx, owned) })
 	})
 	err := g.Wait()
@@ -178,8 +190,8 @@ func (o *Orchestrator) readOutcomes(ctx context.Context) error {
 	})
 }
 
-// watchHolds tells the engine which clouds are held, now and whenever that changes.
-func (o *Orchestrator) watchHolds(ctx context.Context) error {
+// watchHolds tells the engine which clouds are held, now and whenever that changes. told is called when it has.
+func (o *Orchestrator) watchHolds(ctx context.Context, told func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watch := o.deps.Store.Watch(ctx, record.Prefix("orchestrator")+"r/clouds/", 0)
@@ -199,10 +211,20 @@ func (o *Orchestrator) watchHolds(ctx context.Context) error {
 			}
 		}
 		o.engine.Hold(held)
+		told()
 		if _, ok := <-watch.Events(); !ok {
 			return watch.Err()
 		}
 	}
+}
+
+// unfinished tells whether a saga has not ended yet.
+func (o *Orchestrator) unfinished(ctx context.Context, saga string) (bool, error) {
+	_, err := o.engine.Plan(ctx, saga)
+	if fault.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // sweepEvery is the time between two looks for operations that are too old to be kept.

@@ -12,6 +12,11 @@
 // the receiver deals with it as with every message that comes twice. Two operators at once differ in nothing from that:
 // one of them finds the fact kept by the other.
 //
+// # What is not sent again
+//
+// A letter that asks to make something for a saga that has ended. Nobody would take away what it makes: the tombstone by
+// which its receiver knows that the key was released is kept for hours, and a letter for days.
+//
 // The stream numbers letters from 1. If it is lost and made anew, a fact of the lost one must not be taken for one of a new
 // letter of the same number: so the fact holds the letter's time, and counts only for a letter of that time.
 package deadletter
@@ -65,6 +70,8 @@ type Server struct {
 	Store  store.Store
 	Logger *slog.Logger
 	Now    func() time.Time
+	// Unfinished tells whether a saga has not ended yet.
+	Unfinished func(ctx context.Context, saga string) (bool, error)
 }
 
 // errEnough ends a reading that has what it wants.
@@ -260,7 +267,11 @@ func (r *resending) resend(ctx context.Context, d bus.Delivery) *orchestratorv1.
 		out.Already = true
 		return out
 	}
-	message, err := bus.Resend(d)
+	err := r.wantedStill(ctx, out.DeadLetter)
+	var message bus.Message
+	if err == nil {
+		message, err = bus.Resend(d)
+	}
 	if err == nil {
 		err = fault.Wrap(r.Bus.Publish(ctx, message), "send dead letter %d again", d.Sequence)
 	}
@@ -277,6 +288,19 @@ func (r *resending) resend(ctx context.Context, d bus.Delivery) *orchestratorv1.
 	}
 	out.Already, out.DeadLetter.Resend = kept != done, kept
 	return out
+}
+
+// wantedStill refuses a letter that asks to make something for a saga that has ended.
+func (r *resending) wantedStill(ctx context.Context, letter *orchestratorv1.DeadLetter) error {
+	saga := letter.GetOrigin().GetSaga()
+	if letter.GetAction() != actionEnsure || saga == "" {
+		return nil
+	}
+	unfinished, err := r.Unfinished(ctx, saga)
+	if err != nil || unfinished {
+		return err
+	}
+	return fault.New(fault.Precondition, "operation %s has ended; what this would make for it nobody would take away", saga)
 }
 
 // keep keeps the fact that a letter was sent again, and gives the one that is kept now: another's, if that came first.
@@ -337,6 +361,9 @@ func letterOf(d bus.Delivery, known fact) *orchestratorv1.DeadLetter {
 	return out
 }
 
+// actionEnsure is what a letter asks for that makes something.
+const actionEnsure = "ensure"
+
 var reasons = map[string]orchestratorv1.DeadLetterReason{
 	bus.DeadRejected:  orchestratorv1.DeadLetterReason_DEAD_LETTER_REASON_REJECTED,
 	bus.DeadExhausted: orchestratorv1.DeadLetterReason_DEAD_LETTER_REASON_EXHAUSTED,
@@ -356,7 +383,7 @@ func about(out *orchestratorv1.DeadLetter, d bus.Delivery) {
 		out.Origin, out.Resource, out.Type, out.Key = command.GetOrigin(), command.GetName(), command.GetType(), command.GetKey()
 		switch command.GetAction().(type) {
 		case *busv1.Command_Ensure:
-			out.Action = "ensure"
+			out.Action = actionEnsure
 		case *busv1.Command_Release:
 			out.Action = "release"
 		}

@@ -56,7 +56,10 @@ func newRig(t *testing.T) *rig {
 	r := &rig{T: t, bus: membus.New(), now: noon}
 	r.ctx = auth.NewContext(t.Context(), auth.Identity{Class: auth.Operator, Name: "root"})
 	r.store = memstore.NewWith(memstore.Options{Now: func() time.Time { return r.now }})
-	r.server = &Server{Bus: r.bus, Store: r.store, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return r.now }}
+	r.server = &Server{
+		Bus: r.bus, Store: r.store, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return r.now },
+		Unfinished: func(_ context.Context, saga string) (bool, error) { return saga == origin.GetSaga(), nil },
+	}
 	return r
 }
 
@@ -363,7 +366,7 @@ func TestResendAfterAFault(t *testing.T) {
 func TestResendByTwoAtOnce(t *testing.T) {
 	r := newRig(t)
 	r.bury(commands, bus.DeadRejected, command("a"))
-	other := &Server{Bus: r.bus, Store: r.store, Logger: r.server.Logger, Now: r.server.Now}
+	other := &Server{Bus: r.bus, Store: r.store, Logger: r.server.Logger, Now: r.server.Now, Unfinished: r.server.Unfinished}
 	var once sync.Once
 	r.store.SetFaults(memstore.Faults{Before: func(op, _ string) error {
 		if op != memstore.OpGrant {
@@ -417,5 +420,24 @@ func TestFactsLastAsLongAsLetters(t *testing.T) {
 		if facts, err := r.server.facts(t.Context(), 0); err != nil || len(facts) != test.want {
 			t.Errorf("after %s there are %d facts, want %d (%v)", test.after, len(facts), test.want, err)
 		}
+	}
+}
+
+// TestEnsureForAnEndedSagaIsLeft: what it makes nobody would take away. A release does no harm.
+func TestEnsureForAnEndedSagaIsLeft(t *testing.T) {
+	r := newRig(t)
+	over := &busv1.Origin{Saga: "tenants/acme/operations/over", Step: "web"}
+	ensure := func(o *busv1.Origin) []byte {
+		return r.encode(&busv1.Command{Origin: o, Name: "tenants/acme/subnets/web", Key: keyOfWeb, Action: &busv1.Command_Ensure{Ensure: &busv1.Ensure{}}})
+	}
+	release := r.encode(&busv1.Command{Origin: over, Name: "tenants/acme/subnets/web", Key: keyOfWeb, Action: &busv1.Command_Release{Release: &busv1.Release{}}})
+	r.bury(commands, bus.DeadExhausted, bus.Message{Subject: subject, ID: "a", Data: ensure(over)},
+		bus.Message{Subject: subject, ID: "b", Data: ensure(origin)}, bus.Message{Subject: subject, ID: "c", Data: release})
+	results := r.resend("deadLetters/1", "deadLetters/2", "deadLetters/3")
+	if kind := results[0].GetFault().GetKind(); kind != string(fault.Precondition) || results[1].GetFault() != nil || results[2].GetFault() != nil {
+		t.Errorf("results = %v", results)
+	}
+	if n := r.waiting(); n != 2 {
+		t.Errorf("%d commands were sent, want 2", n)
 	}
 }

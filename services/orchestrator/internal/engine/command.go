@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
@@ -19,22 +20,23 @@ import (
 func (p *part) settle(r *run, tr saga.Transition, outputs map[string]proto.Message) (*orchestratorv1.SagaState, []bus.Message, error) {
 	var messages []bus.Message
 	for {
-		var refused *saga.Refused
+		var refused []saga.Event
 		for _, c := range tr.Commands {
 			m, err := p.command(r, tr.State, c, outputs)
-			if err != nil {
-				refused = &saga.Refused{Step: r.plan.GetSteps()[c.Step].GetId(), Fault: fault.Proto(err, p.Now())}
-				break
+			if err == nil {
+				messages = append(messages, m)
+				continue
 			}
-			messages = append(messages, m)
+			step := r.plan.GetSteps()[c.Step].GetId()
+			p.Logger.Warn("a step's spec cannot be resolved", "operation", r.name, "step", step, "fault", err)
+			refused = append(refused, saga.Refused{Step: step, Fault: fault.Proto(err, p.Now())})
 		}
-		if refused == nil {
+		if len(refused) == 0 {
 			return tr.State, messages, nil
 		}
-		p.Logger.Warn("a step's spec cannot be resolved", "operation", r.name, "step", refused.Step, "fault", refused.Fault.GetMessage())
-		next, err := saga.Apply(r.plan, tr.State, *refused, p.Now())
-		if err != nil {
-			return nil, nil, err
+		next, errs := saga.ApplyAll(r.plan, tr.State, refused, p.Now())
+		if err := errors.Join(errs...); err != nil {
+			return nil, nil, fault.As(fault.Internal, err)
 		}
 		tr = next
 	}

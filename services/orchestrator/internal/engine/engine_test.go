@@ -848,3 +848,54 @@ func TestHeldWhileItBegins(t *testing.T) {
 		r.stands(standing(1400, "a")...)
 	})
 }
+
+// TestBeginAgainWhileItRuns begins a saga whose first answer is lost and that is still at work when it is asked for again.
+func TestBeginAgainWhileItRuns(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		r.world.setScript(func(*busv1.Command, *busv1.Outcome) *busv1.Outcome { return nil }) // it takes its time
+		p, changing, revision := r.plan("1", shop(1400, "a"))
+		reached := r.breakAt(1, false, true)
+		router := &engine.Router{Engine: r.eng(), Owners: nobody{}, Replica: "a"}
+		if err := router.Begin(t.Context(), p, changing, revision); err != nil {
+			t.Errorf("begin = %v", err)
+		}
+		if !reached() {
+			t.Fatal("nothing was broken")
+		}
+		r.world.setScript(nil)
+		r.await(p.GetName(), time.Minute, done)
+	})
+}
+
+// TestHeldAsItIsNow tells a saga of a hold that is over by the time it hears of it: nobody would end it any more.
+func TestHeldAsItIsNow(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		r.world.setScript(func(*busv1.Command, *busv1.Outcome) *busv1.Outcome { return nil })
+		name := r.apply("1", shop(1400, "a"))
+		r.eng().QueueHeld(stackName, name, []string{"clouds/lab"})
+		synctest.Wait()
+		r.world.setScript(nil)
+		r.await(name, time.Minute, done)
+	})
+}
+
+// TestOldestIsBeingUndone: an undo of which nothing is heard is under way like any other step.
+func TestOldestIsBeingUndone(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		fails := refuse("web", fault.Denied)
+		r.world.setScript(func(c *busv1.Command, usual *busv1.Outcome) *busv1.Outcome {
+			if c.GetOrigin().GetStep() == "db" && c.GetOrigin().GetDirection() == busv1.Direction_DIRECTION_UNDO {
+				return nil
+			}
+			return fails(c, usual)
+		})
+		name := r.apply("1", shop(1400, "a"))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if age := r.eng().Stats().Oldest["compute.weft.cloud/Server"]; age < time.Minute {
+			t.Errorf("the oldest step of a server is %s old", age)
+		}
+		r.world.setScript(nil)
+		r.await(name, time.Minute, undone)
+	})
+}

@@ -138,7 +138,10 @@ func (e *Engine) Watch(ctx context.Context, name string, send func(*orchestrator
 			if ok {
 				now, err = e.newest(ctx, events, now, p)
 			} else if ctx.Err() == nil {
-				err = watch.Err()
+				if err = watch.Err(); fault.Is(err, fault.Conflict) { // what changed is no longer kept: read it again
+					watch = e.Store.Watch(ctx, stateKey(bus.ShardOf(p.GetStack()), name), 0)
+					now, err = e.Read(ctx, name)
+				}
 			}
 		case <-ctx.Done():
 			return fault.As(fault.Unavailable, ctx.Err())

@@ -203,7 +203,7 @@ func (p *part) begin(ctx context.Context, planned *orchestratorv1.SagaPlan, chan
 	}
 	r.busy = true // what comes meanwhile waits
 	if !p.add(r) {
-		return fault.New(fault.Unavailable, "it is not known yet whether it was kept; try again")
+		return p.begunBefore(r.name)
 	}
 	if now := p.heldClouds(); !slices.Equal(held, now) { // those that were held meanwhile were told to the sagas that there were
 		p.post(r, posted{event: saga.CloudsHeld{Clouds: now}})
@@ -219,6 +219,15 @@ func (p *part) begin(ctx context.Context, planned *orchestratorv1.SagaPlan, chan
 	}
 	p.employ(r)
 	return err
+}
+
+// begunBefore answers who begins a saga a second time, for want of an answer to the first: Conflict if it is known by now
+// that it was kept.
+func (p *part) begunBefore(name string) error {
+	if r := p.find(name); r != nil && r.look.Load() != nil {
+		return fault.New(fault.Conflict, "it has begun already")
+	}
+	return fault.New(fault.Unavailable, "it is not known yet whether it was kept; try again")
 }
 
 // turn applies events that came together. It says no, and nobody works on the saga, if they could not be kept.
@@ -240,6 +249,9 @@ func (p *part) turn(r *run, batch []posted) bool {
 	events := make([]saga.Event, len(batch))
 	for i, q := range batch {
 		events[i] = q.event
+		if _, ok := q.event.(saga.CloudsHeld); ok { // another may have been queued before it that was newer
+			events[i] = saga.CloudsHeld{Clouds: p.heldClouds()}
+		}
 	}
 	tr, errs := saga.ApplyAll(r.plan, r.state, events, p.Now())
 	taken := p.judge(r, batch, errs)

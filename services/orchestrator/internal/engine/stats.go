@@ -19,7 +19,7 @@ type Stats struct {
 	Unreadable int64
 	// Shards and Sagas are how many this process owns now.
 	Shards, Sagas int
-	// Idle counts the unfinished sagas without a next action: there must be none.
+	// Idle counts the unfinished sagas without a next action, or whose next action is long overdue: there must be none.
 	Idle int
 	// Held counts the sagas of which something is held, NeedsHand those that wait for a person.
 	Held, NeedsHand int
@@ -57,8 +57,12 @@ type look struct {
 	state *orchestratorv1.SagaState
 }
 
+// overdue is how long after its time a saga's next action may come before it is taken for lost.
+const overdue = time.Minute
+
 func (s *Stats) add(l *look, now time.Time) {
-	if saga.Check(l.plan, l.state) != nil {
+	wake, due := saga.Wake(l.plan, l.state)
+	if saga.Check(l.plan, l.state) != nil || due && now.Sub(wake) > overdue {
 		s.Idle++
 	}
 	if l.state.GetHeldTime() != nil {

@@ -5,10 +5,13 @@ package stack
 import (
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"github.com/google/uuid"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -217,7 +220,7 @@ func (s *Server) DeleteStack(ctx context.Context, r *orchestratorv1.DeleteStackR
 		}
 	}
 	p, err := plan.Destroy(plan.DestroyInput{
-		Record: record, Kinds: s.Kinds, Now: s.Now(), Timeout: timeoutOr(r.GetTimeout().AsDuration()), Operation: s.newOperation(resource.TenantOf(r.GetName())),
+		Record: record, Kinds: s.Kinds, Now: s.Now(), Timeout: timeoutOr(r.GetTimeout().AsDuration()), Operation: s.newOperation(resource.TenantOf(r.GetName()), record),
 	})
 	if err != nil {
 		return nil, err
@@ -241,9 +244,30 @@ func timeoutOr(d time.Duration) time.Duration {
 	return d
 }
 
-// newOperation names an operation of a tenant. Names sort by age.
-func (s *Server) newOperation(tenant string) string {
-	return resource.Name{Tenant: tenant, Collection: "operations", ID: s.NewKey()}.String()
+// newOperation names an operation of a tenant on a stack as it is kept; nil if it is not. The names of a stack's operations
+// sort by age: participants tell by them which of two commands was overtaken.
+func (s *Server) newOperation(tenant string, record *orchestratorv1.StackRecord) string {
+	last := record.GetStack().GetOperation()
+	id := laterThan(s.NewKey(), last[strings.LastIndexByte(last, '/')+1:])
+	return resource.Name{Tenant: tenant, Collection: "operations", ID: id}.String()
+}
+
+// laterThan gives key, made to sort after another. Both are UUIDv7 (RFC 9562 section 5.7), so it does already, unless the
+// clock of whoever made the other is ahead of ours, as that of another replica may be; then it gets the next millisecond.
+func laterThan(key, other string) string {
+	if key > other {
+		return key
+	}
+	mine, err := uuid.Parse(key)
+	theirs, otherErr := uuid.Parse(other)
+	if err != nil || otherErr != nil || theirs.Version() != 7 {
+		return key
+	}
+	next := binary.BigEndian.Uint64(theirs[:8])>>16 + 1
+	for i := range 6 {
+		mine[i] = byte(next >> (8 * (5 - i)))
+	}
+	return mine.String()
 }
 
 // GetStack gives a stack with its resources as they are now.

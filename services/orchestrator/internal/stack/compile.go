@@ -102,7 +102,7 @@ func (s *Server) examine(ctx context.Context, c *compiled, sound *document.Docum
 	for sound != nil {
 		result, problems, err := plan.Build(ctx, plan.Input{
 			Document: sound, Former: c.record, Kinds: s.Kinds, Expand: s.expand, Lookup: s.lookup, NewKey: s.NewKey, Tenant: tenant,
-			Now: s.Now(), Timeout: timeoutOr(c.source.timeout), Operation: s.newOperation(tenant),
+			Now: s.Now(), Timeout: timeoutOr(c.source.timeout), Operation: s.newOperation(tenant, c.record),
 		})
 		if err != nil {
 			return err

@@ -538,3 +538,22 @@ func TestAloneIsNotListedTwice(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestOperationsSortByAge names an operation after one that a replica named whose clock was ahead. Participants take the
+// commands of the lesser name for the older ones and refuse them.
+func TestOperationsSortByAge(t *testing.T) {
+	const early, late = "01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-b07e-7abc-8123-456789abcdef"
+	for name, c := range map[string]struct{ key, other, want string }{
+		"first":              {early, "", early},
+		"in order":           {late, early, late},
+		"of a clock behind":  {early, late, "01890a5d-b07f-774b-bcce-b302099a8057"},
+		"the same":           {late, late, "01890a5d-b07f-7abc-8123-456789abcdef"},
+		"over a byte's end":  {early, "01890a5d-b0ff-7abc-8123-456789abcdef", "01890a5d-b100-774b-bcce-b302099a8057"},
+		"not after a UUIDv7": {early, "shop", early},
+	} {
+		got := stack.LaterThan(c.key, c.other)
+		if got != c.want || name != "not after a UUIDv7" && got <= c.other {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,4 @@
+package stack
+
+// LaterThan is laterThan, for tests.
+var LaterThan = laterThan
