@@ -57,6 +57,11 @@ N ?= 2000
 sim: ## simulate a cluster from N seeds, from SEED on; the same seed gives the same run
 	go test -count=1 -timeout 0 -v -run '^TestSimulation$$' ./services/orchestrator/internal/engine -sim.seed=$(SEED) -sim.n=$(N) -sim.time=0
 
+LENGTH ?= 10m
+.PHONY: soak
+soak: ## work at random for LENGTH while all kinds of faults go on: every operation ends, and nothing is left
+	WEFT_SOAK=$(LENGTH) go test -count=1 -timeout 0 -v -run '^TestSoak$$' ./deploy/e2e
+
 .PHONY: cluster
 cluster: ## tell the stories that take minutes: 1,000 sagas, clusters of etcd and NATS that break, an upgrade
 	WEFT_CHAOS=1 WEFT_SAGAS=1000 WEFT_TIGHT_SAGAS=200 go test -count=1 -v -timeout 40m -run 'TestSeveralOrchestrators|TestTightCloud|TestBackboneBreaks|TestUpgrade' ./deploy/e2e

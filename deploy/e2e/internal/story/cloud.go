@@ -3,6 +3,7 @@ package story
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -123,6 +124,28 @@ func (c *Cloud) Inventory(t testing.TB) Inventory {
 	c.do(t, http.MethodGet, "/_sandbox/inventory", nil, &answer)
 	slices.SortFunc(answer.Items, func(a, b Item) int { return strings.Compare(a.line(), b.line()) })
 	return answer.Items
+}
+
+// TryInventory lists what exists, if the cloud answers.
+func (c *Cloud) TryInventory() (items Inventory, err error) {
+	r, err := http.NewRequest(http.MethodGet, c.URL+"/_sandbox/inventory", http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("X-Sandbox-Token", c.Token)
+	answer, err := (&http.Client{Timeout: 30 * time.Second}).Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, answer.Body.Close()) }()
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("list what the cloud holds: %s", answer.Status)
+	}
+	var all struct {
+		Items Inventory `json:"items"`
+	}
+	err = json.NewDecoder(answer.Body).Decode(&all)
+	return all.Items, err
 }
 
 // line names an object by what stays the same as long as it lives.
