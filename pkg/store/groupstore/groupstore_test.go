@@ -65,8 +65,8 @@ func together(t *testing.T, below *slow, asked []store.Op, compares map[string][
 				t.Error(err)
 			}
 		})
+		synctest.Wait() // a committer takes it before the next comes: else two might go together
 	}
-	synctest.Wait()
 	var mu sync.Mutex
 	out := map[string]result{}
 	for _, op := range asked {

@@ -81,6 +81,9 @@ func simulateMany(kinds *resource.Registry, first uint64, n int, mutant simMutan
 //	-     a command of the step that only restores came back after   commands bear their step's     pkg/participant: TestInbox
 //	      the step that changes the same key (by reading, while       place; the one before is
 //	      the simulation was given addresses of servers)              refused
+//	377   an undo made a server anew, with another address: what    what was sent is compared with  plan: TestStaleExpression
+//	      had been told the old one kept it, and no later apply of    what expressions yield now
+//	      the same document changed it
 //	195   a look-up right after the first was answered late: a        an answer counts as of when it  pkg/reconcile: TestSlowLookUp
 //	      second object was made for one key                          was asked for
 

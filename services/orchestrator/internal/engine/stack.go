@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weftcloud/weft/pkg/bus"
@@ -102,7 +103,9 @@ func (e *Engine) standing(r *run, s *orchestratorv1.StandingResource, outputs ma
 	if s.GetComposite() {
 		return out, nil
 	}
-	if spec, err := r.resolver.Resolve(s, outputs); err == nil {
+	if former := sentBefore(r.plan, s.GetKey()); former != nil {
+		out.Resolved = former
+	} else if spec, err := r.resolver.Resolve(s, outputs); err == nil {
 		resolved, err := resource.ToStruct(spec)
 		if err != nil {
 			return nil, err
@@ -117,6 +120,22 @@ func (e *Engine) standing(r *run, s *orchestratorv1.StandingResource, outputs ma
 		out.Observed = packed
 	}
 	return out, nil
+}
+
+// sentBefore gives the spec that was sent for a resource before a plan that does nothing with it; nil if it does, or if
+// none is known.
+func sentBefore(p *orchestratorv1.SagaPlan, key string) *structpb.Struct {
+	for _, step := range p.GetSteps() {
+		if step.GetGoal().GetResource().GetKey() == key {
+			return nil
+		}
+	}
+	for _, s := range p.GetFormer().GetStanding() {
+		if s.GetKey() == key {
+			return s.GetResolved()
+		}
+	}
+	return nil
 }
 
 // restored is the stack as it stood before, but for objects that the undo had to make anew; nil if it did not stand.

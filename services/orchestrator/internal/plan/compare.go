@@ -47,7 +47,11 @@ func (p *planner) compare(n *node) error {
 }
 
 func (p *planner) differ(n *node) error {
-	d := differ{forced: p.forced(n), node: n}
+	forced, err := p.forced(n)
+	if err != nil {
+		return err
+	}
+	d := differ{forced: forced, node: n}
 	if n.cloud != n.former.GetCloud() {
 		d.add("cloud", structpb.NewStringValue(n.former.GetCloud()), structpb.NewStringValue(n.cloud), meaning{change: replace})
 	}
@@ -72,9 +76,13 @@ func (p *planner) differ(n *node) error {
 	return nil
 }
 
-// forced gives the paths whose value changes although the text does not: references to what has another key now, and
-// expressions over outputs that are not known yet.
-func (p *planner) forced(n *node) map[string]bool {
+// forced gives the paths whose value changes although the text does not: references to what has another key now,
+// expressions over outputs that are not known yet, and those that yield something else than what was sent.
+func (p *planner) forced(n *node) (map[string]bool, error) {
+	stale, err := p.stale(n)
+	if err != nil {
+		return nil, err
+	}
 	out := map[string]bool{}
 	for _, r := range n.refs {
 		former := n.former.GetReferences()[r.name]
@@ -83,11 +91,45 @@ func (p *planner) forced(n *node) map[string]bool {
 		}
 	}
 	for _, u := range n.written.Uses {
-		if p.unknown(u.Resource, u.Field) {
+		if stale || p.unknown(u.Resource, u.Field) {
 			out[u.Path] = true
 		}
 	}
-	return out
+	return out, nil
+}
+
+// stale tells whether the expressions of what stands yield something else now than what was sent: what they are about was
+// changed or made anew since, say by an undo. That they yield nothing at all is told when they are needed.
+func (p *planner) stale(n *node) (bool, error) {
+	if len(n.written.Uses) == 0 || n.former.GetResolved() == nil {
+		return false, nil
+	}
+	if p.before == nil {
+		standing := p.in.Former.GetStanding()
+		resolver, err := NewResolver(p.in.Kinds, standing)
+		if err != nil {
+			return false, err
+		}
+		p.before, p.outputs = resolver, map[string]proto.Message{}
+		for _, s := range standing {
+			if s.GetObserved() == nil {
+				continue
+			}
+			m, err := s.GetObserved().UnmarshalNew()
+			if err != nil {
+				return false, fault.As(fault.Internal, fault.Wrap(err, "decode what was observed of %s", s.GetName()))
+			}
+			p.outputs[s.GetLocalName()] = m
+		}
+	}
+	asWritten := proto.CloneOf(n.former)
+	asWritten.Resolved = nil
+	spec, err := p.before.Resolve(asWritten, p.outputs)
+	if err != nil {
+		return false, nil //nolint:nilerr // see above
+	}
+	now, err := resource.ToStruct(spec)
+	return !proto.Equal(now, n.former.GetResolved()), err
 }
 
 // unknown tells whether an output has another value than before, or none yet.

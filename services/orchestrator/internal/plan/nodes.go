@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weftcloud/weft/pkg/fault"
@@ -40,7 +41,9 @@ type planner struct {
 	formerComposites map[string]*orchestratorv1.StandingResource
 	gone             []*departure
 	resolver         *Resolver
-	handovers        [][2]string // a node that must wait, and the former holder that must let go
+	before           *Resolver                // of what stands; nil until it is needed
+	outputs          map[string]proto.Message // of what stands, by local name
+	handovers        [][2]string              // a node that must wait, and the former holder that must let go
 }
 
 // node is a resource with an object of its own.

@@ -529,6 +529,32 @@ func TestUncertainResourceIsEnsuredAgain(t *testing.T) {
 	}
 }
 
+// TestStaleExpression plans the same document after what an expression is about has another output, as when an undo had to
+// make it anew: what was sent with the old value is changed, and nothing else.
+func TestStaleExpression(t *testing.T) {
+	w := newWorld(t)
+	r, _ := w.build(t, shop, nil)
+	record := w.run(t, r.Saga)
+	if r, _ = w.build(t, shop, record); len(r.Plan.GetChanges()) > 0 {
+		t.Fatalf("nothing has changed: %v", r.Plan.GetChanges())
+	}
+	for _, s := range record.GetStanding() {
+		if s.GetLocalName() != "db" {
+			continue
+		}
+		moved, err := anypb.New(&computev1.ServerObserved{ServerId: "another", Address: "10.0.0.99"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Observed = moved
+	}
+	r, _ = w.build(t, shop, record)
+	changes := r.Plan.GetChanges()
+	if len(changes) != 1 || changes[0].GetLocalName() != "web" || changes[0].GetFields()[0].GetPath() != "spec.containers[0].env.DB_HOST" {
+		t.Errorf("got %v", changes)
+	}
+}
+
 func TestLabelsTravelWithTheResource(t *testing.T) {
 	r, _ := newWorld(t).build(t, shop, nil)
 	for _, s := range r.Saga.GetSteps() {
