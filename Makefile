@@ -59,7 +59,7 @@ sim: ## simulate a cluster from N seeds, from SEED on; the same seed gives the s
 
 LENGTH ?= 10m
 .PHONY: soak
-soak: ## work at random for LENGTH while all kinds of faults go on: every operation ends, and nothing is left
+soak: # work at random for LENGTH while all kinds of faults go on: every operation ends, and nothing is left
 	WEFT_SOAK=$(LENGTH) go test -count=1 -timeout 0 -v -run '^TestSoak$$' ./deploy/e2e
 
 .PHONY: cluster
@@ -80,16 +80,18 @@ demo: build ## watch a composite application come up, change and go away
 	$(BIN)/demo
 
 # What `make chaos` prints at its end; SHORT tries the points at which most is at stake, once.
-CHAOS_TABLE := /tmp/weft-chaos.txt
+CHAOS_TABLE := $(CURDIR)/$(BIN)/chaos.txt
 CHAOS := go test -count=1 -timeout 60m ./deploy/e2e/chaos -table $(CHAOS_TABLE)
 SHORT := ^engine/commit/after|^engine/takeover/asked|^outbox/publish/after|^inbox/commit/before|^record/commit/after|^loop/create/|^loop/delete/after
 
 .PHONY: chaos
 chaos: ## kill processes at named points: nothing is lost, doubled or left
+	@mkdir -p $(BIN)
 	$(CHAOS) -repeat 3 -fleet; code=$$?; cat $(CHAOS_TABLE); exit $$code
 
 .PHONY: chaos-short
 chaos-short: # the part of it that fits into a few minutes
+	@mkdir -p $(BIN)
 	$(CHAOS) -repeat 1 -points '$(SHORT)' -broken 'look-up'; code=$$?; cat $(CHAOS_TABLE); exit $$code
 
 .PHONY: bench
