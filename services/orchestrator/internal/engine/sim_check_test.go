@@ -31,6 +31,7 @@ func (s *sim) checkEnd(g *simSaga) {
 		for _, o := range g.before {
 			st.stands[o.name] = o.spec
 		}
+		s.allowAnew(g, st)
 		s.checkKeys(g)
 	}
 	if state := g.ended.GetOperation(); g.ended.GetAbandonReason() == "" && !g.ended.GetKeepOnFailure() {
@@ -41,6 +42,22 @@ func (s *sim) checkEnd(g *simSaga) {
 		}
 	}
 	s.checkStands(st, "at the end of "+g.name)
+}
+
+// allowAnew lets stand what an abandoned operation had begun to release, and an undo then made anew: it was the stack's all
+// the time, and whoever takes the stack away takes it away, too.
+func (s *sim) allowAnew(g *simSaga, st *simStack) {
+	for _, step := range g.plan.GetSteps() {
+		r := step.GetGoal().GetResource()
+		if !step.GetGoal().GetRelease() || !r.GetReleasing() || step.GetUndo() == nil {
+			continue
+		}
+		for _, o := range s.cloud.of(g.stack) {
+			if o.name == r.GetName() && o.key == step.GetUndo().GetResource().GetKey() {
+				st.stands[o.name] = o.spec
+			}
+		}
+	}
 }
 
 // checkKeys wants the very objects after a saga was undone, unless some had to be made anew.
