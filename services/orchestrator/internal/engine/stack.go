@@ -150,7 +150,12 @@ func restored(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.
 			s.Observed = was.GetObserved()
 			continue
 		}
-		packed, err := anypb.New(outputs[s.GetLocalName()])
+		m, seen := outputs[s.GetLocalName()]
+		if !seen { // a person skipped that it is made anew: whether it stands as asked the next plan makes sure of
+			s.Observed, s.Resolved = nil, nil
+			continue
+		}
+		packed, err := anypb.New(m)
 		if err != nil {
 			return nil, fault.As(fault.Internal, fault.Wrap(err, "encode what was observed of %s", s.GetName()))
 		}

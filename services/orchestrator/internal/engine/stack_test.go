@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"google.golang.org/protobuf/types/known/structpb"
+
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
@@ -72,5 +74,30 @@ func TestAbandonedUndoIsKept(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestSkippedUndoIsKept ends the undo of a saga at which a person skipped that an object is made anew: it ends, and the next
+// plan makes sure of the object. Nothing was observed of it, which must not keep the end from being written.
+func TestSkippedUndoIsKept(t *testing.T) {
+	x := func(key string) *orchestratorv1.StandingResource {
+		return &orchestratorv1.StandingResource{LocalName: "x", Name: "tenants/acme/servers/shop.x", Key: key}
+	}
+	before := x("old")
+	before.Resolved = &structpb.Struct{}
+	former := &orchestratorv1.StackRecord{Stack: &orchestratorv1.Stack{Metadata: &kindv1.Metadata{}}, Standing: []*orchestratorv1.StandingResource{before}}
+	fresh := x("fresh")
+	fresh.Resolved = &structpb.Struct{}
+	r := &run{plan: &orchestratorv1.SagaPlan{
+		Former: former,
+		Steps:  []*orchestratorv1.PlannedStep{{Id: "x/release", Goal: &orchestratorv1.Goal{Resource: x("old"), Release: true}, Undo: &orchestratorv1.Goal{Resource: fresh}}},
+	}}
+	state := &orchestratorv1.SagaState{Steps: []*orchestratorv1.StepRecord{{State: orchestratorv1.StepState_STEP_STATE_SKIPPED, Attempt: 1, UndoAttempt: 1}}}
+	got, err := restored(r, state, nil, former)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := got.GetStanding()[0]; s.GetKey() != "fresh" || s.GetObserved() != nil || s.GetResolved() != nil {
+		t.Errorf("it is kept as %v", s)
 	}
 }
