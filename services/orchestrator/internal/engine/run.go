@@ -482,8 +482,8 @@ func (p *part) reread(r *run) error {
 	if now == nil {
 		return p.vanished(r)
 	}
-	if now.revision != r.revision && now.state.GetEpoch() == p.owner.Epoch() {
-		p.Outbox.Committed(r.unsent)
+	if err := p.handIn(r); err != nil {
+		return err
 	}
 	r.state, r.revision, r.outputs, r.observed = now.state, now.revision, now.outputs, now.observed
 	r.unsure, r.unsent = false, nil
@@ -491,14 +491,27 @@ func (p *part) reread(r *run) error {
 	return nil
 }
 
+// handIn hands in the messages of a transaction of which the answer was lost, if it was kept. That they stand in the store is
+// the proof: what became of the saga may be another owner's doing. Those that do not stand there any more are published.
+func (p *part) handIn(r *run) error {
+	if len(r.unsent) == 0 {
+		return nil
+	}
+	_, err := p.Store.Get(p.ctx, r.unsent[0].Key)
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return fault.Wrap(err, "look whether the last transition of %s was kept", r.name)
+	}
+	p.Outbox.Committed(r.unsent)
+	return nil
+}
+
 // vanished deals with a saga that is not among the unfinished ones: it has ended, or never began.
 func (p *part) vanished(r *run) error {
-	_, err := p.Store.Get(p.ctx, summaryKey(r.name))
-	switch {
-	case err == nil:
-		p.Outbox.Committed(r.unsent)
-	case !fault.Is(err, fault.NotFound):
-		return fault.Wrap(err, "read %s again", r.name)
+	if err := p.handIn(r); err != nil {
+		return err
 	}
 	r.unsure, r.unsent, r.state = false, nil, nil
 	p.conclude(r)

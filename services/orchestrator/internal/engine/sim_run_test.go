@@ -86,6 +86,10 @@ func simulateMany(kinds *resource.Registry, first uint64, n int, mutant simMutan
 //	      the same document changed it
 //	5815  a person skipped that an undo makes an object anew: its     it is kept as uncertain         TestSkippedUndoIsKept
 //	      end could never be written, since nothing was observed
+//	8451  an owner that had lost the shard found the saga ended by    what stands in the outbox is    TestOnlyWhatWasKeptIsPublished
+//	      another, and published what itself had never kept           published, and nothing else
+//	8781  what an undo had failed to make anew was kept, when it was  it is kept as uncertain         TestAbandonedUndoIsUncertain
+//	      abandoned, as if it stood: no later apply made it
 //	195   a look-up right after the first was answered late: a        an answer counts as of when it  pkg/reconcile: TestSlowLookUp
 //	      second object was made for one key                          was asked for
 

@@ -215,7 +215,11 @@ func (r *run) anew(state *orchestratorv1.SagaState) []*orchestratorv1.StandingRe
 	var out []*orchestratorv1.StandingResource
 	for i, step := range r.plan.GetSteps() {
 		if step.GetGoal().GetRelease() && step.GetUndo() != nil && state.GetSteps()[i].GetUndoAttempt() > 0 {
-			out = append(out, plan.UndoGoal(r.plan, step, started(r.plan, state)).GetResource())
+			fresh := plan.UndoGoal(r.plan, step, started(r.plan, state)).GetResource()
+			if state.GetSteps()[i].GetState() != orchestratorv1.StepState_STEP_STATE_UNDONE {
+				fresh.Resolved, fresh.Observed = nil, nil // it is not certain that it stands: the next plan makes sure
+			}
+			out = append(out, fresh)
 		}
 	}
 	return out

@@ -101,3 +101,26 @@ func TestSkippedUndoIsKept(t *testing.T) {
 		t.Errorf("it is kept as %v", s)
 	}
 }
+
+// TestAbandonedUndoIsUncertain abandons a saga before what an undo makes anew is known to stand: the next plan must ask for it
+// again, so it is not kept as what was sent.
+func TestAbandonedUndoIsUncertain(t *testing.T) {
+	x := func(key string) *orchestratorv1.StandingResource {
+		return &orchestratorv1.StandingResource{LocalName: "x", Name: "tenants/acme/servers/shop.x", Key: key, Resolved: &structpb.Struct{}}
+	}
+	former := &orchestratorv1.StackRecord{Stack: &orchestratorv1.Stack{}, Standing: []*orchestratorv1.StandingResource{x("old")}}
+	r := &run{plan: &orchestratorv1.SagaPlan{Former: former, Steps: []*orchestratorv1.PlannedStep{
+		{Id: "x/release", Goal: &orchestratorv1.Goal{Resource: x("old"), Release: true}, Undo: &orchestratorv1.Goal{Resource: x("fresh")}},
+	}}}
+	for state, certain := range map[orchestratorv1.StepState]bool{
+		orchestratorv1.StepState_STEP_STATE_STUCK: false, orchestratorv1.StepState_STEP_STATE_UNDOING: false, orchestratorv1.StepState_STEP_STATE_UNDONE: true,
+	} {
+		got, err := partly(r, &orchestratorv1.SagaState{Steps: []*orchestratorv1.StepRecord{{State: state, Attempt: 1, UndoAttempt: 1}}}, nil, former)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := got.GetStanding()[0]; s.GetKey() != "fresh" || (s.GetResolved() != nil) != certain {
+			t.Errorf("%s: %v", state, s)
+		}
+	}
+}

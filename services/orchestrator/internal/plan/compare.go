@@ -126,7 +126,7 @@ func (p *planner) stale(n *node) (bool, error) {
 	asWritten.Resolved = nil
 	spec, err := p.before.Resolve(asWritten, p.outputs)
 	if err != nil {
-		return false, nil //nolint:nilerr // see above
+		return false, nil //nolint:nilerr // an expression that yields nothing now fails its own step, with its place, when the saga comes to it
 	}
 	now, err := resource.ToStruct(spec)
 	return !proto.Equal(now, n.former.GetResolved()), err
