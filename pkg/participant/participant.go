@@ -14,6 +14,7 @@
 //	Release  of a key with a tombstone        the outcome is told again
 //	         of a key never seen              a tombstone is written, so that a late Ensure is refused
 //	         of a record                      the record is marked; the loop takes the object away
+//	         that only forgets, of a record   a tombstone takes its place; the cloud is not asked
 //
 // # What happens on a crash
 //
@@ -155,6 +156,9 @@ func (in *Inbox) release(ctx context.Context, id record.ID, e *record.Entry, cmd
 	if e == nil {
 		return taken, in.book.Bury(ctx, id, cmd.GetOrigin(), &busv1.Outcome{Origin: cmd.GetOrigin(), Key: id.Key, Result: busv1.Result_RESULT_RELEASED})
 	}
+	if cmd.GetRelease().GetForget() {
+		return in.forget(ctx, e, cmd)
+	}
 	again := e.Record.GetRelease()
 	e.Record.Origin, e.Record.WakeTime = cmd.GetOrigin(), nil
 	if again {
@@ -164,6 +168,14 @@ func (in *Inbox) release(ctx context.Context, id record.ID, e *record.Entry, cmd
 	}
 	MarkReleased(e, in.now())
 	return taken, in.book.Save(ctx, e, record.Notice{Verb: "releasing"})
+}
+
+// forget takes a record away without a look at the cloud.
+func (in *Inbox) forget(ctx context.Context, e *record.Entry, cmd *busv1.Command) (string, error) {
+	MarkReleased(e, in.now())
+	e.Record.Origin = cmd.GetOrigin()
+	outcome := &busv1.Outcome{Origin: cmd.GetOrigin(), Key: e.Key, Result: busv1.Result_RESULT_RELEASED}
+	return taken, in.book.Remove(ctx, e, record.Notice{Verb: "released", Outcome: outcome})
 }
 
 // MarkReleased makes an entry one that is to be taken away.

@@ -199,6 +199,18 @@ func TestInbox(t *testing.T) {
 				t.Error("a former owner released")
 			}
 		},
+		"release that forgets needs no cloud": func(t *testing.T, r *rig) {
+			r.accept(ensure("k1", 1400, first), release("k1", undo))
+			forget := release("k1", from("1", undoing, 2, 5))
+			forget.GetRelease().Forget = true
+			r.accept(forget, ensure("k1", 1400, again), forget)
+			if _, err := r.book.Get(t.Context(), record.ID{Name: name, Key: "k1"}); !fault.Is(err, fault.NotFound) {
+				t.Errorf("what was forgotten is kept: %v", err)
+			}
+			if diff := cmp.Diff([]busv1.Result{released, released}, r.box.Results(t)); diff != "" {
+				t.Error(diff)
+			}
+		},
 		"a late command of a saga that is over is refused": func(t *testing.T, r *rig) {
 			r.accept(ensure("k1", 1400, first))
 			r.ready("k1")

@@ -23,6 +23,9 @@
 //
 //	STUCK ──retry──▶ RUNNING or UNDOING;  STUCK ──skip──▶ SKIPPED
 //
+// A release that is skipped is RUNNING or UNDOING once more, until its service has forgotten the resource. If that gets
+// stuck, too, the next skip needs no one.
+//
 // # States of a saga
 //
 //	RUNNING ──▶ DONE
@@ -111,7 +114,7 @@ type (
 	Cancelled struct{}
 	// Retried: a person asks to try a stuck step again, or with an empty Step all of them.
 	Retried struct{ Step string }
-	// Skipped: a person says that a stuck step is to be taken as done.
+	// Skipped: a person says that a stuck step is to be taken as done. What it was to release is forgotten.
 	Skipped struct{ Step, Reason string }
 	// Abandoned: a person ends a saga that needs a hand, leaving what it left.
 	Abandoned struct{ Reason string }
@@ -363,11 +366,11 @@ func (m *machine) outcome(o *busv1.Outcome) error {
 	if err != nil {
 		return err
 	}
-	step, goal := m.state.GetSteps()[i], m.plan.GetSteps()[i].GetGoal()
 	back := o.GetOrigin().GetDirection() == busv1.Direction_DIRECTION_UNDO
+	step, goal := m.state.GetSteps()[i], m.goal(i, back)
 	current := step.GetAttempt()
 	if back {
-		goal, current = m.plan.GetSteps()[i].GetUndo(), step.GetUndoAttempt()
+		current = step.GetUndoAttempt()
 	}
 	if goal.GetResource().GetKey() != o.GetKey() {
 		return fault.InField("key", "operation %s, step %s: the outcome is of another key", m.plan.GetName(), o.GetOrigin().GetStep())
@@ -418,9 +421,13 @@ func (m *machine) expects(step *orchestratorv1.StepRecord, back bool) bool {
 }
 
 func (m *machine) succeed(step *orchestratorv1.StepRecord, back bool) {
-	step.State = done
-	if back {
+	switch {
+	case step.GetForget():
+		step.State = skipped
+	case back:
 		step.State = undone
+	default:
+		step.State = done
 	}
 	step.Fault, step.Blockers, step.WakeTime, step.EndTime = nil, nil, nil, timestamppb.New(m.now)
 }
@@ -595,6 +602,7 @@ func (m *machine) retry(step string) error {
 			continue
 		}
 		tried = true
+		s.Forget = s.GetForget() && s.GetState() != stuck
 		m.send(i, s.GetState() == undoing || s.GetState() == undoBackoff || (s.GetState() == stuck && s.GetUndoAttempt() > 0))
 	}
 	if !tried {
@@ -627,9 +635,23 @@ func (m *machine) skip(e Skipped) error {
 	if step.GetState() != stuck {
 		return fault.New(fault.Precondition, "operation %s, step %s is not stuck; only a stuck step can be skipped", m.plan.GetName(), e.Step)
 	}
-	step.State, step.SkipReason, step.EndTime, step.WakeTime = skipped, e.Reason, timestamppb.New(m.now), nil
+	step.SkipReason = e.Reason
+	if back := step.GetUndoAttempt() > 0; m.goal(i, back).GetRelease() && !step.GetForget() {
+		step.Forget = true
+		m.send(i, back)
+	} else {
+		step.State, step.EndTime, step.WakeTime = skipped, timestamppb.New(m.now), nil
+	}
 	m.resume()
 	return nil
+}
+
+// goal gives what a step is to bring about, forward or back.
+func (m *machine) goal(i int, back bool) *orchestratorv1.Goal {
+	if back {
+		return m.plan.GetSteps()[i].GetUndo()
+	}
+	return m.plan.GetSteps()[i].GetGoal()
 }
 
 func (m *machine) abandon(reason string) error {

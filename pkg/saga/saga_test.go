@@ -1,6 +1,7 @@
 package saga_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -452,6 +453,43 @@ func TestFailureUndoesInReverse(t *testing.T) {
 	}
 	if state.GetState() != orchestratorv1.OperationState_OPERATION_STATE_UNDONE || !proto.Equal(state.GetFault(), quota) {
 		t.Errorf("it ended as %s with %v", state.GetState(), state.GetFault())
+	}
+}
+
+// TestSkippedReleaseIsForgotten skips a release that is stuck: its service is asked to forget the resource, and the saga ends
+// when it has. If the service does not, a retry releases again, and a second skip needs nobody.
+func TestSkippedReleaseIsForgotten(t *testing.T) {
+	p := plan(step("server", true))
+	apply := func(state *orchestratorv1.SagaState, e saga.Event) saga.Transition {
+		t.Helper()
+		tr, err := saga.Apply(p, state, e, start)
+		if err := errors.Join(err, saga.Check(p, tr.State)); err != nil {
+			t.Fatal(err)
+		}
+		return tr
+	}
+	told := func(attempt int32, r busv1.Result, kind fault.Kind) saga.Event {
+		o := &busv1.Outcome{Origin: &busv1.Origin{Step: "server", Direction: 1, Attempt: attempt}, Key: "key-server", Result: r}
+		if kind != "" {
+			o.Fault = &kindv1.Fault{Kind: string(kind)}
+		}
+		return saga.OutcomeReceived{Outcome: o}
+	}
+	held := apply(saga.Begin(p, nil, start).State, told(1, busv1.Result_RESULT_FAILED, fault.Denied))
+	asked := apply(held.State, saga.Skipped{Step: "server", Reason: "it is gone"})
+	if s := asked.State.GetSteps()[0]; len(asked.Commands) != 1 || !s.GetForget() || s.GetState() != orchestratorv1.StepState_STEP_STATE_RUNNING {
+		t.Fatalf("sent %v, step %v", asked.Commands, s)
+	}
+	ended := apply(asked.State, told(2, busv1.Result_RESULT_RELEASED, ""))
+	if s := ended.State.GetSteps()[0]; s.GetState() != orchestratorv1.StepState_STEP_STATE_SKIPPED || s.GetSkipReason() != "it is gone" || !saga.Ended(ended.State) {
+		t.Errorf("it ended as %v", ended.State)
+	}
+	stuck := apply(asked.State, told(2, busv1.Result_RESULT_FAILED, fault.Denied))
+	if s := apply(stuck.State, saga.Retried{}).State.GetSteps()[0]; s.GetForget() || s.GetAttempt() != 3 {
+		t.Errorf("a retry still forgets: %v", s)
+	}
+	if again := apply(stuck.State, saga.Skipped{Step: "server", Reason: "nobody answers"}); len(again.Commands) > 0 || !saga.Ended(again.State) {
+		t.Errorf("a second skip led to %v", again)
 	}
 }
 

@@ -254,16 +254,13 @@ func composites(standing []*orchestratorv1.StandingResource, started bool) []*or
 func goneKeys(p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState) map[string]bool {
 	out := map[string]bool{}
 	for i, step := range p.GetSteps() {
-		switch state.GetSteps()[i].GetState() {
-		case orchestratorv1.StepState_STEP_STATE_DONE, orchestratorv1.StepState_STEP_STATE_SKIPPED:
-			if step.GetGoal().GetRelease() {
-				out[step.GetGoal().GetResource().GetKey()] = true
-			}
-		case orchestratorv1.StepState_STEP_STATE_UNDONE:
-			if step.GetUndo().GetRelease() {
-				out[step.GetUndo().GetResource().GetKey()] = true
-			}
-		default:
+		s := state.GetSteps()[i]
+		over := s.GetState() == orchestratorv1.StepState_STEP_STATE_SKIPPED
+		if step.GetGoal().GetRelease() && (over || s.GetState() == orchestratorv1.StepState_STEP_STATE_DONE) {
+			out[step.GetGoal().GetResource().GetKey()] = true
+		}
+		if step.GetUndo().GetRelease() && (over && s.GetUndoAttempt() > 0 || s.GetState() == orchestratorv1.StepState_STEP_STATE_UNDONE) {
+			out[step.GetUndo().GetResource().GetKey()] = true
 		}
 	}
 	return out

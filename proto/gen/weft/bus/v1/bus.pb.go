@@ -544,7 +544,10 @@ func (x *Ensure) GetReplaces() string {
 
 // Release takes a resource away.
 type Release struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It is not looked for at the cloud any more, on a person's word: only what is kept of it is taken away. If an object is
+	// still there it is an orphan from now on.
+	Forget        bool `protobuf:"varint,1,opt,name=forget,proto3" json:"forget,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -577,6 +580,13 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
 	return file_weft_bus_v1_bus_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Release) GetForget() bool {
+	if x != nil {
+		return x.Forget
+	}
+	return false
 }
 
 // Outcome tells the owner of a saga what became of a command.
@@ -720,8 +730,9 @@ const file_weft_bus_v1_bus_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\t\n" +
-	"\aRelease\"\xdb\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"!\n" +
+	"\aRelease\x12\x16\n" +
+	"\x06forget\x18\x01 \x01(\bR\x06forget\"\xdb\x02\n" +
 	"\aOutcome\x123\n" +
 	"\x06origin\x18\x01 \x01(\v2\x13.weft.bus.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\x12\x1a\n" +
 	"\x03key\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x03key\x127\n" +

@@ -891,7 +891,9 @@ type StepRecord struct {
 	// A person holds it: it is not begun, neither forward nor back.
 	Hold *Hold `protobuf:"bytes,11,opt,name=hold,proto3" json:"hold,omitempty"`
 	// The participant has told something since the last command was sent.
-	Heard         bool `protobuf:"varint,12,opt,name=heard,proto3" json:"heard,omitempty"`
+	Heard bool `protobuf:"varint,12,opt,name=heard,proto3" json:"heard,omitempty"`
+	// A person skipped that it is released: its service is asked to forget it, and the step is SKIPPED when it has.
+	Forget        bool `protobuf:"varint,13,opt,name=forget,proto3" json:"forget,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1010,6 +1012,13 @@ func (x *StepRecord) GetHeard() bool {
 	return false
 }
 
+func (x *StepRecord) GetForget() bool {
+	if x != nil {
+		return x.Forget
+	}
+	return false
+}
+
 var File_weft_orchestrator_v1_saga_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
@@ -1115,7 +1124,7 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\vSagaSummary\x12M\n" +
 	"\toperation\x18\x01 \x01(\v2'.weft.orchestrator.v1.OperationMetadataB\x06\xbaH\x03\xc8\x01\x01R\toperation\x12&\n" +
 	"\x0fkeep_on_failure\x18\x02 \x01(\bR\rkeepOnFailure\x12/\n" +
-	"\x0eabandon_reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\rabandonReason\"\xee\x04\n" +
+	"\x0eabandon_reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\rabandonReason\"\x86\x05\n" +
 	"\n" +
 	"StepRecord\x12A\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1f.weft.orchestrator.v1.StepStateB\n" +
@@ -1135,7 +1144,8 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	" \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\n" +
 	"skipReason\x12.\n" +
 	"\x04hold\x18\v \x01(\v2\x1a.weft.orchestrator.v1.HoldR\x04hold\x12\x14\n" +
-	"\x05heard\x18\f \x01(\bR\x05heardBIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
+	"\x05heard\x18\f \x01(\bR\x05heard\x12\x16\n" +
+	"\x06forget\x18\r \x01(\bR\x06forgetBIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
 
 var (
 	file_weft_orchestrator_v1_saga_proto_rawDescOnce sync.Once
