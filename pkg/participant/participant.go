@@ -9,6 +9,7 @@
 //	         of a key that is being released  refused: undo came before do
 //	         that was overtaken, see stale    refused: e.g. its sender has lost the saga
 //	         of a new key                     a record is added
+//	         that makes something anew        refused while the one before stands, which is taken away
 //	         with another spec                the record gets a new generation
 //	         with the spec that stands        the outcome is told again
 //	Release  of a key with a tombstone        the outcome is told again
@@ -241,13 +242,38 @@ func (in *Inbox) entry(kind *resource.Kind, spec proto.Message, cmd *busv1.Comma
 
 func (in *Inbox) add(ctx context.Context, kind *resource.Kind, spec proto.Message, cmd *busv1.Command) (string, error) {
 	e := in.entry(kind, spec, cmd)
-	err := in.book.Add(ctx, e, record.Notice{Verb: verbOf(e)})
-	if !fault.Is(err, fault.Exists) {
+	err := in.makeRoom(ctx, cmd)
+	if err == nil {
+		err = in.book.Add(ctx, e, record.Notice{Verb: verbOf(e)})
+	}
+	if !fault.Is(err, fault.Exists) && !fault.Is(err, fault.Conflict) || record.IsConflict(err) {
 		return taken, err
 	}
 	return refused, in.book.Tell(ctx, &busv1.Outcome{
 		Origin: cmd.GetOrigin(), Key: cmd.GetKey(), Result: busv1.Result_RESULT_FAILED, Fault: fault.Proto(err, in.now()),
 	}, 0)
+}
+
+// makeRoom has what a command replaces taken away, if that is asked for; Conflict says that it is not gone yet. The entry
+// that goes keeps its origin: who releases it is not told of it, since what counts is that the new one stands.
+func (in *Inbox) makeRoom(ctx context.Context, cmd *busv1.Command) error {
+	if !cmd.GetEnsure().GetReleaseReplaced() {
+		return nil
+	}
+	old, err := in.book.Get(ctx, record.ID{Name: cmd.GetName(), Key: cmd.GetEnsure().GetReplaces()})
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	if !old.Record.GetRelease() || old.Object.Status().GetPhase() == kindv1.Phase_PHASE_FAILED {
+		MarkReleased(old, in.now())
+		if err := in.book.Save(ctx, old, record.Notice{Verb: "releasing"}); err != nil {
+			return err
+		}
+	}
+	return fault.New(fault.Conflict, "%s is made anew when the one before is gone", cmd.GetName())
 }
 
 // NewEntry makes the entry of a resource that is asked for now.

@@ -199,6 +199,23 @@ func TestInbox(t *testing.T) {
 				t.Error("a former owner released")
 			}
 		},
+		"what is made anew waits until the one before is gone": func(t *testing.T, r *rig) {
+			r.accept(ensure("k1", 1400, from("0", doing, 1, 5)))
+			r.ready("k1")
+			anew := ensure("k2", 1400, undo)
+			anew.GetEnsure().Replaces, anew.GetEnsure().ReleaseReplaced = "k1", true
+			r.accept(anew)
+			if !r.get("k1").Record.GetRelease() {
+				t.Error("the one before is not released")
+			}
+			told := r.box.Outcomes(t)
+			if o := told[len(told)-1]; o.GetKey() != "k2" || o.GetResult() != failed || !fault.Kind(o.GetFault().GetKind()).Retryable() {
+				t.Errorf("told %v", o)
+			}
+			r.gone("k1")
+			r.accept(anew)
+			r.get("k2")
+		},
 		"release that forgets needs no cloud": func(t *testing.T, r *rig) {
 			r.accept(ensure("k1", 1400, first), release("k1", undo))
 			forget := release("k1", from("1", undoing, 2, 5))

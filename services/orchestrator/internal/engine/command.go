@@ -87,6 +87,8 @@ func (p *part) command(r *run, state *orchestratorv1.SagaState, c saga.Command, 
 		if err != nil {
 			return bus.Message{}, err
 		}
+		// What is made anew replaces what the way forward may, or may not, have begun to take away.
+		ensure.ReleaseReplaced = c.Direction == busv1.Direction_DIRECTION_UNDO && goal.GetReplaces() != ""
 		cmd.Action = &busv1.Command_Ensure{Ensure: ensure}
 	}
 	data, err := proto.Marshal(cmd)

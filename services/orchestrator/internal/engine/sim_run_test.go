@@ -90,6 +90,8 @@ func simulateMany(kinds *resource.Registry, first uint64, n int, mutant simMutan
 //	      another, and published what itself had never kept           published, and nothing else
 //	8781  what an undo had failed to make anew was kept, when it was  it is kept as uncertain         TestAbandonedUndoIsUncertain
 //	      abandoned, as if it stood: no later apply made it
+//	11463 a cancel came before an early deletion was taken: what the  it is taken away first           pkg/participant: TestInbox
+//	      undo made anew was refused, since the one before stood
 //	195   a look-up right after the first was answered late: a        an answer counts as of when it  pkg/reconcile: TestSlowLookUp
 //	      second object was made for one key                          was asked for
 

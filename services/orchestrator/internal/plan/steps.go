@@ -137,7 +137,7 @@ func (p *planner) addSteps(g *graph) map[string]bool {
 			fresh := proto.CloneOf(d.former)
 			fresh.Key, fresh.Observed, fresh.Releasing = d.freshKey, nil, false
 			redirect(fresh, departures)
-			s.Undo = &orchestratorv1.Goal{Resource: fresh}
+			s.Undo = &orchestratorv1.Goal{Resource: fresh, Replaces: d.former.GetKey()}
 		}
 		g.add(s)
 	}
