@@ -25,6 +25,8 @@ type shape struct {
 	feeds bool
 	// fails says that the last step fails, so that all that was begun is undone.
 	fails bool
+	// inboxOnly says that participants answer a command in the transaction that keeps it.
+	inboxOnly bool
 	// end is how it ends.
 	end orchestratorv1.OperationState
 }
@@ -35,6 +37,16 @@ var shapes = []shape{
 	{name: "graph", needs: levels, end: orchestratorv1.OperationState_OPERATION_STATE_DONE},
 	{name: "undo", needs: chain, fails: true, end: orchestratorv1.OperationState_OPERATION_STATE_UNDONE},
 	{name: "expressions", needs: levels, feeds: true, end: orchestratorv1.OperationState_OPERATION_STATE_DONE},
+}
+
+// inboxOnly gives the same shapes with participants that do nothing but their inbox.
+func inboxOnly() []shape {
+	var out []shape
+	for _, s := range shapes {
+		s.name, s.inboxOnly = s.name+", inbox only", true
+		out = append(out, s)
+	}
+	return out
 }
 
 // chain lets each step need the one before it.

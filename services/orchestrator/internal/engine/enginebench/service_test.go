@@ -58,14 +58,68 @@ func (s *service) tasks() []task {
 	out := []task{s.box.Run}
 	for _, p := range bus.Priorities {
 		out = append(out, func(ctx context.Context) error {
-			return s.rig.bus.Consume(ctx, bus.CommandQueue(s.name, p), handlers, s.inbox.Handle)
+			return s.rig.bus.Consume(ctx, bus.CommandQueue(s.name, p), handlers, s.handle)
 		})
 	}
 	return out
 }
 
+// handle takes a command: into the inbox, or, if the participants are to do nothing but keep what they are told, with its
+// outcome in the transaction that keeps it.
+func (s *service) handle(ctx context.Context, d bus.Delivery) bus.Verdict {
+	if !s.rig.atOnce.Load() {
+		return s.inbox.Handle(ctx, d)
+	}
+	err := s.keep(ctx, d)
+	if record.IsConflict(err) || fault.Is(err, fault.NotFound) {
+		return s.inbox.Handle(ctx, d) // it is not the first of its kind: it was sent again
+	}
+	if err != nil {
+		s.rig.Errorf("keep command %s: %v", d.ID, err)
+		return bus.Reject
+	}
+	return bus.Ack
+}
+
+// keep keeps a command as a record that stands already, or takes a record away.
+func (s *service) keep(ctx context.Context, d bus.Delivery) error {
+	cmd := &busv1.Command{}
+	if err := proto.Unmarshal(d.Data, cmd); err != nil {
+		return err
+	}
+	id := record.ID{Name: cmd.GetName(), Key: cmd.GetKey()}
+	if cmd.GetRelease() != nil {
+		e, err := s.book.Get(ctx, id)
+		if err != nil {
+			return err
+		}
+		e.Record.Origin, e.Record.Release = cmd.GetOrigin(), true
+		return s.end(ctx, e)
+	}
+	kind, ok := s.rig.kinds.ByType(cmd.GetType())
+	if !ok {
+		return fault.New(fault.Internal, "there is no kind %s", cmd.GetType())
+	}
+	spec := kind.NewSpec()
+	if err := cmd.GetEnsure().GetSpec().UnmarshalTo(spec); err != nil {
+		return err
+	}
+	object := resource.Wrap(kind.New())
+	object.SetName(id.Name)
+	object.SetCloud(cmd.GetEnsure().GetCloud())
+	object.SetSpec(spec)
+	object.Metadata().Key, object.Metadata().Stack = id.Key, cmd.GetEnsure().GetStack()
+	e := participant.NewEntry(s.book, kind, object, time.Now())
+	e.Record.Origin, e.Record.References = cmd.GetOrigin(), cmd.GetEnsure().GetReferences()
+	s.settle(e)
+	return s.book.AddFirst(ctx, e, participant.NoticeOf(e))
+}
+
 // changed has a record answered that was written, unless the answer itself wrote it.
 func (s *service) changed(id record.ID) {
+	if s.rig.atOnce.Load() {
+		return // it was answered as it was kept
+	}
 	s.mu.Lock()
 	s.writes[id]++
 	first := s.writes[id] == 1
@@ -81,7 +135,11 @@ func (s *service) work(id record.ID) {
 		s.mu.Lock()
 		seen := s.writes[id]
 		s.mu.Unlock()
-		if err := s.answer(context.WithoutCancel(s.rig.Context()), id); err != nil {
+		err := s.answer(context.WithoutCancel(s.rig.Context()), id)
+		if record.IsConflict(err) {
+			continue // a command that was sent again came between
+		}
+		if err != nil {
 			s.rig.Errorf("answer %s: %v", id.Name, err)
 		}
 		s.mu.Lock()
@@ -118,20 +176,30 @@ func (s *service) answer(ctx context.Context, id record.ID) error {
 		return err
 	}
 	if e.Record.GetRelease() {
-		return s.book.Remove(ctx, e, record.Notice{Verb: "released", Outcome: &busv1.Outcome{
-			Origin: e.Record.GetOrigin(), Key: e.Key, Result: busv1.Result_RESULT_RELEASED,
-		}})
+		return s.end(ctx, e)
 	}
+	s.settle(e)
+	return s.book.Save(ctx, e, participant.NoticeOf(e))
+}
+
+// end takes a record away, and tells so.
+func (s *service) end(ctx context.Context, e *record.Entry) error {
+	return s.book.Remove(ctx, e, record.Notice{Verb: "released", Outcome: &busv1.Outcome{
+		Origin: e.Record.GetOrigin(), Key: e.Key, Result: busv1.Result_RESULT_RELEASED,
+	}})
+}
+
+// settle makes of a record what a cloud would that does everything at once.
+func (s *service) settle(e *record.Entry) {
 	now, status := time.Now(), e.Object.Status()
 	if spec, ok := e.Object.Spec().(*computev1.ServerSpec); ok && spec.GetMetadata()[refuse] != "" {
 		status.Fault = &kindv1.Fault{Kind: string(fault.Invalid), Message: "the cloud refuses it", Time: timestamppb.New(now)}
 		participant.SetPhase(e, kindv1.Phase_PHASE_FAILED, now)
-		return s.book.Save(ctx, e, participant.NoticeOf(e))
+		return
 	}
 	e.Object.SetObserved(observed(e))
 	status.ProviderId, status.ObserveTime, status.ObservedGeneration = e.Key, timestamppb.New(now), e.Object.Metadata().GetGeneration()
 	participant.SetPhase(e, kindv1.Phase_PHASE_READY, now)
-	return s.book.Save(ctx, e, participant.NoticeOf(e))
 }
 
 // observed gives what is seen of a resource.
