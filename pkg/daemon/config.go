@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -59,6 +60,9 @@ type Config struct {
 	// CallsPerSecond is the budget of API calls of each cloud account, which all processes that use it divide; 0 means 200.
 	// It should be the same in all of them.
 	CallsPerSecond float64 `koanf:"callsPerSecond"`
+	// ObserveEvery is how often what is ready is looked at, to find what was done to it elsewhere, e.g. 30s; 0 means every 30
+	// seconds.
+	ObserveEvery time.Duration `koanf:"observeEvery"`
 	// Traces says where traces go; empty means nowhere.
 	Traces tracing.Config `koanf:"traces"`
 	// Log is how it logs.
@@ -177,6 +181,9 @@ func (c Config) check() error {
 	}
 	if c.CallsPerSecond < 0 {
 		return fault.InField("callsPerSecond", "%g calls per second are none; 0 means 200", c.CallsPerSecond)
+	}
+	if c.ObserveEvery < 0 {
+		return fault.InField("observeEvery", "%s is no interval; 0 means 30s", c.ObserveEvery)
 	}
 	if c.NATS.Replicas < 0 {
 		return fault.InField("nats.replicas", "%d replicas are none; 0 means 1", c.NATS.Replicas)

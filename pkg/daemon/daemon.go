@@ -119,7 +119,7 @@ func (p *process) close(ctx context.Context) error {
 
 // connect gathers what the service needs.
 func (p *process) connect(ctx context.Context) error {
-	p.deps = service.Deps{Logger: p.logger, CallsPerSecond: p.cfg.CallsPerSecond, Replica: p.cfg.Replica}
+	p.deps = service.Deps{Logger: p.logger, CallsPerSecond: p.cfg.CallsPerSecond, ObserveEvery: p.cfg.ObserveEvery, Replica: p.cfg.Replica}
 	for _, step := range []func(context.Context) error{p.identify, p.openTraces, p.openStore, p.openBus, p.dialPeers} {
 		if err := step(ctx); err != nil {
 			return err

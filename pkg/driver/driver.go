@@ -56,6 +56,9 @@ type Observation[O proto.Message] struct {
 	Fault error
 	// Observed is the kind's observed message.
 	Observed O
+	// Facts are what else was seen of a ready object and is decided by its spec alone, by names in the provider's word, e.g.
+	// "rules". If they change while the spec does not, somebody else changed the object. Secrets MUST NOT be among them.
+	Facts map[string]string
 }
 
 // Driver makes one kind real at one provider, in one account. All methods are safe for concurrent use.

@@ -44,7 +44,7 @@ func (e erased[S, O]) Observe(ctx context.Context, ids []string) (map[string]Obs
 	}
 	out := make(map[string]Observation[proto.Message], len(seen))
 	for id, o := range seen {
-		out[id] = Observation[proto.Message]{State: o.State, Fault: o.Fault, Observed: o.Observed}
+		out[id] = Observation[proto.Message]{State: o.State, Fault: o.Fault, Observed: o.Observed, Facts: o.Facts}
 	}
 	return out, nil
 }

@@ -200,7 +200,7 @@ func (in *Inbox) ensure(ctx context.Context, kind *resource.Kind, e *record.Entr
 	}
 	e.Record.Origin = cmd.GetOrigin()
 	if Same(e, spec, cmd.GetEnsure().GetLabels(), cmd.GetEnsure().GetReferences()) {
-		if e.Object.Status().GetPhase() == kindv1.Phase_PHASE_FAILED {
+		if status := e.Object.Status(); status.GetPhase() == kindv1.Phase_PHASE_FAILED || status.GetDrift() != nil {
 			Reopen(e, in.now())
 		}
 		e.Record.WakeTime = nil
@@ -312,11 +312,18 @@ func Change(e *record.Entry, spec proto.Message, labels, references map[string]s
 	Reopen(e, now)
 }
 
-// Reopen makes the loop try an entry again from the start.
+// Reopen makes the loop try an entry again from the start. An object that is not as it was made is brought to its spec, one
+// that is gone is looked for by its key and then made again.
 func Reopen(e *record.Entry, now time.Time) {
 	e.Record.Failures, e.Record.WakeTime = 0, nil
 	status := e.Object.Status()
-	status.Fault, status.Blockers = nil, nil
+	if drift := status.GetDrift(); drift != nil {
+		e.Record.AppliedGeneration = 0
+		if drift.GetType() == kindv1.DriftType_DRIFT_TYPE_MISSING {
+			status.ProviderId, e.Record.MissingTime = "", nil
+		}
+	}
+	status.Fault, status.Blockers, status.Drift = nil, nil, nil
 	phase := kindv1.Phase_PHASE_UPDATING
 	if status.GetProviderId() == "" {
 		phase = kindv1.Phase_PHASE_PENDING

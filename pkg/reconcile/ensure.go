@@ -190,7 +190,7 @@ func (l *Loop) observe(ctx context.Context, at *turn, e *record.Entry, d driver.
 	switch seen.State {
 	case driver.Ready:
 		pace.ready(e.ID, l.Now())
-		return 0, l.ready(ctx, e, seen.Observed)
+		return 0, l.ready(ctx, e, seen)
 	case driver.Failed:
 		pace.forget(e.ID)
 		f := seen.Fault
@@ -221,10 +221,11 @@ func (l *Loop) observe(ctx context.Context, at *turn, e *record.Entry, d driver.
 const effect = 250 * time.Millisecond
 
 // ready writes that the object stands as wanted.
-func (l *Loop) ready(ctx context.Context, e *record.Entry, observed proto.Message) error {
-	e.Object.SetObserved(observed)
+func (l *Loop) ready(ctx context.Context, e *record.Entry, seen driver.Observation[proto.Message]) error {
+	e.Object.SetObserved(seen.Observed)
+	e.Record.Facts = seen.Facts
 	status := e.Object.Status()
-	status.Fault, status.Blockers = nil, nil
+	status.Fault, status.Blockers, status.Drift = nil, nil, nil
 	status.ObserveTime, status.ObservedGeneration = timestamppb.New(l.Now()), e.Object.Metadata().GetGeneration()
 	e.Record.Failures, e.Record.WakeTime = 0, nil
 	participant.SetPhase(e, kindv1.Phase_PHASE_READY, l.Now())

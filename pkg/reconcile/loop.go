@@ -73,6 +73,8 @@ type Config struct {
 	Concurrency int
 	// TombstoneAge is how long a tombstone is kept; it MUST be longer than any stream keeps a message. 0 means 2 hours.
 	TombstoneAge time.Duration
+	// ObserveEvery is how often what is ready is looked at, to find what was done to it elsewhere; 0 means never.
+	ObserveEvery time.Duration
 	// Taken is called when shards have come to be owned: another replica may have had them, and have died with messages that
 	// it had committed and not published. It must not block. nil means nothing.
 	Taken func()

@@ -136,6 +136,9 @@ func (l *Loop) Run(ctx context.Context) error {
 	var loading sync.WaitGroup
 	defer loading.Wait()
 	loading.Go(func() { l.load(ctx) })
+	if l.ObserveEvery > 0 {
+		loading.Go(func() { l.rounds(ctx) })
+	}
 	wait := firstPause
 	for ctx.Err() == nil {
 		began := time.Now()

@@ -51,6 +51,7 @@ type rig struct {
 	subnets *memdriver.Driver[*networkv1.SubnetSpec, *networkv1.SubnetObserved]
 	tap     *tap
 	account *reconcile.Account
+	every   time.Duration // between two looks at what is ready; 0 means none
 
 	mu   sync.Mutex
 	loop *reconcile.Loop
@@ -188,7 +189,7 @@ func newRig(t *testing.T, c config) *rig {
 // start starts a loop, as a process does; it is stopped at the end at the latest.
 func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
-	loop := reconcile.New(reconcile.Config{Book: r.book, Accounts: r, Resolver: r, Logger: testkit.Logger(r.T), Now: time.Now})
+	loop := reconcile.New(reconcile.Config{Book: r.book, Accounts: r, Resolver: r, Logger: testkit.Logger(r.T), Now: time.Now, ObserveEvery: r.every})
 	done := make(chan error, 1)
 	owner := r.owner()
 	r.mu.Lock()

@@ -83,6 +83,8 @@ type Deps struct {
 	Now func() time.Time
 	// CallsPerSecond is the budget of API calls of each cloud account, for all services together; 0 means 200.
 	CallsPerSecond float64
+	// ObserveEvery is how often what is ready is looked at; 0 means every 30 seconds, less than 0 never.
+	ObserveEvery time.Duration
 	// Replica names this process among those of its service, without a slash; empty means a name that nobody else has. A
 	// second process of the same name waits until the first has left.
 	Replica string
@@ -115,6 +117,9 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 	if deps.CallsPerSecond == 0 {
 		deps.CallsPerSecond = 200
 	}
+	if deps.ObserveEvery == 0 {
+		deps.ObserveEvery = 30 * time.Second
+	}
 	if deps.Replica == "" {
 		deps.Replica = uuid.NewString()
 	}
@@ -143,6 +148,7 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 	s.inbox.Traces = deps.Traces
 	s.loop = reconcile.New(reconcile.Config{
 		Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Traces: deps.Traces, Now: deps.Now, Taken: s.outbox.Recover,
+		ObserveEvery: deps.ObserveEvery,
 	})
 	s.spread = shard.New(shard.Config{
 		Store: deps.Store, Prefix: record.Prefix(catalog.Service) + "shards/", Replica: deps.Replica, Address: deps.Address, Count: reconcile.Shards,

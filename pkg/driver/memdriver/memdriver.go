@@ -138,6 +138,16 @@ func (d *Driver[S, O]) Remove(id string) {
 	delete(d.objects, id)
 }
 
+// Change changes what an object is, as if someone else had.
+func (d *Driver[S, O]) Change(id string, change func(spec S)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if o, ok := d.objects[id]; ok {
+		o.Spec = clone(o.Spec)
+		change(o.Spec)
+	}
+}
+
 // Objects lists the objects that exist, by id.
 func (d *Driver[S, O]) Objects() []Object[S] {
 	d.mu.Lock()

@@ -29,6 +29,7 @@ type Item struct {
 	Name     string            `json:"name"`
 	State    string            `json:"state"`
 	Metadata map[string]string `json:"metadata"`
+	Project  string            `json:"project"` // or namespace
 }
 
 // Inventory is all that exists at the cloud but its own furniture.

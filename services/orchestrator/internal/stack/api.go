@@ -56,7 +56,7 @@ const maxRequests = 100
 
 // PlanStack says what ApplyStack would do.
 func (s *Server) PlanStack(ctx context.Context, r *orchestratorv1.PlanStackRequest) (*orchestratorv1.Plan, error) {
-	c, err := s.compile(ctx, source{parent: r.GetParent(), text: r.GetDocument(), name: r.GetDocumentName(), parameters: r.GetParameters()}, !r.GetSkipPreflight())
+	c, err := s.compile(ctx, source{parent: r.GetParent(), text: r.GetDocument(), name: r.GetDocumentName(), parameters: r.GetParameters(), repair: r.GetRepair()}, !r.GetSkipPreflight())
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (s *Server) PlanStack(ctx context.Context, r *orchestratorv1.PlanStackReque
 
 // ApplyStack begins the saga that brings a stack to a document.
 func (s *Server) ApplyStack(ctx context.Context, r *orchestratorv1.ApplyStackRequest) (*longrunningpb.Operation, error) {
-	src := source{parent: r.GetParent(), text: r.GetDocument(), name: r.GetDocumentName(), parameters: r.GetParameters(), timeout: r.GetTimeout().AsDuration()}
+	src := source{parent: r.GetParent(), text: r.GetDocument(), name: r.GetDocumentName(), parameters: r.GetParameters(), timeout: r.GetTimeout().AsDuration(), repair: r.GetRepair()}
 	if op, err := s.again(ctx, src, r.GetRequestId()); op != nil || err != nil {
 		return op, err
 	}

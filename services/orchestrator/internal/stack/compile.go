@@ -25,6 +25,7 @@ type source struct {
 	parent, text, name string
 	parameters         *structpb.Struct
 	timeout            time.Duration
+	repair             bool // what drifted is brought back
 }
 
 // stackName gives the stack that a document is about; false if it cannot be told.
@@ -98,6 +99,11 @@ func (s *Server) examine(ctx context.Context, c *compiled, sound *document.Docum
 	c.record, c.revision, err = s.Engine.ReadStack(ctx, name)
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return err
+	}
+	if c.source.repair && c.record != nil {
+		if c.record, err = s.drifted(ctx, c.record); err != nil {
+			return err
+		}
 	}
 	for sound != nil {
 		result, problems, err := plan.Build(ctx, plan.Input{

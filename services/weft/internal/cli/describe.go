@@ -95,6 +95,9 @@ func (a *tool) stackRows(t *table, s *orchestratorv1.Stack, st style) []string {
 		if f := r.GetStatus().GetFault(); f != nil && !saidByBlockers(f, r.GetStatus().GetBlockers()) {
 			faults = append(faults, st.red(branch.name)+": "+f.GetMessage()+" ("+f.GetKind()+")")
 		}
+		if d := r.GetStatus().GetDrift(); d != nil {
+			faults = append(faults, st.yellow(branch.name)+": "+driftText(d)+"; weft repair "+base(s.GetName())+" brings it back")
+		}
 		for _, blocker := range r.GetStatus().GetBlockers() {
 			faults = append(faults, st.yellow(branch.name)+": "+blockerText(blocker.GetKind(), blocker.GetId(), blocker.GetOwner(), blocker.GetAction()))
 		}

@@ -3,6 +3,7 @@ package cli
 import (
 	"io"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +25,8 @@ type DevConfig struct {
 	Out io.Writer
 	// Bus is put around the bus of the services; nil leaves it as it is.
 	Bus func(bus.Bus) bus.Bus
+	// ObserveEvery is how often what is ready is looked at, to find what was done to it elsewhere; 0 means every 30 seconds.
+	ObserveEvery time.Duration
 	// Fleeting says that nothing of it is to outlive the process, so that nobody waits for disks.
 	Fleeting bool
 }
@@ -48,6 +51,7 @@ It writes the context file, so that the other commands need no flags.`,
 	cmd.Flags().StringVar(&cfg.DataDir, "data-dir", "", "where everything is kept (default $XDG_DATA_HOME/weft, then ~/.local/share/weft)")
 	cmd.Flags().StringVar(&cfg.Listen, "listen", "127.0.0.1:7443", "the `address` of the front door")
 	cmd.Flags().BoolVar(&cfg.NoSandbox, "no-sandbox", false, "leave the simulated cloud out")
+	cmd.Flags().DurationVar(&cfg.ObserveEvery, "observe-every", 30*time.Second, "how often what stands is looked at, to find what was done to it elsewhere")
 	return cmd
 }
 

@@ -18,7 +18,7 @@ import (
 func (a *tool) planCommand() *cobra.Command {
 	var file string
 	var params []string
-	var skip, rehearsed bool
+	var skip, rehearsed, repair bool
 	cmd := &cobra.Command{
 		Use: "plan -f FILE", Short: "Say what apply would do, and do nothing",
 		Long: `Say what apply would do, and do nothing.
@@ -47,7 +47,7 @@ of the undo. Your clouds are not touched. The exit code is 0 only if every run e
 					return err
 				}
 				plan, err := orchestratorv1.NewStackServiceClient(c.conn).PlanStack(cmd.Context(), &orchestratorv1.PlanStackRequest{
-					Parent: parent, Document: doc.text, DocumentName: doc.name, Parameters: values, SkipPreflight: skip,
+					Parent: parent, Document: doc.text, DocumentName: doc.name, Parameters: values, SkipPreflight: skip, Repair: repair,
 				})
 				if err != nil {
 					return &failure{what: "plan " + doc.name, err: err, document: doc.sources()}
@@ -62,6 +62,7 @@ of the undo. Your clouds are not touched. The exit code is 0 only if every run e
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the document's `FILE`; - for standard input")
 	cmd.Flags().StringArrayVar(&params, "param", nil, "a parameter's value, `NAME=VALUE`, over the document's; may be given again")
 	cmd.Flags().BoolVar(&skip, "skip-preflight", false, "leave out what only the clouds can tell: quotas, images, flavors")
+	cmd.Flags().BoolVar(&repair, "repair", false, "bring back, too, what was removed, changed or broken at the clouds")
 	cmd.Flags().BoolVar(&rehearsed, "rehearse", false, "carry it out in a simulated cloud, failing after each step in turn, and say how each run ends")
 	return cmd
 }

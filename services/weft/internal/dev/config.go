@@ -3,6 +3,7 @@ package dev
 
 import (
 	"io"
+	"time"
 
 	"github.com/weftcloud/weft/pkg/bus"
 )
@@ -23,6 +24,8 @@ type Config struct {
 	Out io.Writer
 	// Bus is put around the bus of the services; nil leaves it as it is. A rehearsal breaks steps by it.
 	Bus func(bus.Bus) bus.Bus
+	// ObserveEvery is how often what is ready is looked at, to find what was done to it elsewhere; 0 means every 30 seconds.
+	ObserveEvery time.Duration
 	// Fleeting says that nothing of it is to outlive the process, so that nobody waits for disks.
 	Fleeting bool
 }

@@ -197,7 +197,7 @@ func (in *installation) connect(context.Context) error {
 // compose makes the services. The orchestrator's server also listens outside.
 func (in *installation) compose(ctx context.Context) error {
 	below := in.etcd.Store()
-	deps := service.Deps{Store: groupstore.New(below), Bus: in.bus, Peers: in.peers, Logger: in.logger, Replica: "dev"}
+	deps := service.Deps{Store: groupstore.New(below), Bus: in.bus, Peers: in.peers, Logger: in.logger, Replica: "dev", ObserveEvery: in.cfg.ObserveEvery}
 	if in.cfg.Bus != nil {
 		deps.Bus = in.cfg.Bus(in.bus)
 	}

@@ -965,7 +965,7 @@ const file_weft_compute_v1_server_proto_rawDesc = "" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:i\xbaHf\x1ad\n" +
-	"\x0eserver.network\x12\x1fgive either network or networks\x1a1(this.network != '') != (size(this.networks) > 0)\"\xff\x01\n" +
+	"\x0eserver.network\x12\x1fgive either network or networks\x1a1(this.network != '') != (size(this.networks) > 0)\"\x85\x02\n" +
 	"\x0eServerObserved\x12 \n" +
 	"\tserver_id\x18\x01 \x01(\tB\x03\xe0A\x03R\bserverId\x12\x1d\n" +
 	"\aaddress\x18\x02 \x01(\tB\x03\xe0A\x03R\aaddress\x12E\n" +
@@ -973,9 +973,9 @@ const file_weft_compute_v1_server_proto_rawDesc = "" +
 	"interfaces\x18\x03 \x03(\v2 .weft.compute.v1.ServerInterfaceB\x03\xe0A\x03R\n" +
 	"interfaces\x12A\n" +
 	"\vpower_state\x18\x04 \x01(\x0e2\x1b.weft.compute.v1.PowerStateB\x03\xe0A\x03R\n" +
-	"powerState\x12\"\n" +
+	"powerState\x12(\n" +
 	"\n" +
-	"volume_ids\x18\x05 \x03(\tB\x03\xe0A\x03R\tvolumeIds\"\x80\x01\n" +
+	"volume_ids\x18\x05 \x03(\tB\t\xe0A\x03\xb2\xbb\x18\x02@\x01R\tvolumeIds\"\x80\x01\n" +
 	"\rServerNetwork\x12F\n" +
 	"\anetwork\x18\x01 \x01(\tB,\xe0A\x02\xfaA\x1c\n" +
 	"\x1anetwork.weft.cloud/Network\xbaH\ar\x05\x10\x01\x18\x80\x02R\anetwork\x12'\n" +

@@ -275,6 +275,63 @@ func (Phase) EnumDescriptor() ([]byte, []int) {
 	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{3}
 }
 
+// DriftType is what became of an object.
+type DriftType int32
+
+const (
+	// Nothing.
+	DriftType_DRIFT_TYPE_UNSPECIFIED DriftType = 0
+	// The cloud does not list it any more.
+	DriftType_DRIFT_TYPE_MISSING DriftType = 1
+	// It is not as it was made.
+	DriftType_DRIFT_TYPE_CHANGED DriftType = 2
+	// The cloud says that it is broken.
+	DriftType_DRIFT_TYPE_FAILED DriftType = 3
+)
+
+// Enum value maps for DriftType.
+var (
+	DriftType_name = map[int32]string{
+		0: "DRIFT_TYPE_UNSPECIFIED",
+		1: "DRIFT_TYPE_MISSING",
+		2: "DRIFT_TYPE_CHANGED",
+		3: "DRIFT_TYPE_FAILED",
+	}
+	DriftType_value = map[string]int32{
+		"DRIFT_TYPE_UNSPECIFIED": 0,
+		"DRIFT_TYPE_MISSING":     1,
+		"DRIFT_TYPE_CHANGED":     2,
+		"DRIFT_TYPE_FAILED":      3,
+	}
+)
+
+func (x DriftType) Enum() *DriftType {
+	p := new(DriftType)
+	*p = x
+	return p
+}
+
+func (x DriftType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DriftType) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_kind_v1_kind_proto_enumTypes[4].Descriptor()
+}
+
+func (DriftType) Type() protoreflect.EnumType {
+	return &file_weft_kind_v1_kind_proto_enumTypes[4]
+}
+
+func (x DriftType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DriftType.Descriptor instead.
+func (DriftType) EnumDescriptor() ([]byte, []int) {
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{4}
+}
+
 // KindOptions is how a kind describes itself, so that no service needs a list of the others' kinds.
 type KindOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -437,7 +494,9 @@ type FieldOptions struct {
 	// Replacing because of this field loses data.
 	LosesData bool `protobuf:"varint,5,opt,name=loses_data,json=losesData,proto3" json:"loses_data,omitempty"`
 	// The field's text may be long or private: plans and tables show only that it changed.
-	Opaque        bool `protobuf:"varint,6,opt,name=opaque,proto3" json:"opaque,omitempty"`
+	Opaque bool `protobuf:"varint,6,opt,name=opaque,proto3" json:"opaque,omitempty"`
+	// For a field of observed: it changes by itself, or by what Weft does elsewhere, and that is no drift.
+	Volatile      bool `protobuf:"varint,8,opt,name=volatile,proto3" json:"volatile,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -510,6 +569,13 @@ func (x *FieldOptions) GetLosesData() bool {
 func (x *FieldOptions) GetOpaque() bool {
 	if x != nil {
 		return x.Opaque
+	}
+	return false
+}
+
+func (x *FieldOptions) GetVolatile() bool {
+	if x != nil {
+		return x.Volatile
 	}
 	return false
 }
@@ -694,7 +760,9 @@ type Status struct {
 	// When the object was last seen.
 	ObserveTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=observe_time,json=observeTime,proto3" json:"observe_time,omitempty"`
 	// When the phase was entered.
-	PhaseTime     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=phase_time,json=phaseTime,proto3" json:"phase_time,omitempty"`
+	PhaseTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=phase_time,json=phaseTime,proto3" json:"phase_time,omitempty"`
+	// How the object differs from what it was when it was last brought to its spec; absent if it does not.
+	Drift         *Drift `protobuf:"bytes,8,opt,name=drift,proto3" json:"drift,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -778,6 +846,150 @@ func (x *Status) GetPhaseTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Status) GetDrift() *Drift {
+	if x != nil {
+		return x.Drift
+	}
+	return nil
+}
+
+// Drift is what was done to an object, or became of it, without Weft. The resource stays in its phase; `weft repair`
+// brings it back.
+type Drift struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What became of it.
+	Type DriftType `protobuf:"varint,1,opt,name=type,proto3,enum=weft.kind.v1.DriftType" json:"type,omitempty"`
+	// For CHANGED: what differs.
+	Fields []*DriftField `protobuf:"bytes,2,rep,name=fields,proto3" json:"fields,omitempty"`
+	// For FAILED: what the provider says.
+	Fault *Fault `protobuf:"bytes,3,opt,name=fault,proto3" json:"fault,omitempty"`
+	// When it was first seen.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drift) Reset() {
+	*x = Drift{}
+	mi := &file_weft_kind_v1_kind_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drift) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drift) ProtoMessage() {}
+
+func (x *Drift) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_kind_v1_kind_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drift.ProtoReflect.Descriptor instead.
+func (*Drift) Descriptor() ([]byte, []int) {
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Drift) GetType() DriftType {
+	if x != nil {
+		return x.Type
+	}
+	return DriftType_DRIFT_TYPE_UNSPECIFIED
+}
+
+func (x *Drift) GetFields() []*DriftField {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *Drift) GetFault() *Fault {
+	if x != nil {
+		return x.Fault
+	}
+	return nil
+}
+
+func (x *Drift) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// DriftField is one thing about an object that is not as it was.
+type DriftField struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The field, e.g. observed.address, or a fact about the object in the provider's word, e.g. rules.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// What it was, and what it is; cut if long.
+	Was           string `protobuf:"bytes,2,opt,name=was,proto3" json:"was,omitempty"`
+	Is            string `protobuf:"bytes,3,opt,name=is,proto3" json:"is,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DriftField) Reset() {
+	*x = DriftField{}
+	mi := &file_weft_kind_v1_kind_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DriftField) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DriftField) ProtoMessage() {}
+
+func (x *DriftField) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_kind_v1_kind_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DriftField.ProtoReflect.Descriptor instead.
+func (*DriftField) Descriptor() ([]byte, []int) {
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DriftField) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *DriftField) GetWas() string {
+	if x != nil {
+		return x.Was
+	}
+	return ""
+}
+
+func (x *DriftField) GetIs() string {
+	if x != nil {
+		return x.Is
+	}
+	return ""
+}
+
 // Fault is an error as a person and a program can read it. A provider's words may be long; half of what the bus carries is
 // the most.
 type Fault struct {
@@ -801,7 +1013,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_weft_kind_v1_kind_proto_msgTypes[6]
+	mi := &file_weft_kind_v1_kind_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +1025,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_kind_v1_kind_proto_msgTypes[6]
+	mi := &file_weft_kind_v1_kind_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +1038,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{6}
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Fault) GetKind() string {
@@ -888,7 +1100,7 @@ type Blocker struct {
 
 func (x *Blocker) Reset() {
 	*x = Blocker{}
-	mi := &file_weft_kind_v1_kind_proto_msgTypes[7]
+	mi := &file_weft_kind_v1_kind_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +1112,7 @@ func (x *Blocker) String() string {
 func (*Blocker) ProtoMessage() {}
 
 func (x *Blocker) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_kind_v1_kind_proto_msgTypes[7]
+	mi := &file_weft_kind_v1_kind_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1125,7 @@ func (x *Blocker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Blocker.ProtoReflect.Descriptor instead.
 func (*Blocker) Descriptor() ([]byte, []int) {
-	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{7}
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Blocker) GetKind() string {
@@ -1010,7 +1222,7 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\tstackable\x18\x06 \x01(\bR\tstackable\"j\n" +
 	"\bProvides\x12=\n" +
 	"\x04type\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x04type\x12\x1f\n" +
-	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\xd6\x01\n" +
+	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\xf2\x01\n" +
 	"\fFieldOptions\x126\n" +
 	"\x06change\x18\x01 \x01(\x0e2\x14.weft.kind.v1.ChangeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06change\x12\x1c\n" +
 	"\tcompletes\x18\x02 \x01(\bR\tcompletes\x12\x1c\n" +
@@ -1018,7 +1230,8 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\tgrow_only\x18\x04 \x01(\bR\bgrowOnly\x12\x1d\n" +
 	"\n" +
 	"loses_data\x18\x05 \x01(\bR\tlosesData\x12\x16\n" +
-	"\x06opaque\x18\x06 \x01(\bR\x06opaque\"F\n" +
+	"\x06opaque\x18\x06 \x01(\bR\x06opaque\x12\x1a\n" +
+	"\bvolatile\x18\b \x01(\bR\bvolatile\"F\n" +
 	"\x06Access\x12<\n" +
 	"\baudience\x18\x01 \x01(\x0e2\x16.weft.kind.v1.AudienceB\b\xbaH\x05\x82\x01\x02\x10\x01R\baudience\"\x9b\x04\n" +
 	"\bMetadata\x12\x15\n" +
@@ -1038,7 +1251,7 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\bsequence\x18\t \x01(\x03B\x03\xe0A\x03R\bsequence\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb0\x03\n" +
 	"\x06Status\x12.\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x13.weft.kind.v1.PhaseB\x03\xe0A\x03R\x05phase\x12$\n" +
 	"\vprovider_id\x18\x02 \x01(\tB\x03\xe0A\x03R\n" +
@@ -1048,7 +1261,18 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\x13observed_generation\x18\x05 \x01(\x03B\x03\xe0A\x03R\x12observedGeneration\x12B\n" +
 	"\fobserve_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\vobserveTime\x12>\n" +
 	"\n" +
-	"phase_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tphaseTime\"\xf1\x02\n" +
+	"phase_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tphaseTime\x12.\n" +
+	"\x05drift\x18\b \x01(\v2\x13.weft.kind.v1.DriftB\x03\xe0A\x03R\x05drift\"\xee\x01\n" +
+	"\x05Drift\x128\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x17.weft.kind.v1.DriftTypeB\v\xe0A\x03\xbaH\x05\x82\x01\x02\x10\x01R\x04type\x12>\n" +
+	"\x06fields\x18\x02 \x03(\v2\x18.weft.kind.v1.DriftFieldB\f\xe0A\x03\xbaH\x06\x92\x01\x03\x10\xe8\aR\x06fields\x12.\n" +
+	"\x05fault\x18\x03 \x01(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\x05fault\x12;\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\v\xe0A\x03\xbaH\x05\xb2\x01\x022\x00R\x04time\"i\n" +
+	"\n" +
+	"DriftField\x12\x1f\n" +
+	"\x04path\x18\x01 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\x80\x02R\x04path\x12\x1d\n" +
+	"\x03was\x18\x02 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\x80\bR\x03was\x12\x1b\n" +
+	"\x02is\x18\x03 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\x80\bR\x02is\"\xf1\x02\n" +
 	"\x05Fault\x12\x90\x01\n" +
 	"\x04kind\x18\x01 \x01(\tB|\xe0A\x03\xbaHv\xd8\x01\x01rqR\aInvalidR\bNotFoundR\x06ExistsR\bConflictR\fPreconditionR\x06DeniedR\x05QuotaR\tThrottledR\vUnavailableR\vUnsupportedR\bInternalR\x04kind\x12&\n" +
 	"\amessage\x18\x02 \x01(\tB\f\xe0A\x03\xbaH\x06r\x04(\x80\x80 R\amessage\x12*\n" +
@@ -1085,7 +1309,12 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\vPHASE_READY\x10\x03\x12\x12\n" +
 	"\x0ePHASE_UPDATING\x10\x04\x12\x13\n" +
 	"\x0fPHASE_RELEASING\x10\x05\x12\x10\n" +
-	"\fPHASE_FAILED\x10\x06:S\n" +
+	"\fPHASE_FAILED\x10\x06*n\n" +
+	"\tDriftType\x12\x1a\n" +
+	"\x16DRIFT_TYPE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12DRIFT_TYPE_MISSING\x10\x01\x12\x16\n" +
+	"\x12DRIFT_TYPE_CHANGED\x10\x02\x12\x15\n" +
+	"\x11DRIFT_TYPE_FAILED\x10\x03:S\n" +
 	"\x04kind\x12\x1f.google.protobuf.MessageOptions\x18\xb5\x87\x03 \x01(\v2\x19.weft.kind.v1.KindOptionsR\x04kind\x88\x01\x01:T\n" +
 	"\x05field\x12\x1d.google.protobuf.FieldOptions\x18\xb6\x87\x03 \x01(\v2\x1a.weft.kind.v1.FieldOptionsR\x05field\x88\x01\x01:Q\n" +
 	"\x06access\x12\x1e.google.protobuf.MethodOptions\x18\xb7\x87\x03 \x01(\v2\x14.weft.kind.v1.AccessR\x06access\x88\x01\x01B9Z7github.com/weftcloud/weft/proto/gen/weft/kind/v1;kindv1b\x06proto3"
@@ -1102,53 +1331,61 @@ func file_weft_kind_v1_kind_proto_rawDescGZIP() []byte {
 	return file_weft_kind_v1_kind_proto_rawDescData
 }
 
-var file_weft_kind_v1_kind_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_weft_kind_v1_kind_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_weft_kind_v1_kind_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_weft_kind_v1_kind_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_weft_kind_v1_kind_proto_goTypes = []any{
 	(Placement)(0),                      // 0: weft.kind.v1.Placement
 	(Change)(0),                         // 1: weft.kind.v1.Change
 	(Audience)(0),                       // 2: weft.kind.v1.Audience
 	(Phase)(0),                          // 3: weft.kind.v1.Phase
-	(*KindOptions)(nil),                 // 4: weft.kind.v1.KindOptions
-	(*Provides)(nil),                    // 5: weft.kind.v1.Provides
-	(*FieldOptions)(nil),                // 6: weft.kind.v1.FieldOptions
-	(*Access)(nil),                      // 7: weft.kind.v1.Access
-	(*Metadata)(nil),                    // 8: weft.kind.v1.Metadata
-	(*Status)(nil),                      // 9: weft.kind.v1.Status
-	(*Fault)(nil),                       // 10: weft.kind.v1.Fault
-	(*Blocker)(nil),                     // 11: weft.kind.v1.Blocker
-	nil,                                 // 12: weft.kind.v1.Metadata.LabelsEntry
-	(*timestamppb.Timestamp)(nil),       // 13: google.protobuf.Timestamp
-	(*descriptorpb.MessageOptions)(nil), // 14: google.protobuf.MessageOptions
-	(*descriptorpb.FieldOptions)(nil),   // 15: google.protobuf.FieldOptions
-	(*descriptorpb.MethodOptions)(nil),  // 16: google.protobuf.MethodOptions
+	(DriftType)(0),                      // 4: weft.kind.v1.DriftType
+	(*KindOptions)(nil),                 // 5: weft.kind.v1.KindOptions
+	(*Provides)(nil),                    // 6: weft.kind.v1.Provides
+	(*FieldOptions)(nil),                // 7: weft.kind.v1.FieldOptions
+	(*Access)(nil),                      // 8: weft.kind.v1.Access
+	(*Metadata)(nil),                    // 9: weft.kind.v1.Metadata
+	(*Status)(nil),                      // 10: weft.kind.v1.Status
+	(*Drift)(nil),                       // 11: weft.kind.v1.Drift
+	(*DriftField)(nil),                  // 12: weft.kind.v1.DriftField
+	(*Fault)(nil),                       // 13: weft.kind.v1.Fault
+	(*Blocker)(nil),                     // 14: weft.kind.v1.Blocker
+	nil,                                 // 15: weft.kind.v1.Metadata.LabelsEntry
+	(*timestamppb.Timestamp)(nil),       // 16: google.protobuf.Timestamp
+	(*descriptorpb.MessageOptions)(nil), // 17: google.protobuf.MessageOptions
+	(*descriptorpb.FieldOptions)(nil),   // 18: google.protobuf.FieldOptions
+	(*descriptorpb.MethodOptions)(nil),  // 19: google.protobuf.MethodOptions
 }
 var file_weft_kind_v1_kind_proto_depIdxs = []int32{
 	0,  // 0: weft.kind.v1.KindOptions.placement:type_name -> weft.kind.v1.Placement
-	5,  // 1: weft.kind.v1.KindOptions.provides:type_name -> weft.kind.v1.Provides
+	6,  // 1: weft.kind.v1.KindOptions.provides:type_name -> weft.kind.v1.Provides
 	1,  // 2: weft.kind.v1.FieldOptions.change:type_name -> weft.kind.v1.Change
 	2,  // 3: weft.kind.v1.Access.audience:type_name -> weft.kind.v1.Audience
-	13, // 4: weft.kind.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
-	13, // 5: weft.kind.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
-	13, // 6: weft.kind.v1.Metadata.delete_time:type_name -> google.protobuf.Timestamp
-	12, // 7: weft.kind.v1.Metadata.labels:type_name -> weft.kind.v1.Metadata.LabelsEntry
+	16, // 4: weft.kind.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
+	16, // 5: weft.kind.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
+	16, // 6: weft.kind.v1.Metadata.delete_time:type_name -> google.protobuf.Timestamp
+	15, // 7: weft.kind.v1.Metadata.labels:type_name -> weft.kind.v1.Metadata.LabelsEntry
 	3,  // 8: weft.kind.v1.Status.phase:type_name -> weft.kind.v1.Phase
-	10, // 9: weft.kind.v1.Status.fault:type_name -> weft.kind.v1.Fault
-	11, // 10: weft.kind.v1.Status.blockers:type_name -> weft.kind.v1.Blocker
-	13, // 11: weft.kind.v1.Status.observe_time:type_name -> google.protobuf.Timestamp
-	13, // 12: weft.kind.v1.Status.phase_time:type_name -> google.protobuf.Timestamp
-	13, // 13: weft.kind.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	14, // 14: weft.kind.v1.kind:extendee -> google.protobuf.MessageOptions
-	15, // 15: weft.kind.v1.field:extendee -> google.protobuf.FieldOptions
-	16, // 16: weft.kind.v1.access:extendee -> google.protobuf.MethodOptions
-	4,  // 17: weft.kind.v1.kind:type_name -> weft.kind.v1.KindOptions
-	6,  // 18: weft.kind.v1.field:type_name -> weft.kind.v1.FieldOptions
-	7,  // 19: weft.kind.v1.access:type_name -> weft.kind.v1.Access
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	17, // [17:20] is the sub-list for extension type_name
-	14, // [14:17] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	13, // 9: weft.kind.v1.Status.fault:type_name -> weft.kind.v1.Fault
+	14, // 10: weft.kind.v1.Status.blockers:type_name -> weft.kind.v1.Blocker
+	16, // 11: weft.kind.v1.Status.observe_time:type_name -> google.protobuf.Timestamp
+	16, // 12: weft.kind.v1.Status.phase_time:type_name -> google.protobuf.Timestamp
+	11, // 13: weft.kind.v1.Status.drift:type_name -> weft.kind.v1.Drift
+	4,  // 14: weft.kind.v1.Drift.type:type_name -> weft.kind.v1.DriftType
+	12, // 15: weft.kind.v1.Drift.fields:type_name -> weft.kind.v1.DriftField
+	13, // 16: weft.kind.v1.Drift.fault:type_name -> weft.kind.v1.Fault
+	16, // 17: weft.kind.v1.Drift.time:type_name -> google.protobuf.Timestamp
+	16, // 18: weft.kind.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	17, // 19: weft.kind.v1.kind:extendee -> google.protobuf.MessageOptions
+	18, // 20: weft.kind.v1.field:extendee -> google.protobuf.FieldOptions
+	19, // 21: weft.kind.v1.access:extendee -> google.protobuf.MethodOptions
+	5,  // 22: weft.kind.v1.kind:type_name -> weft.kind.v1.KindOptions
+	7,  // 23: weft.kind.v1.field:type_name -> weft.kind.v1.FieldOptions
+	8,  // 24: weft.kind.v1.access:type_name -> weft.kind.v1.Access
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	22, // [22:25] is the sub-list for extension type_name
+	19, // [19:22] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_weft_kind_v1_kind_proto_init() }
@@ -1161,8 +1398,8 @@ func file_weft_kind_v1_kind_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_kind_v1_kind_proto_rawDesc), len(file_weft_kind_v1_kind_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   9,
+			NumEnums:      5,
+			NumMessages:   11,
 			NumExtensions: 3,
 			NumServices:   0,
 		},

@@ -391,7 +391,9 @@ type ApplyStackRequest struct {
 	// A name for this request, unique in the tenant: asking again with the same one yields the same operation.
 	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// What to do if another operation works on the stack.
-	Busy          Busy `protobuf:"varint,8,opt,name=busy,proto3,enum=weft.orchestrator.v1.Busy" json:"busy,omitempty"`
+	Busy Busy `protobuf:"varint,8,opt,name=busy,proto3,enum=weft.orchestrator.v1.Busy" json:"busy,omitempty"`
+	// What was removed, changed or broken without Weft (see Drift) is brought back, too: what is gone or broken is made anew.
+	Repair        bool `protobuf:"varint,9,opt,name=repair,proto3" json:"repair,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -482,6 +484,13 @@ func (x *ApplyStackRequest) GetBusy() Busy {
 	return Busy_BUSY_UNSPECIFIED
 }
 
+func (x *ApplyStackRequest) GetRepair() bool {
+	if x != nil {
+		return x.Repair
+	}
+	return false
+}
+
 // PlanStackRequest asks what applying a document would do.
 type PlanStackRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -495,6 +504,8 @@ type PlanStackRequest struct {
 	Parameters *structpb.Struct `protobuf:"bytes,4,opt,name=parameters,proto3" json:"parameters,omitempty"`
 	// Leaves out what only the clouds can tell: quotas, images, flavors.
 	SkipPreflight bool `protobuf:"varint,5,opt,name=skip_preflight,json=skipPreflight,proto3" json:"skip_preflight,omitempty"`
+	// As in ApplyStackRequest.
+	Repair        bool `protobuf:"varint,6,opt,name=repair,proto3" json:"repair,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -560,6 +571,13 @@ func (x *PlanStackRequest) GetParameters() *structpb.Struct {
 func (x *PlanStackRequest) GetSkipPreflight() bool {
 	if x != nil {
 		return x.SkipPreflight
+	}
+	return false
+}
+
+func (x *PlanStackRequest) GetRepair() bool {
+	if x != nil {
+		return x.Repair
 	}
 	return false
 }
@@ -839,7 +857,7 @@ const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"\x05cloud\x18\a \x01(\tB\x03\xe0A\x03R\x05cloud\x12\x19\n" +
 	"\x05needs\x18\b \x03(\tB\x03\xe0A\x03R\x05needs\x12@\n" +
 	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"createTime\"\xc4\x04\n" +
+	"createTime\"\xe1\x04\n" +
 	"\x11ApplyStackRequest\x12V\n" +
 	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\x1f\x12\x1dorchestrator.weft.cloud/Stack\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12*\n" +
 	"\bdocument\x18\x02 \x01(\tB\x0e\xe0A\x02\xbaH\br\x06\x10\x01(\x80\x80@R\bdocument\x120\n" +
@@ -852,7 +870,8 @@ const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"\x0fkeep_on_failure\x18\x06 \x01(\bB\x03\xe0A\x01R\rkeepOnFailure\x12?\n" +
 	"\n" +
 	"request_id\x18\a \x01(\tB \xe0A\x01\xbaH\x1ar\x18\x18@2\x14^([a-z0-9-]{8,64})?$R\trequestId\x12;\n" +
-	"\x04busy\x18\b \x01(\x0e2\x1a.weft.orchestrator.v1.BusyB\v\xe0A\x01\xbaH\x05\x82\x01\x02\x10\x01R\x04busy\"\xfb\x02\n" +
+	"\x04busy\x18\b \x01(\x0e2\x1a.weft.orchestrator.v1.BusyB\v\xe0A\x01\xbaH\x05\x82\x01\x02\x10\x01R\x04busy\x12\x1b\n" +
+	"\x06repair\x18\t \x01(\bB\x03\xe0A\x01R\x06repair\"\x98\x03\n" +
 	"\x10PlanStackRequest\x12V\n" +
 	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\x1f\x12\x1dorchestrator.weft.cloud/Stack\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12*\n" +
 	"\bdocument\x18\x02 \x01(\tB\x0e\xe0A\x02\xbaH\br\x06\x10\x01(\x80\x80@R\bdocument\x120\n" +
@@ -861,7 +880,8 @@ const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"parameters\x18\x04 \x01(\v2\x17.google.protobuf.StructBK\xe0A\x01\xbaHE\xba\x01B\n" +
 	"\vstruct.size\x12\x1emust hold at most 10000 fields\x1a\x13size(this) <= 10000R\n" +
 	"parameters\x12*\n" +
-	"\x0eskip_preflight\x18\x05 \x01(\bB\x03\xe0A\x01R\rskipPreflight\"r\n" +
+	"\x0eskip_preflight\x18\x05 \x01(\bB\x03\xe0A\x01R\rskipPreflight\x12\x1b\n" +
+	"\x06repair\x18\x06 \x01(\bB\x03\xe0A\x01R\x06repair\"r\n" +
 	"\x0fGetStackRequest\x12_\n" +
 	"\x04name\x18\x01 \x01(\tBK\xe0A\x02\xfaA\x1f\n" +
 	"\x1dorchestrator.weft.cloud/Stack\xbaH#r!\x18\x80\x022\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\"\xe5\x01\n" +

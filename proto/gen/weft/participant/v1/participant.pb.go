@@ -1105,7 +1105,9 @@ type LedgerEntry struct {
 	// It bears our mark at the cloud, and no record knows it.
 	Orphan bool `protobuf:"varint,8,opt,name=orphan,proto3" json:"orphan,omitempty"`
 	// When it was asked for.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// How it differs from what was made; absent if it does not.
+	Drift         *v11.Drift `protobuf:"bytes,10,opt,name=drift,proto3" json:"drift,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1203,6 +1205,13 @@ func (x *LedgerEntry) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *LedgerEntry) GetDrift() *v11.Drift {
+	if x != nil {
+		return x.Drift
+	}
+	return nil
+}
+
 var File_weft_participant_v1_participant_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_participant_proto_rawDesc = "" +
@@ -1282,7 +1291,7 @@ const file_weft_participant_v1_participant_proto_rawDesc = "" +
 	"\x06clouds\x18\x03 \x03(\tB#\xe0A\x01\xbaH\x1d\x92\x01\x1a\x10\x90N\"\x15r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\x06clouds\"\x91\x01\n" +
 	"\x12ListLedgerResponse\x12?\n" +
 	"\aentries\x18\x01 \x03(\v2 .weft.participant.v1.LedgerEntryB\x03\xe0A\x03R\aentries\x12:\n" +
-	"\vunreachable\x18\x02 \x03(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\vunreachable\"\xc1\x02\n" +
+	"\vunreachable\x18\x02 \x03(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\vunreachable\"\xf1\x02\n" +
 	"\vLedgerEntry\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x17\n" +
 	"\x04type\x18\x02 \x01(\tB\x03\xe0A\x03R\x04type\x12\x19\n" +
@@ -1294,7 +1303,9 @@ const file_weft_participant_v1_participant_proto_rawDesc = "" +
 	"\x05stack\x18\a \x01(\tB\x03\xe0A\x03R\x05stack\x12\x1b\n" +
 	"\x06orphan\x18\b \x01(\bB\x03\xe0A\x03R\x06orphan\x12@\n" +
 	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"createTime2\xc8\x04\n" +
+	"createTime\x12.\n" +
+	"\x05drift\x18\n" +
+	" \x01(\v2\x13.weft.kind.v1.DriftB\x03\xe0A\x03R\x05drift2\xc8\x04\n" +
 	"\x12ParticipantService\x12V\n" +
 	"\x05Query\x12!.weft.participant.v1.QueryRequest\x1a\".weft.participant.v1.QueryResponse\"\x06\xba\xbb\x18\x02\b\x02\x12\\\n" +
 	"\aResolve\x12#.weft.participant.v1.ResolveRequest\x1a$.weft.participant.v1.ResolveResponse\"\x06\xba\xbb\x18\x02\b\x02\x12Y\n" +
@@ -1346,6 +1357,7 @@ var file_weft_participant_v1_participant_proto_goTypes = []any{
 	(*v11.Fault)(nil),             // 25: weft.kind.v1.Fault
 	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
 	(v11.Phase)(0),                // 27: weft.kind.v1.Phase
+	(*v11.Drift)(nil),             // 28: weft.kind.v1.Drift
 }
 var file_weft_participant_v1_participant_proto_depIdxs = []int32{
 	20, // 0: weft.participant.v1.QueryRequest.origin:type_name -> weft.bus.v1.Origin
@@ -1369,23 +1381,24 @@ var file_weft_participant_v1_participant_proto_depIdxs = []int32{
 	25, // 18: weft.participant.v1.ListLedgerResponse.unreachable:type_name -> weft.kind.v1.Fault
 	27, // 19: weft.participant.v1.LedgerEntry.phase:type_name -> weft.kind.v1.Phase
 	26, // 20: weft.participant.v1.LedgerEntry.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 21: weft.participant.v1.ParticipantService.Query:input_type -> weft.participant.v1.QueryRequest
-	2,  // 22: weft.participant.v1.ParticipantService.Resolve:input_type -> weft.participant.v1.ResolveRequest
-	5,  // 23: weft.participant.v1.ParticipantService.Expand:input_type -> weft.participant.v1.ExpandRequest
-	8,  // 24: weft.participant.v1.ParticipantService.Preflight:input_type -> weft.participant.v1.PreflightRequest
-	12, // 25: weft.participant.v1.ParticipantService.Probe:input_type -> weft.participant.v1.ProbeRequest
-	15, // 26: weft.participant.v1.ParticipantService.ListLedger:input_type -> weft.participant.v1.ListLedgerRequest
-	1,  // 27: weft.participant.v1.ParticipantService.Query:output_type -> weft.participant.v1.QueryResponse
-	3,  // 28: weft.participant.v1.ParticipantService.Resolve:output_type -> weft.participant.v1.ResolveResponse
-	6,  // 29: weft.participant.v1.ParticipantService.Expand:output_type -> weft.participant.v1.ExpandResponse
-	9,  // 30: weft.participant.v1.ParticipantService.Preflight:output_type -> weft.participant.v1.PreflightResponse
-	13, // 31: weft.participant.v1.ParticipantService.Probe:output_type -> weft.participant.v1.ProbeResponse
-	16, // 32: weft.participant.v1.ParticipantService.ListLedger:output_type -> weft.participant.v1.ListLedgerResponse
-	27, // [27:33] is the sub-list for method output_type
-	21, // [21:27] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	28, // 21: weft.participant.v1.LedgerEntry.drift:type_name -> weft.kind.v1.Drift
+	0,  // 22: weft.participant.v1.ParticipantService.Query:input_type -> weft.participant.v1.QueryRequest
+	2,  // 23: weft.participant.v1.ParticipantService.Resolve:input_type -> weft.participant.v1.ResolveRequest
+	5,  // 24: weft.participant.v1.ParticipantService.Expand:input_type -> weft.participant.v1.ExpandRequest
+	8,  // 25: weft.participant.v1.ParticipantService.Preflight:input_type -> weft.participant.v1.PreflightRequest
+	12, // 26: weft.participant.v1.ParticipantService.Probe:input_type -> weft.participant.v1.ProbeRequest
+	15, // 27: weft.participant.v1.ParticipantService.ListLedger:input_type -> weft.participant.v1.ListLedgerRequest
+	1,  // 28: weft.participant.v1.ParticipantService.Query:output_type -> weft.participant.v1.QueryResponse
+	3,  // 29: weft.participant.v1.ParticipantService.Resolve:output_type -> weft.participant.v1.ResolveResponse
+	6,  // 30: weft.participant.v1.ParticipantService.Expand:output_type -> weft.participant.v1.ExpandResponse
+	9,  // 31: weft.participant.v1.ParticipantService.Preflight:output_type -> weft.participant.v1.PreflightResponse
+	13, // 32: weft.participant.v1.ParticipantService.Probe:output_type -> weft.participant.v1.ProbeResponse
+	16, // 33: weft.participant.v1.ParticipantService.ListLedger:output_type -> weft.participant.v1.ListLedgerResponse
+	28, // [28:34] is the sub-list for method output_type
+	22, // [22:28] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_participant_proto_init() }

@@ -288,7 +288,18 @@ func observation(s server, ports []port) driver.Observation[*computev1.ServerObs
 	for _, v := range s.Volumes {
 		o.Observed.VolumeIds = append(o.Observed.VolumeIds, v.ID)
 	}
+	o.Facts = map[string]string{"flavor": s.flavorName(), "security_groups": groupsOf(ports)}
 	return o
+}
+
+// groupsOf gives the security groups of ports, each once, in an order of their own.
+func groupsOf(ports []port) string {
+	var ids []string
+	for _, p := range ports {
+		ids = append(ids, p.SecurityGroups...)
+	}
+	slices.Sort(ids)
+	return strings.Join(slices.Compact(ids), " ")
 }
 
 // failure gives the cloud's own words why a server failed. Too little room and a quota that was reached late are told in

@@ -2,8 +2,10 @@ package openstack
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -108,9 +110,21 @@ func (d *SecurityGroups) Observe(ctx context.Context, ids []string) (map[string]
 		out[id] = driver.Observation[*networkv1.SecurityGroupObserved]{
 			State:    driver.Ready,
 			Observed: &networkv1.SecurityGroupObserved{SecurityGroupId: id, RuleCount: ruleCount(g.Rules)},
+			Facts:    map[string]string{"security_group_rules": ruleTexts(g.Rules)},
 		}
 	}
 	return out, nil
+}
+
+// ruleTexts writes rules one a line, in an order of their own.
+func ruleTexts(standing []standingRule) string {
+	lines := make([]string, 0, len(standing))
+	for _, s := range standing {
+		r := s.normal()
+		lines = append(lines, fmt.Sprintf("%s %s %s %d-%d %s%s", r.Direction, r.EtherType, r.Protocol, r.PortMin, r.PortMax, r.RemoteCIDR, r.RemoteGroup))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
 
 // ruleCount counts the rules that a spec has: those that differ in the address family alone are one, and those that let

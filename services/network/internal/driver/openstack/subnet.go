@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/subnets"
@@ -84,6 +86,7 @@ func (d *Subnets) Observe(ctx context.Context, ids []string) (map[string]driver.
 		out[id] = driver.Observation[*networkv1.SubnetObserved]{
 			State:    driver.Ready,
 			Observed: &networkv1.SubnetObserved{SubnetId: id, Cidr: s.CIDR, GatewayIp: s.GatewayIP},
+			Facts:    map[string]string{"dns_nameservers": strings.Join(s.DNS, " "), "enable_dhcp": strconv.FormatBool(s.EnableDHCP)},
 		}
 	}
 	return out, nil

@@ -1,0 +1,324 @@
+package reconcile
+
+// What becomes of objects without us.
+//
+// Background. An object that is ready is not looked at by the work on its record. Once in each interval a round looks at all
+// of them: with one list call for each account and kind, in the least urgent class of the budget. What it sees is compared
+// with what was seen when the object became ready: the observed message, but for fields that change by themselves, and the
+// driver's facts. A difference is drift: it is kept with the record, told as an event, and cleared when it is gone. The
+// phase stays; nothing is done about it until someone asks (see Reopen in package participant).
+//
+// A failed look is no answer and changes nothing. An object that is not listed is looked for once more, some time later,
+// before it is taken for gone.
+//
+// Rounds rest longer, up to slowestRounds times the interval, while they find an account's objects as they were; any
+// difference ends that. Who owns the record's shard compares, and its write is fenced.
+//
+// What happens on a crash. Nothing is kept but the drift itself: the next owner's first round finds the rest.
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weftcloud/weft/pkg/budget"
+	"github.com/weftcloud/weft/pkg/driver"
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/record"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+)
+
+const (
+	// calmRounds is how many rounds without a difference make the next ones rest twice as long, up to slowestRounds times
+	// the interval.
+	calmRounds    = 20
+	slowestRounds = 4
+	// longestValue cuts what is told of a value that differs.
+	longestValue = 200
+)
+
+// rounds looks at what is ready, once in each interval, until ctx ends.
+func (l *Loop) rounds(ctx context.Context) {
+	calm, rest := 0, 1
+	for {
+		pause(ctx, time.Duration(rest)*l.ObserveEvery)
+		if ctx.Err() != nil {
+			return
+		}
+		differences, err := l.round(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			l.Logger.Warn("look at what is ready", "error", err)
+		}
+		switch calm++; {
+		case differences > 0 || err != nil:
+			calm, rest = 0, 1
+		case calm%calmRounds == 0:
+			rest = min(2*rest, slowestRounds)
+		}
+	}
+}
+
+// group is the ready objects of one kind in one account.
+type group struct {
+	account *Account
+	kind    string
+	records map[string]record.ID // by the object's id
+}
+
+// round looks at all that is ready, and tells how many differences it wrote. An error of one account does not keep the
+// others from being looked at; the first is given.
+func (l *Loop) round(ctx context.Context) (differences int, err error) {
+	groups, err := l.grouped(ctx)
+	for _, g := range groups {
+		n, failed := l.compare(ctx, g)
+		differences += n
+		if failed != nil && err == nil {
+			err = fault.Wrap(failed, "observe the kind %s in %s", g.kind, g.account.Name)
+		}
+	}
+	return differences, err
+}
+
+// grouped groups the records that are ready and this replica's.
+func (l *Loop) grouped(ctx context.Context) ([]*group, error) {
+	var groups []*group
+	var unknown error
+	after := record.ID{}
+	for more := true; more; {
+		entries, further, err := l.Book.List(ctx, "", after, 500)
+		if err != nil {
+			return groups, err
+		}
+		more = further
+		for _, e := range entries {
+			after = e.ID
+			if !l.inRound(e) {
+				continue
+			}
+			account, err := l.accountOf(ctx, e)
+			if err != nil {
+				unknown = err // its account cannot be told now; the others' can
+				continue
+			}
+			i := slices.IndexFunc(groups, func(g *group) bool { return g.account == account && g.kind == e.Kind.Type })
+			if i < 0 {
+				i = len(groups)
+				groups = append(groups, &group{account: account, kind: e.Kind.Type, records: map[string]record.ID{}})
+			}
+			groups[i].records[e.Object.Status().GetProviderId()] = e.ID
+		}
+	}
+	return groups, unknown
+}
+
+// inRound tells whether a record is this replica's, and ready.
+func (l *Loop) inRound(e *record.Entry) bool {
+	return l.ownerOf(e.ID) != nil && settled(e) && e.Object.Status().GetPhase() == kindv1.Phase_PHASE_READY && e.Object.Status().GetProviderId() != ""
+}
+
+// ownerOf gives the shard of a record, if it is this replica's.
+func (l *Loop) ownerOf(id record.ID) *owned {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.owned[ShardOf(id.Key)]
+}
+
+// accountOf opens the account of an entry. Only what is placed on a cluster needs its references for that.
+func (l *Loop) accountOf(ctx context.Context, e *record.Entry) (*Account, error) {
+	var refs driver.Refs
+	if e.Kind.Options.GetPlacement() != kindv1.Placement_PLACEMENT_CLOUD {
+		var err error
+		if refs, err = l.refs(ctx, e); err != nil {
+			return nil, err
+		}
+	}
+	return l.Accounts.Account(ctx, e, refs)
+}
+
+// compare looks at the objects of a group with one list call, and writes what differs.
+func (l *Loop) compare(ctx context.Context, g *group) (differences int, err error) {
+	d, ok := g.account.Session.Drivers[g.kind]
+	if !ok {
+		return 0, fault.New(fault.Unsupported, "%s has no driver for it", g.account.Name)
+	}
+	ids := make([]string, 0, len(g.records))
+	for id := range g.records {
+		ids = append(ids, id)
+	}
+	seen, err := g.account.observe(ctx, d, ids)
+	if err != nil {
+		return 0, err
+	}
+	missing := slices.DeleteFunc(ids, func(id string) bool { _, listed := seen[id]; return listed })
+	if len(missing) > 0 {
+		pause(ctx, missingGrace)
+		again, err := g.account.observe(ctx, d, missing)
+		if err != nil {
+			return 0, err
+		}
+		for id, o := range again {
+			seen[id] = o
+		}
+	}
+	for id, record := range g.records {
+		o, listed := seen[id]
+		changed, err := l.note(ctx, record, id, o, listed)
+		if err != nil {
+			return differences, err
+		}
+		if changed {
+			differences++
+		}
+	}
+	return differences, nil
+}
+
+// observe makes one list call outside the work on a record.
+func (a *Account) observe(ctx context.Context, d driver.Any, ids []string) (map[string]driver.Observation[proto.Message], error) {
+	if err := a.budget.Acquire(ctx, budget.Normal, ""); err != nil {
+		return nil, fault.Wrap(err, "wait for a call at %s", a.Name)
+	}
+	defer a.budget.Done()
+	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	defer cancel()
+	seen, err := d.Observe(ctx, ids)
+	a.throttled(err)
+	return seen, err
+}
+
+// note writes what a round saw of an object, if that is news. The record may have been changed since the round began: then
+// the work on it knows more.
+func (l *Loop) note(ctx context.Context, id record.ID, object string, o driver.Observation[proto.Message], listed bool) (bool, error) {
+	owner := l.ownerOf(id)
+	e, err := l.Book.Get(ctx, id)
+	if fault.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if owner == nil || !l.inRound(e) || e.Object.Status().GetProviderId() != object || listed && o.State == driver.Progressing {
+		return false, nil
+	}
+	status := e.Object.Status()
+	next := l.driftOf(e, o, listed)
+	news := !sameDrift(status.GetDrift(), next)
+	moved := listed && next == nil && !proto.Equal(e.Object.Observed(), o.Observed)
+	if !news && !moved {
+		return false, nil
+	}
+	e.Fence = owner.fence()
+	notice := record.Notice{Verb: "observed"}
+	if moved {
+		e.Object.SetObserved(o.Observed) // only what changes by itself
+	}
+	if news {
+		if next != nil && status.GetDrift() != nil {
+			next.Time = status.GetDrift().GetTime()
+		}
+		status.Drift, notice.Verb = next, "drifted"
+		if next == nil {
+			notice.Verb = "restored"
+		}
+	}
+	status.ObserveTime = timestamppb.New(l.Now())
+	err = l.Book.Save(ctx, e, notice)
+	if record.IsConflict(err) {
+		return false, nil // somebody works on it
+	}
+	return err == nil && news, err
+}
+
+// driftOf compares what is seen of an object with what was seen when it became ready; nil if nothing differs.
+func (l *Loop) driftOf(e *record.Entry, o driver.Observation[proto.Message], listed bool) *kindv1.Drift {
+	drift := &kindv1.Drift{Time: timestamppb.New(l.Now())}
+	switch {
+	case !listed:
+		drift.Type = kindv1.DriftType_DRIFT_TYPE_MISSING
+		return drift
+	case o.State == driver.Failed:
+		drift.Type, drift.Fault = kindv1.DriftType_DRIFT_TYPE_FAILED, fault.Proto(o.Fault, l.Now())
+		return drift
+	}
+	drift.Type = kindv1.DriftType_DRIFT_TYPE_CHANGED
+	drift.Fields = append(observedDiffers(e.Object.Observed(), o.Observed), factsDiffer(e.Record.GetFacts(), o.Facts)...)
+	if len(drift.GetFields()) == 0 && o.State != driver.Outdated {
+		return nil
+	}
+	return drift
+}
+
+// sameDrift tells whether two drifts say the same, whenever they were seen.
+func sameDrift(a, b *kindv1.Drift) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	x, y := proto.CloneOf(a), proto.CloneOf(b)
+	x.Time, y.Time = nil, nil
+	if x.GetFault() != nil && y.GetFault() != nil {
+		x.Fault.Time, y.Fault.Time = nil, nil
+	}
+	return proto.Equal(x, y)
+}
+
+// observedDiffers gives the fields of two observed messages that differ and do not change by themselves.
+func observedDiffers(was, is proto.Message) []*kindv1.DriftField {
+	var out []*kindv1.DriftField
+	a, b := was.ProtoReflect(), is.ProtoReflect()
+	fields := a.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if o, _ := proto.GetExtension(f.Options(), kindv1.E_Field).(*kindv1.FieldOptions); o.GetVolatile() {
+			continue
+		}
+		if x, y := a.Get(f), b.Get(f); a.Has(f) != b.Has(f) || !x.Equal(y) {
+			out = append(out, &kindv1.DriftField{Path: "observed." + f.JSONName(), Was: textOf(a, f), Is: textOf(b, f)})
+		}
+	}
+	return out
+}
+
+// textOf gives the value of a field as JSON has it, cut if it is long.
+func textOf(m protoreflect.Message, f protoreflect.FieldDescriptor) string {
+	if !m.Has(f) {
+		return ""
+	}
+	only := m.New()
+	only.Set(f, m.Get(f))
+	text, err := protojson.Marshal(only.Interface())
+	if err != nil {
+		return fmt.Sprint(m.Get(f).Interface())
+	}
+	_, value, _ := strings.Cut(strings.TrimSuffix(strings.TrimSpace(string(text)), "}"), ":")
+	return cut(strings.Trim(strings.TrimSpace(value), `"`))
+}
+
+// factsDiffer gives the facts that differ. What was not known when the object became ready differs from nothing.
+func factsDiffer(was, is map[string]string) []*kindv1.DriftField {
+	var out []*kindv1.DriftField
+	for name, before := range was {
+		if now := is[name]; now != before {
+			out = append(out, &kindv1.DriftField{Path: name, Was: cut(before), Is: cut(now)})
+		}
+	}
+	slices.SortFunc(out, func(a, b *kindv1.DriftField) int { return strings.Compare(a.GetPath(), b.GetPath()) })
+	return out
+}
+
+// cut cuts a long text, at a rune.
+func cut(s string) string {
+	if len(s) <= longestValue {
+		return s
+	}
+	return strings.ToValidUTF8(s[:longestValue], "") + "…"
+}
