@@ -41,24 +41,24 @@ func (r *replica) program() string { return "orchestratord " + r.name }
 func newReplicated(t *testing.T, names []string, more ...string) *replicated {
 	t.Helper()
 	c := &replicated{fleet: prepareWith(t, everywhere(more...)), replicas: map[string]*replica{}}
-	c.etcd(t)
-	c.nats(t)
-	c.sandbox(t)
+	c.StartEtcd(t)
+	c.StartNATS(t)
+	c.StartSandbox(t)
 	var addresses []string
 	for _, name := range names {
-		r := &replica{name: name, address: address(t), metrics: address(t), store: c.proxy(t, address(t), c.addresses["etcd"])}
+		r := &replica{name: name, address: story.Address(t), metrics: story.Address(t), store: c.proxy(t, story.Address(t), c.Addresses["etcd"])}
 		c.replicas[name] = r
 		addresses = append(addresses, r.address)
-		c.write(t, r.program()+".yaml", c.replicaConfiguration(r))
+		c.Write(t, r.program()+".yaml", c.replicaConfiguration(r))
 		c.startReplica(t, name)
 	}
-	c.proxy(t, c.addresses["orchestrator"], addresses...)
-	for _, s := range services {
+	c.proxy(t, c.Addresses["orchestrator"], addresses...)
+	for _, s := range story.Services() {
 		if s != "orchestrator" {
-			c.start(t, s)
+			c.Start(t, s)
 		}
 	}
-	c.register(t)
+	c.Register(t)
 	return c
 }
 
@@ -85,16 +85,16 @@ func (c *fleet) proxy(t *testing.T, address string, upstreams ...string) *proxy.
 func (c *replicated) startReplica(t *testing.T, name string) {
 	t.Helper()
 	program := c.replicas[name].program()
-	c.run(t, program, "--config", filepath.Join(c.dir, program+".yaml"))
+	c.Run(t, program, "--config", filepath.Join(c.Dir, program+".yaml"))
 }
 
 // replicaConfiguration is what stands in the configuration of one orchestrator.
 func (c *replicated) replicaConfiguration(r *replica) string {
 	return strings.NewReplacer(
-		"listen: "+c.addresses["orchestrator"], "listen: "+r.address+"\nadvertise: "+r.address+"\nmetrics: "+r.metrics,
+		"listen: "+c.Addresses["orchestrator"], "listen: "+r.address+"\nadvertise: "+r.address+"\nmetrics: "+r.metrics,
 		"replica: a\n", "replica: "+r.name+"\n",
-		"https://"+c.addresses["etcd"], "https://"+r.store.Addr(),
-	).Replace(c.configuration("orchestrator"))
+		"https://"+c.Addresses["etcd"], "https://"+r.store.Addr(),
+	).Replace(c.Configuration("orchestrator"))
 }
 
 // metric reads one number of a replica; a replica that does not answer has none.
@@ -218,22 +218,46 @@ func (c *client) read(t *testing.T, j *job) *story.Operation {
 	return story.ReadOperation(t, long)
 }
 
-// end waits until the operations of all jobs have ended, as state says.
+// end waits until the operations of all jobs have ended, as state says. It waits however long all of them take, as long as
+// one ends within every such time: a busy machine makes them slow, and what stands still is found all the same.
 func (c *client) end(t *testing.T, jobs []*job, within time.Duration, state func(n int) string) {
 	t.Helper()
-	deadline := time.Now().Add(within)
+	deadline, unfinished := time.Now().Add(within), len(jobs)
 	for n, j := range jobs {
 		if j.operation == "" {
 			continue // it is known to have ended, see destroy
 		}
 		op := c.read(t, j)
-		for ; !op.Long.GetDone() && time.Now().Before(deadline); op = c.read(t, j) {
+		for ; !op.Long.GetDone(); op = c.read(t, j) {
 			time.Sleep(20 * time.Millisecond)
+			if time.Now().Before(deadline) {
+				continue
+			}
+			late := c.unfinished(t, jobs[n:])
+			if len(late) >= unfinished {
+				t.Fatalf("none of %d operations has ended for %s; the first is %v", len(late), within, late[0])
+			}
+			deadline, unfinished = time.Now().Add(within), len(late)
 		}
 		if want := state(n); !op.Is(want) {
 			t.Fatalf("%s of %s is %s, want %s: %v", j.operation, j.name(), op.State(), want, op)
 		}
 	}
+}
+
+// unfinished gives the operations of jobs that have not ended.
+func (c *client) unfinished(t *testing.T, jobs []*job) []*story.Operation {
+	t.Helper()
+	var out []*story.Operation
+	for _, j := range jobs {
+		if j.operation == "" {
+			continue
+		}
+		if op := c.read(t, j); !op.Long.GetDone() {
+			out = append(out, op)
+		}
+	}
+	return out
 }
 
 func allDone(int) string { return "DONE" }

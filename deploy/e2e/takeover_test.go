@@ -148,7 +148,7 @@ func (c *replicated) watch(t *testing.T) *progress {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	out := &progress{first: map[string]time.Time{}, stop: stop, ended: make(chan struct{})}
-	etcd := c.store.Client()
+	etcd := c.Store.Client()
 	channel := etcd.Watch(ctx, sagaRecords, clientv3.WithPrefix())
 	go func() {
 		defer close(out.ended)
@@ -186,7 +186,7 @@ func (p *progress) after(began time.Time, operations []string) []time.Duration {
 // runBy lists the unfinished sagas in the shards that a replica owns.
 func (c *replicated) runBy(t *testing.T, replica string) []string {
 	t.Helper()
-	etcd := c.store.Client()
+	etcd := c.Store.Client()
 	defer func() {
 		if err := etcd.Close(); err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
@@ -252,7 +252,7 @@ func (c *replicated) killedInFlight(t *testing.T, nothing story.Inventory) {
 	if len(orphans) != parts["a"] || len(orphans) < n/4 {
 		t.Fatalf("replica a runs %d sagas by its shards and %d by its metrics, want the same, and a good part of %d", len(orphans), parts["a"], n)
 	}
-	c.kill(t, c.replicas["a"].program())
+	c.Kill(t, c.replicas["a"].program())
 	records, killed := c.watch(t), time.Now()
 	answered := askOrphans(t, b, orphans)
 	story.Await(t, "the survivor runs all sagas", func() bool {
@@ -281,13 +281,14 @@ func (c *replicated) killedInFlight(t *testing.T, nothing story.Inventory) {
 		_, err := b.ops.ResumeOperation(ctx, &orchestratorv1.ResumeOperationRequest{Name: j.operation})
 		return err
 	})
-	b.end(t, jobs, story.Patience+time.Duration(n)*100*time.Millisecond, allDone)
+	b.end(t, jobs, slowVolume(n)+story.Patience, allDone) // none ends before its volume is ready
+	t.Logf("all %d sagas had ended %.1f s after the kill; a volume takes %s", n, time.Since(killed).Seconds(), slowVolume(n))
 	c.once(t, since, n)
 	c.Cloud.Latency(t, "volume.volume.available", "50ms")
 	c.startReplica(t, "a")
 	c.shared(t)
 	each(t, jobs, func(ctx context.Context, _ int, j *job) error { return b.destroy(ctx, j) })
-	b.end(t, jobs, story.Patience+time.Duration(n)*100*time.Millisecond, allDone)
+	b.end(t, jobs, story.Patience, allDone)
 	c.NothingLeft(t, nothing)
 }
 
@@ -354,10 +355,8 @@ func (c *replicated) pausedInFlight(t *testing.T, nothing story.Inventory) {
 		t.Error("the one gave everything up by itself before it had something to write: the story told nothing")
 	}
 	began := time.Now()
-	process := c.processes[c.replicas["a"].program()].cmd.Process
-	if err := process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	process := c.Processes[c.replicas["a"].program()]
+	process.Signal(t, syscall.SIGSTOP)
 	story.Await(t, "the other runs all sagas", func() bool {
 		shards, _ := c.metric(t, "b", "weft_saga_shards")
 		return shards == 256
@@ -373,9 +372,7 @@ func (c *replicated) pausedInFlight(t *testing.T, nothing story.Inventory) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	if err := process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	process.Signal(t, syscall.SIGCONT)
 	b.end(t, jobs, story.Patience, allDone)
 	for _, j := range jobs {
 		if err := seen.see(b.read(t, j).OperationMetadata); err != nil {
@@ -412,7 +409,7 @@ func (c *replicated) epochs(t *testing.T) *history {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	out := &history{stop: stop, ended: make(chan struct{})}
-	etcd := c.store.Client()
+	etcd := c.Store.Client()
 	channel := etcd.Watch(ctx, sagaRecords, clientv3.WithPrefix())
 	go func() {
 		defer close(out.ended)
