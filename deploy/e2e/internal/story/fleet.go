@@ -30,9 +30,13 @@ func Services() []string {
 // BuildFleet builds the services and the sandbox into dir, with further flags of go build. What was built before is found
 // up to date.
 func BuildFleet(dir string, flags ...string) error {
-	args := append([]string{"build"}, flags...)
-	args = append(args, "-o", dir+"/", "github.com/weftcloud/weft/services/sandbox/cmd/sandboxd")
-	for _, s := range Services() {
+	return BuildServices(dir, flags, append([]string{"sandbox"}, Services()...)...)
+}
+
+// BuildServices builds some of them.
+func BuildServices(dir string, flags []string, services ...string) error {
+	args := append(append([]string{"build"}, flags...), "-o", dir+"/")
+	for _, s := range services {
 		args = append(args, "github.com/weftcloud/weft/services/"+s+"/cmd/"+s+"d")
 	}
 	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
@@ -70,7 +74,7 @@ func Address(t testing.TB) string {
 // live on. Its Dir holds the certificates, the configurations and the logs.
 type Fleet struct {
 	*Installation
-	// Bin is the folder of the programs. It counts from the next start on.
+	// Bin is the folder of the programs. It counts for what is started from now on.
 	Bin string
 	// Addresses are those of the services, of etcd and of NATS.
 	Addresses map[string]string
@@ -85,6 +89,7 @@ type Fleet struct {
 // Process is one program of a fleet.
 type Process struct {
 	fleet   *Fleet
+	bin     string
 	name    string
 	args    []string
 	process *os.Process
@@ -156,7 +161,7 @@ func (f *Fleet) Configuration(service string) string {
 // Run starts a program under a name that begins with the program's.
 func (f *Fleet) Run(t testing.TB, name string, args ...string) {
 	t.Helper()
-	p := &Process{fleet: f, name: name, args: args}
+	p := &Process{fleet: f, bin: f.Bin, name: name, args: args}
 	p.launch(t)
 	f.Processes[name] = p
 }
@@ -300,7 +305,7 @@ func (p *Process) launch(t testing.TB) {
 		t.Fatal(err)
 	}
 	program, _, _ := strings.Cut(p.name, " ")
-	cmd := exec.Command(filepath.Join(p.fleet.Bin, program), p.args...)
+	cmd := exec.Command(filepath.Join(p.bin, program), p.args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), crash.Orders+"="+p.Orders())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -350,6 +355,28 @@ func (p *Process) ExitCode() int { return p.state.ExitCode() }
 
 // Orders is the path of its orders (package crash), which it obeys if it was built with its points.
 func (p *Process) Orders() string { return filepath.Join(p.fleet.Dir, p.name+".orders") }
+
+// Order leaves orders for it, whole or not at all.
+func (p *Process) Order(t testing.TB, orders ...string) {
+	t.Helper()
+	p.fleet.Write(t, p.name+".orders.new", strings.Join(orders, "\n"))
+	if err := os.Rename(p.Orders()+".new", p.Orders()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// AwaitStop waits until it was stopped, by a signal or by orders.
+func (p *Process) AwaitStop(t testing.TB) {
+	t.Helper()
+	Await(t, p.name+" is stopped", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.process.Pid))
+		if err != nil {
+			t.Fatalf("%s: %s\n%s", p.name, err, p.said(t))
+		}
+		_, state, _ := strings.Cut(string(stat), ") ") // what is before may hold anything
+		return strings.HasPrefix(state, "T")
+	})
+}
 
 // Signal sends it a signal.
 func (p *Process) Signal(t testing.TB, s os.Signal) {
