@@ -349,10 +349,14 @@ func (c *replicated) pausedBeforeCommit(t *testing.T, nothing story.Inventory) {
 	began, seen := time.Now(), &monotone{}
 	c.takenOver(t, "b")
 	t.Logf("the other runs all sagas %.2f s after the pause began", time.Since(began).Seconds())
+	story.Await(t, "the other ends all applies", func() bool {
+		seen.all(t, b, jobs)
+		return len(b.unfinished(t, jobs)) == 0
+	})
 	b.end(t, jobs, story.Patience, allDone)
-	seen.all(t, b, jobs)
 	process.Signal(t, syscall.SIGCONT)
 	story.Await(t, "the fence refuses what the paused one writes", func() bool {
+		seen.all(t, b, jobs)
 		refused, ok := c.metric(t, "a", "weft_saga_fence_rejections_total")
 		return ok && refused > 0
 	})
