@@ -17,7 +17,12 @@ func beginFleet(t *testing.T) *site {
 	if err := story.BuildFleet(bin, "-tags", "crash"); err != nil {
 		t.Fatal(err)
 	}
-	f := story.NewFleet(t, bin, nil)
+	f := story.NewFleet(t, bin, func(service string) string {
+		if service == "orchestrator" { // it has a name
+			return ""
+		}
+		return "replica: a\n" // who starts again takes the place of who died
+	})
 	f.StartEtcd(t)
 	f.StartNATS(t)
 	f.StartSandbox(t)

@@ -140,17 +140,18 @@ func (f *Fleet) Write(t testing.TB, name, text string) {
 	}
 }
 
-// Configuration is what stands in the configuration of a service, as its replica a.
+// Configuration is what stands in the configuration of a service. Only the orchestrator is told the name of its replica:
+// former builds of the others know none.
 func (f *Fleet) Configuration(service string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "listen: %s\nreplica: a\nlog: {level: info}\n", f.Addresses[service])
+	fmt.Fprintf(&b, "listen: %s\nlog: {level: info}\n", f.Addresses[service])
 	fmt.Fprintf(&b, "tls: {certFile: %[1]s/tls.crt, keyFile: %[1]s/tls.key, caFile: %[1]s/ca.crt}\n", filepath.Join(f.Dir, "tls", service))
 	fmt.Fprintf(&b, "etcd: {endpoints: [\"https://%s\"]}\nnats: {url: \"tls://%s\"}\npeers:\n", f.Addresses["etcd"], f.Addresses["nats"])
 	for _, s := range Services() {
 		fmt.Fprintf(&b, "  %s: %s\n", s, f.Addresses[s])
 	}
 	if service == "orchestrator" {
-		fmt.Fprintf(&b, "sealKeyFile: %s\n", filepath.Join(f.Dir, "seal.key"))
+		fmt.Fprintf(&b, "replica: a\nsealKeyFile: %s\n", filepath.Join(f.Dir, "seal.key"))
 	}
 	if f.more != nil {
 		b.WriteString(f.more(service))
@@ -172,13 +173,12 @@ func (f *Fleet) Start(t testing.TB, service string) {
 	f.Run(t, service+"d", "--config", filepath.Join(f.Dir, service+".yaml"))
 }
 
-// Join starts another replica of a service, which listens elsewhere.
+// Join starts another replica of a service but the orchestrator, which listens elsewhere.
 func (f *Fleet) Join(t testing.TB, service, replica string) {
 	t.Helper()
 	name := service + "-" + replica + ".yaml"
-	f.Write(t, name, strings.NewReplacer(
-		"listen: "+f.Addresses[service]+"\n", "listen: "+Address(t)+"\n", "\nreplica: a\n", "\nreplica: "+replica+"\n",
-	).Replace(f.Configuration(service)))
+	_, rest, _ := strings.Cut(f.Configuration(service), "\n") // which begins with the address of the first
+	f.Write(t, name, fmt.Sprintf("listen: %s\nreplica: %s\n", Address(t), replica)+rest)
 	f.Run(t, service+"d "+replica, "--config", filepath.Join(f.Dir, name))
 }
 
