@@ -333,7 +333,8 @@ func (s *Server) ListStacks(ctx context.Context, r *orchestratorv1.ListStacksReq
 	}
 }
 
-// worst gives the kind of fault that several problems amount to: what is wrong with the document comes first, then quotas.
+// worst gives the kind of fault that several problems amount to: what is wrong with the document comes first, then quotas;
+// what could not be found out counts only by itself.
 func worst(problems []*orchestratorv1.Problem) fault.Kind {
 	for _, p := range problems {
 		if kind := fault.Kind(p.GetFault().GetKind()); kind == fault.Invalid || kind == fault.NotFound {
@@ -342,6 +343,13 @@ func worst(problems []*orchestratorv1.Problem) fault.Kind {
 	}
 	if slices.ContainsFunc(problems, func(p *orchestratorv1.Problem) bool { return fault.Kind(p.GetFault().GetKind()) == fault.Quota }) {
 		return fault.Quota
+	}
+	unseen := func(p *orchestratorv1.Problem) bool {
+		kind := fault.Kind(p.GetFault().GetKind())
+		return kind == fault.Throttled || kind == fault.Unavailable
+	}
+	if !slices.ContainsFunc(problems, func(p *orchestratorv1.Problem) bool { return !unseen(p) }) {
+		return fault.Unavailable // nothing is known to be wrong: what could not be looked at can be later
 	}
 	return fault.Precondition
 }
