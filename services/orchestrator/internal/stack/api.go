@@ -344,14 +344,17 @@ func worst(problems []*orchestratorv1.Problem) fault.Kind {
 	if slices.ContainsFunc(problems, func(p *orchestratorv1.Problem) bool { return fault.Kind(p.GetFault().GetKind()) == fault.Quota }) {
 		return fault.Quota
 	}
-	unseen := func(p *orchestratorv1.Problem) bool {
-		kind := fault.Kind(p.GetFault().GetKind())
-		return kind == fault.Throttled || kind == fault.Unavailable
+	unseen := fault.Throttled // unless something is known to be wrong: what could not be looked at can be later
+	for _, p := range problems {
+		switch fault.Kind(p.GetFault().GetKind()) {
+		case fault.Throttled:
+		case fault.Unavailable:
+			unseen = fault.Unavailable
+		default:
+			return fault.Precondition
+		}
 	}
-	if !slices.ContainsFunc(problems, func(p *orchestratorv1.Problem) bool { return !unseen(p) }) {
-		return fault.Unavailable // nothing is known to be wrong: what could not be looked at can be later
-	}
-	return fault.Precondition
+	return unseen
 }
 
 // refusal gives problems as the error that refuses a document.

@@ -568,8 +568,8 @@ func TestWorst(t *testing.T) {
 		"the document is wrong":           {[]fault.Kind{fault.Throttled, fault.Quota, fault.Invalid}, fault.Invalid},
 		"something named does not exist":  {[]fault.Kind{fault.Unsupported, fault.NotFound}, fault.Invalid},
 		"a quota does not suffice":        {[]fault.Kind{fault.Unavailable, fault.Quota}, fault.Quota},
-		"the cloud lets nobody look":      {[]fault.Kind{fault.Throttled}, fault.Unavailable},
-		"clouds cannot be reached":        {[]fault.Kind{fault.Unavailable, fault.Throttled}, fault.Unavailable},
+		"the cloud lets nobody look":      {[]fault.Kind{fault.Throttled, fault.Throttled}, fault.Throttled},
+		"clouds cannot be reached":        {[]fault.Kind{fault.Throttled, fault.Unavailable}, fault.Unavailable},
 		"something stands in the way":     {[]fault.Kind{fault.Precondition}, fault.Precondition},
 		"one is unknown, another refused": {[]fault.Kind{fault.Throttled, fault.Denied}, fault.Precondition},
 	}
