@@ -43,31 +43,31 @@ func (m *member) program() string { return "backbone " + m.name }
 func newBackbone(t *testing.T) *backbone {
 	t.Helper()
 	b := &backbone{c: prepareWith(t, everywhere(unbounded)), members: map[string][]*member{}}
-	build := exec.Command("go", "build", "-o", filepath.Join(b.c.bin, "backbone"), "./cmd/backbone")
+	build := exec.Command("go", "build", "-o", filepath.Join(b.c.Bin, "backbone"), "./cmd/backbone")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the backbone: %s\n%s", err, out)
 	}
 	for _, kind := range []string{"etcd", "nats"} {
 		for n := range membersOfEach {
-			m := &member{kind: kind, name: fmt.Sprintf("%s-%d", kind, n), client: address(t), peer: address(t), dir: t.TempDir()}
-			m.proxy = b.c.proxy(t, address(t), m.client)
+			m := &member{kind: kind, name: fmt.Sprintf("%s-%d", kind, n), client: story.Address(t), peer: story.Address(t), dir: t.TempDir()}
+			m.proxy = b.c.proxy(t, story.Address(t), m.client)
 			b.members[kind] = append(b.members[kind], m)
 		}
 		for _, m := range b.members[kind] {
 			b.start(t, m)
 		}
 	}
-	for _, s := range services {
-		b.c.write(t, s+".yaml", strings.NewReplacer(
-			`"https://`+b.c.addresses["etcd"]+`"`, `"`+strings.Join(b.urls("etcd", "https://"), `", "`)+`"`,
-			`"tls://`+b.c.addresses["nats"]+`"`, `"`+strings.Join(b.urls("nats", "tls://"), ",")+`", replicas: 3`,
-		).Replace(b.c.configuration(s)))
+	for _, s := range story.Services() {
+		b.c.Write(t, s+".yaml", strings.NewReplacer(
+			`"https://`+b.c.Addresses["etcd"]+`"`, `"`+strings.Join(b.urls("etcd", "https://"), `", "`)+`"`,
+			`"tls://`+b.c.Addresses["nats"]+`"`, `"`+strings.Join(b.urls("nats", "tls://"), ",")+`", replicas: 3`,
+		).Replace(b.c.Configuration(s)))
 	}
-	b.c.sandbox(t)
-	for _, s := range services {
-		b.c.start(t, s)
+	b.c.StartSandbox(t)
+	for _, s := range story.Services() {
+		b.c.Start(t, s)
 	}
-	b.c.register(t)
+	b.c.Register(t)
 	return b
 }
 
@@ -87,7 +87,7 @@ func (b *backbone) start(t *testing.T, m *member) {
 	for _, other := range b.members[m.kind] {
 		all = append(all, other.name+"="+other.peer)
 	}
-	b.c.run(t, m.program(), "-kind", m.kind, "-name", m.name, "-dir", m.dir, "-tls", filepath.Join(b.c.dir, "tls", m.kind),
+	b.c.Run(t, m.program(), "-kind", m.kind, "-name", m.name, "-dir", m.dir, "-tls", filepath.Join(b.c.Dir, "tls", m.kind),
 		"-client", m.client, "-peer", m.peer, "-cluster", strings.Join(all, ","), "-advertise", m.proxy.Addr())
 }
 
@@ -123,7 +123,7 @@ func reset(name string, members ...*member) blow {
 func (b *backbone) death(name string, lasts time.Duration, then func(*testing.T, *member), members ...*member) blow {
 	return blow{name: name, lasts: lasts, do: func(t *testing.T) {
 		for _, m := range members {
-			b.c.kill(t, m.program())
+			b.c.Kill(t, m.program())
 		}
 	}, mend: func(t *testing.T) {
 		for _, m := range members {
@@ -215,7 +215,7 @@ func TestBackboneBreaks(t *testing.T) {
 
 // work applies and destroys stacks, round after round, until it is calm; the round that has begun is ended.
 func (b *backbone) work(t *testing.T, rounds []*job, calm <-chan struct{}) error {
-	c := b.c.at(t, b.c.addresses["orchestrator"])
+	c := b.c.at(t, b.c.Addresses["orchestrator"])
 	for n := 0; ; n++ {
 		began := time.Now()
 		for what, begin := range []func(context.Context, *job) error{c.apply, c.destroy} {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -26,6 +28,12 @@ import (
 type replicated struct {
 	*fleet
 	replicas map[string]*replica
+	// points is the folder of an orchestrator that obeys orders at its points (package crash).
+	points string
+	// restartNATS ends NATS and starts it again on what it has kept.
+	restartNATS func()
+	// metrics are where the services but the orchestrators serve theirs.
+	metrics map[string]string
 }
 
 // replica is one of the orchestrators.
@@ -40,26 +48,45 @@ func (r *replica) program() string { return "orchestratord " + r.name }
 // newReplicated starts an installation with orchestrators of these names, and registers the sandbox with it.
 func newReplicated(t *testing.T, names []string, more ...string) *replicated {
 	t.Helper()
-	c := &replicated{fleet: prepareWith(t, everywhere(more...)), replicas: map[string]*replica{}}
-	c.etcd(t)
-	c.nats(t)
-	c.sandbox(t)
+	c := &replicated{replicas: map[string]*replica{}, points: orchestratorWithPoints(t), metrics: map[string]string{}}
+	for _, s := range story.Services() {
+		c.metrics[s] = story.Address(t)
+	}
+	c.fleet = prepareWith(t, func(service string) string {
+		if service == "orchestrator" { // each has its own
+			return strings.Join(more, "")
+		}
+		return strings.Join(more, "") + "metrics: " + c.metrics[service] + "\n"
+	})
+	c.StartEtcd(t)
+	c.restartNATS = c.StartNATS(t)
+	c.StartSandbox(t)
 	var addresses []string
 	for _, name := range names {
-		r := &replica{name: name, address: address(t), metrics: address(t), store: c.proxy(t, address(t), c.addresses["etcd"])}
+		r := &replica{name: name, address: story.Address(t), metrics: story.Address(t), store: c.proxy(t, story.Address(t), c.Addresses["etcd"])}
 		c.replicas[name] = r
 		addresses = append(addresses, r.address)
-		c.write(t, r.program()+".yaml", c.replicaConfiguration(r))
+		c.Write(t, r.program()+".yaml", c.replicaConfiguration(r))
 		c.startReplica(t, name)
 	}
-	c.proxy(t, c.addresses["orchestrator"], addresses...)
-	for _, s := range services {
+	c.proxy(t, c.Addresses["orchestrator"], addresses...)
+	for _, s := range story.Services() {
 		if s != "orchestrator" {
-			c.start(t, s)
+			c.Start(t, s)
 		}
 	}
-	c.register(t)
+	c.Register(t)
 	return c
+}
+
+// orchestratorWithPoints builds one, beside the programs, and gives its folder.
+func orchestratorWithPoints(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(filepath.Dir(os.Getenv(story.Binary)), "points")
+	if err := story.BuildServices(dir, []string{"-tags", "crash"}, "orchestrator"); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // everywhere is what also stands in the configurations of all services.
@@ -84,17 +111,19 @@ func (c *fleet) proxy(t *testing.T, address string, upstreams ...string) *proxy.
 
 func (c *replicated) startReplica(t *testing.T, name string) {
 	t.Helper()
-	program := c.replicas[name].program()
-	c.run(t, program, "--config", filepath.Join(c.dir, program+".yaml"))
+	usual, program := c.Bin, c.replicas[name].program()
+	c.Bin = c.points
+	c.Run(t, program, "--config", filepath.Join(c.Dir, program+".yaml"))
+	c.Bin = usual
 }
 
 // replicaConfiguration is what stands in the configuration of one orchestrator.
 func (c *replicated) replicaConfiguration(r *replica) string {
 	return strings.NewReplacer(
-		"listen: "+c.addresses["orchestrator"], "listen: "+r.address+"\nadvertise: "+r.address+"\nmetrics: "+r.metrics,
+		"listen: "+c.Addresses["orchestrator"], "listen: "+r.address+"\nadvertise: "+r.address+"\nmetrics: "+r.metrics,
 		"replica: a\n", "replica: "+r.name+"\n",
-		"https://"+c.addresses["etcd"], "https://"+r.store.Addr(),
-	).Replace(c.configuration("orchestrator"))
+		"https://"+c.Addresses["etcd"], "https://"+r.store.Addr(),
+	).Replace(c.Configuration("orchestrator"))
 }
 
 // metric reads one number of a replica; a replica that does not answer has none.
@@ -109,6 +138,16 @@ func (c *replicated) metric(t *testing.T, replica, name string) (float64, bool) 
 		t.Fatalf("replica %s serves no %s", replica, name)
 	}
 	return v, true
+}
+
+// refusedCommands counts the commands that came too late for a service.
+func (c *replicated) refusedCommands(t *testing.T, service string) float64 {
+	t.Helper()
+	m, err := story.Scrape(t.Context(), c.metrics[service], c.TLS(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m[`weft_participant_commands_total{result="refused"}`]
 }
 
 // client is somebody who calls the API.
@@ -181,10 +220,11 @@ func patiently(ctx context.Context, call func(context.Context) error) error {
 	}
 }
 
-// apply begins the apply of a job. The request's id makes it the same however often it is sent.
+// apply begins the apply of a job. The request's id makes it the same however often it is sent; another document is another.
 func (c *client) apply(ctx context.Context, j *job) error {
+	id := fmt.Sprintf("apply-%s-%s-%x", j.tenant, j.stack, crc32.ChecksumIEEE([]byte(j.document)))
 	return patiently(ctx, func(ctx context.Context) error {
-		op, err := c.stacks.ApplyStack(ctx, &orchestratorv1.ApplyStackRequest{Parent: j.parent(), Document: j.document, RequestId: "apply-" + j.tenant + "-" + j.stack})
+		op, err := c.stacks.ApplyStack(ctx, &orchestratorv1.ApplyStackRequest{Parent: j.parent(), Document: j.document, RequestId: id})
 		j.operation = op.GetName()
 		return err
 	})
@@ -218,22 +258,46 @@ func (c *client) read(t *testing.T, j *job) *story.Operation {
 	return story.ReadOperation(t, long)
 }
 
-// end waits until the operations of all jobs have ended, as state says.
+// end waits until the operations of all jobs have ended, as state says. It waits however long all of them take, as long as
+// one ends within every such time: a busy machine makes them slow, and what stands still is found all the same.
 func (c *client) end(t *testing.T, jobs []*job, within time.Duration, state func(n int) string) {
 	t.Helper()
-	deadline := time.Now().Add(within)
+	deadline, unfinished := time.Now().Add(within), len(jobs)
 	for n, j := range jobs {
 		if j.operation == "" {
 			continue // it is known to have ended, see destroy
 		}
 		op := c.read(t, j)
-		for ; !op.Long.GetDone() && time.Now().Before(deadline); op = c.read(t, j) {
+		for ; !op.Long.GetDone(); op = c.read(t, j) {
 			time.Sleep(20 * time.Millisecond)
+			if time.Now().Before(deadline) {
+				continue
+			}
+			late := c.unfinished(t, jobs[n:])
+			if len(late) >= unfinished {
+				t.Fatalf("none of %d operations has ended for %s; the first is %v", len(late), within, late[0])
+			}
+			deadline, unfinished = time.Now().Add(within), len(late)
 		}
 		if want := state(n); !op.Is(want) {
 			t.Fatalf("%s of %s is %s, want %s: %v", j.operation, j.name(), op.State(), want, op)
 		}
 	}
+}
+
+// unfinished gives the operations of jobs that have not ended.
+func (c *client) unfinished(t *testing.T, jobs []*job) []*story.Operation {
+	t.Helper()
+	var out []*story.Operation
+	for _, j := range jobs {
+		if j.operation == "" {
+			continue
+		}
+		if op := c.read(t, j); !op.Long.GetDone() {
+			out = append(out, op)
+		}
+	}
+	return out
 }
 
 func allDone(int) string { return "DONE" }
@@ -257,7 +321,7 @@ func limitless(t *testing.T, cloud *story.Cloud) {
 	t.Helper()
 	for service, limits := range map[string]map[string]int{
 		"compute": {"instances": -1, "cores": -1, "ram": -1},
-		"network": {"network": -1, "subnet": -1, "router": -1, "port": -1, "floatingip": -1},
+		"network": {"network": -1, "subnet": -1, "router": -1, "port": -1, "floatingip": -1, "security_group": -1, "security_group_rule": -1},
 		"volume":  {"volumes": -1, "gigabytes": -1},
 	} {
 		cloud.Quota(t, service, limits)
@@ -282,6 +346,16 @@ func (s *monotone) see(op *orchestratorv1.OperationMetadata) error {
 	}
 	s.last[op.GetName()] = op.GetSequence()
 	return nil
+}
+
+// all takes what a client reads of the operations of jobs, and fails the test if one went back.
+func (s *monotone) all(t *testing.T, from *client, jobs []*job) {
+	t.Helper()
+	for _, j := range jobs {
+		if err := s.see(from.read(t, j).OperationMetadata); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // done waits until the operation of a job is done; the error says how it ended otherwise.

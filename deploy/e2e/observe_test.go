@@ -94,19 +94,19 @@ func TestObserved(t *testing.T) {
 		}
 	})
 	metrics := map[string]string{}
-	for _, s := range services {
-		metrics[s] = address(t)
+	for _, s := range story.Services() {
+		metrics[s] = story.Address(t)
 	}
 	c := prepareWith(t, func(service string) string {
 		return fmt.Sprintf("metrics: %s\ntraces: {endpoint: %q, plaintext: true}\n", metrics[service], lis.Addr())
 	})
-	c.sandbox(t)
-	c.etcd(t)
-	c.nats(t)
-	for _, s := range services {
-		c.start(t, s)
+	c.StartSandbox(t)
+	c.StartEtcd(t)
+	c.StartNATS(t)
+	for _, s := range story.Services() {
+		c.Start(t, s)
 	}
-	c.register(t)
+	c.Register(t)
 	c.Cloud.Hurry(t)
 	c.Apply(t, many(1), "DONE")
 
@@ -129,9 +129,9 @@ func TestObserved(t *testing.T) {
 // tells fails the test unless the metrics of a service, read as Prometheus does, have lines that begin so.
 func (c *fleet) tells(t *testing.T, service, address string, want ...string) {
 	t.Helper()
-	dir := filepath.Join(c.dir, "tls", "nats")
+	dir := filepath.Join(c.Dir, "tls", "nats")
 	source := auth.Files(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: auth.ClientTLS(source, c.serverTLS(t, "nats").ClientCAs, auth.ServerName(service))}}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: auth.ClientTLS(source, c.ServerTLS(t, "nats").ClientCAs, auth.ServerName(service))}}
 	answer, err := client.Get("https://" + address + "/metrics")
 	if err != nil {
 		t.Fatal(err)

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/weftcloud/weft/deploy/e2e/internal/proxy"
 	"github.com/weftcloud/weft/deploy/e2e/internal/story"
+	"github.com/weftcloud/weft/pkg/crash"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
 
@@ -45,7 +45,8 @@ func TestSeveralOrchestrators(t *testing.T) {
 	nothing := c.Cloud.Inventory(t)
 	t.Run("the wrong one is asked", func(t *testing.T) { c.wrongOneAsked(t, nothing) })
 	t.Run("one is killed", func(t *testing.T) { c.killedInFlight(t, nothing) })
-	t.Run("one is paused", func(t *testing.T) { c.pausedInFlight(t, nothing) })
+	t.Run("one is paused before it writes", func(t *testing.T) { c.pausedBeforeCommit(t, nothing) })
+	t.Run("one is paused before it commands", func(t *testing.T) { c.pausedBeforePublish(t, nothing) })
 }
 
 // shared waits until both orchestrators own shards.
@@ -148,7 +149,7 @@ func (c *replicated) watch(t *testing.T) *progress {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	out := &progress{first: map[string]time.Time{}, stop: stop, ended: make(chan struct{})}
-	etcd := c.store.Client()
+	etcd := c.Store.Client()
 	channel := etcd.Watch(ctx, sagaRecords, clientv3.WithPrefix())
 	go func() {
 		defer close(out.ended)
@@ -186,7 +187,7 @@ func (p *progress) after(began time.Time, operations []string) []time.Duration {
 // runBy lists the unfinished sagas in the shards that a replica owns.
 func (c *replicated) runBy(t *testing.T, replica string) []string {
 	t.Helper()
-	etcd := c.store.Client()
+	etcd := c.Store.Client()
 	defer func() {
 		if err := etcd.Close(); err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
@@ -252,7 +253,7 @@ func (c *replicated) killedInFlight(t *testing.T, nothing story.Inventory) {
 	if len(orphans) != parts["a"] || len(orphans) < n/4 {
 		t.Fatalf("replica a runs %d sagas by its shards and %d by its metrics, want the same, and a good part of %d", len(orphans), parts["a"], n)
 	}
-	c.kill(t, c.replicas["a"].program())
+	c.Kill(t, c.replicas["a"].program())
 	records, killed := c.watch(t), time.Now()
 	answered := askOrphans(t, b, orphans)
 	story.Await(t, "the survivor runs all sagas", func() bool {
@@ -281,13 +282,14 @@ func (c *replicated) killedInFlight(t *testing.T, nothing story.Inventory) {
 		_, err := b.ops.ResumeOperation(ctx, &orchestratorv1.ResumeOperationRequest{Name: j.operation})
 		return err
 	})
-	b.end(t, jobs, story.Patience+time.Duration(n)*100*time.Millisecond, allDone)
+	b.end(t, jobs, slowVolume(n)+story.Patience, allDone) // none ends before its volume is ready
+	t.Logf("all %d sagas had ended %.1f s after the kill; a volume takes %s", n, time.Since(killed).Seconds(), slowVolume(n))
 	c.once(t, since, n)
 	c.Cloud.Latency(t, "volume.volume.available", "50ms")
 	c.startReplica(t, "a")
 	c.shared(t)
 	each(t, jobs, func(ctx context.Context, _ int, j *job) error { return b.destroy(ctx, j) })
-	b.end(t, jobs, story.Patience+time.Duration(n)*100*time.Millisecond, allDone)
+	b.end(t, jobs, story.Patience, allDone)
 	c.NothingLeft(t, nothing)
 }
 
@@ -328,62 +330,39 @@ func (c *fleet) once(t *testing.T, since uint64, n int) {
 	unique(t, in)
 }
 
-// pausedInFlight pauses one of the two for longer than its lease, in the middle of transactions that the network holds
-// back. The other goes on. The transactions reach etcd after that, and are refused; when the paused one wakes up it has
-// lost all, finds that out, and takes part again.
-func (c *replicated) pausedInFlight(t *testing.T, nothing story.Inventory) {
+// pausedBeforeCommit has one of the two stop for longer than its lease right before it writes a transition. The other goes
+// on. When the stopped one wakes up the transition reaches etcd, and is refused; it finds out that it has lost all, and
+// takes part again.
+func (c *replicated) pausedBeforeCommit(t *testing.T, nothing story.Inventory) {
 	const n = 40
 	a, b := c.at(t, c.replicas["a"].address), c.at(t, c.replicas["b"].address)
 	c.shared(t)
 	jobs := c.jobs(t, n, 4, "paused", oneVolume)
-	early, late := jobs[:n/2], jobs[n/2:]
 	since := c.Cloud.Last(t)
-	for i, some := range [][]*job{early, late} {
-		c.Cloud.Latency(t, "volume.volume.available", []string{"5s", "5500ms"}[i])
-		each(t, some, func(ctx context.Context, n int, j *job) error { return []*client{a, b}[n%2].apply(ctx, j) })
-		story.Await(t, "their volumes are asked for", func() bool {
-			return c.Cloud.Inventory(t).Counts()["volume.volume"] == (i+1)*len(some)
-		})
-	}
+	c.Cloud.Latency(t, "volume.volume.available", "10s")
+	each(t, jobs, func(ctx context.Context, n int, j *job) error { return []*client{a, b}[n%2].apply(ctx, j) })
+	story.Await(t, "their volumes are asked for", func() bool { return c.Cloud.Inventory(t).Counts()["volume.volume"] == n })
 	c.inFlight(t, n)
-	b.end(t, early, story.Patience, allDone)
 	history := c.epochs(t)
-	c.replicas["a"].store.Set(proxy.Fault{BlackHole: true}) // the news of the late ones still comes to it, by NATS
-	story.Await(t, "a transaction of the one is on its way to etcd", func() bool { return c.replicas["a"].store.Held() > 1024 })
-	if shards, _ := c.metric(t, "a", "weft_saga_shards"); shards == 0 {
-		t.Error("the one gave everything up by itself before it had something to write: the story told nothing")
-	}
-	began := time.Now()
-	process := c.processes[c.replicas["a"].program()].cmd.Process
-	if err := process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	story.Await(t, "the other runs all sagas", func() bool {
-		shards, _ := c.metric(t, "b", "weft_saga_shards")
-		return shards == 256
+	process := c.stopAt(t, "a", crash.EngineCommitBefore)
+	process.AwaitStop(t) // the first volume is ready
+	began, seen := time.Now(), &monotone{}
+	c.takenOver(t, "b")
+	t.Logf("the other runs all sagas %.2f s after the pause began", time.Since(began).Seconds())
+	story.Await(t, "the other ends all applies", func() bool {
+		seen.all(t, b, jobs)
+		return len(b.unfinished(t, jobs)) == 0
 	})
-	t.Logf("the other runs all sagas %.2f s after the pause began; %d bytes of the paused one are on their way", time.Since(began).Seconds(), c.replicas["a"].store.Held())
-	c.replicas["a"].store.Set(proxy.Fault{}) // now they arrive
-	seen := &monotone{}
-	for time.Since(began) < 12*time.Second {
-		for _, j := range jobs {
-			if err := seen.see(b.read(t, j).OperationMetadata); err != nil {
-				t.Error(err)
-			}
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	if err := process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
 	b.end(t, jobs, story.Patience, allDone)
-	for _, j := range jobs {
-		if err := seen.see(b.read(t, j).OperationMetadata); err != nil {
-			t.Error(err)
-		}
-	}
-	c.once(t, since, n)
+	process.Signal(t, syscall.SIGCONT)
+	story.Await(t, "the fence refuses what the paused one writes", func() bool {
+		seen.all(t, b, jobs)
+		refused, ok := c.metric(t, "a", "weft_saga_fence_rejections_total")
+		return ok && refused > 0
+	})
 	c.shared(t)
+	seen.all(t, b, jobs)
+	c.once(t, since, n)
 	history.check(t)
 	for _, name := range []string{"a", "b"} {
 		fenced, _ := c.metric(t, name, "weft_saga_fence_rejections_total")
@@ -393,9 +372,65 @@ func (c *replicated) pausedInFlight(t *testing.T, nothing story.Inventory) {
 			t.Errorf("replica %s has %v sagas without a next action", name, idle)
 		}
 	}
+	c.Cloud.Latency(t, "volume.volume.available", "50ms")
 	each(t, jobs, func(ctx context.Context, _ int, j *job) error { return a.destroy(ctx, j) })
 	b.end(t, jobs, story.Patience, allDone)
 	c.NothingLeft(t, nothing)
+}
+
+// wall is a security group that lets a port in.
+func wall(port int) string {
+	return fmt.Sprintf("  wall: {kind: SecurityGroup, spec: {rules: [{protocol: TCP, ports: \"%d\"}]}}\n", port)
+}
+
+// pausedBeforePublish has one of the two stop right before it publishes commands that it has committed. The other takes
+// over and publishes them; the applies end, and a later apply of the same stacks changes what they made. NATS is started
+// anew and with that forgets which messages it has had. When the stopped one wakes up its commands reach the service for a
+// second time, and are refused there, since a younger owner has commanded the same resources.
+func (c *replicated) pausedBeforePublish(t *testing.T, nothing story.Inventory) {
+	const n = 18 // that the one runs none of them has a chance of 1 in 2^18
+	b := c.at(t, c.replicas["b"].address)
+	c.shared(t)
+	jobs := c.jobs(t, n, 3, "late", wall(80))
+	process := c.stopAt(t, "a", crash.OutboxPublishBefore)
+	each(t, jobs, func(ctx context.Context, _ int, j *job) error { return b.apply(ctx, j) })
+	process.AwaitStop(t)
+	c.takenOver(t, "b")
+	b.end(t, jobs, story.Patience, allDone)
+	for _, j := range jobs {
+		j.document = stackOf(j.stack, wall(443))
+	}
+	each(t, jobs, func(ctx context.Context, _ int, j *job) error { return b.apply(ctx, j) })
+	b.end(t, jobs, story.Patience, allDone)
+	c.restartNATS()
+	since, before := c.Cloud.Last(t), c.refusedCommands(t, "network")
+	process.Signal(t, syscall.SIGCONT)
+	story.Await(t, "the service refuses what the paused one commands", func() bool { return c.refusedCommands(t, "network") > before })
+	t.Logf("the network service refused %v commands of the paused orchestrator", c.refusedCommands(t, "network")-before)
+	c.shared(t)
+	if calls := c.Cloud.Mutations(t, since); len(calls) > 0 {
+		t.Errorf("what the paused one commanded had an effect: %v", calls)
+	}
+	each(t, jobs, func(ctx context.Context, _ int, j *job) error { return b.destroy(ctx, j) })
+	b.end(t, jobs, story.Patience, allDone)
+	c.NothingLeft(t, nothing)
+}
+
+// stopAt orders an orchestrator to stop when it next passes a point, and gives its process.
+func (c *replicated) stopAt(t *testing.T, replica string, point crash.Name) *story.Process {
+	t.Helper()
+	p := c.Processes[c.replicas[replica].program()]
+	p.Order(t, fmt.Sprintf("%s 1 %s", point, crash.Stop))
+	return p
+}
+
+// takenOver waits until one orchestrator owns all shards.
+func (c *replicated) takenOver(t *testing.T, by string) {
+	t.Helper()
+	story.Await(t, "replica "+by+" runs all sagas", func() bool {
+		shards, _ := c.metric(t, by, "weft_saga_shards")
+		return shards == 256
+	})
 }
 
 // history are the writes of sagas' states, as etcd tells of them.
@@ -412,7 +447,7 @@ func (c *replicated) epochs(t *testing.T) *history {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	out := &history{stop: stop, ended: make(chan struct{})}
-	etcd := c.store.Client()
+	etcd := c.Store.Client()
 	channel := etcd.Watch(ctx, sagaRecords, clientv3.WithPrefix())
 	go func() {
 		defer close(out.ended)

@@ -41,7 +41,7 @@ func formerPrograms(t *testing.T) string {
 		t.Fatalf("unpack the source of %s: %s\n%s", commit, err, out)
 	}
 	args := []string{"build", "-o", bin + "/"}
-	for _, s := range services {
+	for _, s := range story.Services() {
 		args = append(args, "./services/"+s+"/cmd/"+s+"d")
 	}
 	build := exec.Command("go", args...)
@@ -60,19 +60,19 @@ func TestUpgrade(t *testing.T) {
 	}
 	former := formerPrograms(t)
 	c := prepareWith(t, everywhere(unbounded))
-	current := c.bin
-	c.etcd(t)
-	c.nats(t)
-	c.sandbox(t)
-	c.bin = former
-	for _, s := range services {
-		c.start(t, s)
+	current := c.Bin
+	c.StartEtcd(t)
+	c.StartNATS(t)
+	c.StartSandbox(t)
+	c.Bin = former
+	for _, s := range story.Services() {
+		c.Start(t, s)
 	}
-	c.register(t)
+	c.Register(t)
 	limitless(t, c.Cloud)
 	c.Cloud.Hurry(t)
 	nothing := c.Cloud.Inventory(t)
-	client := c.at(t, c.addresses["orchestrator"])
+	client := c.at(t, c.Addresses["orchestrator"])
 	standing := c.jobs(t, 10, 3, "standing", machine)
 	each(t, standing, func(ctx context.Context, _ int, j *job) error { return client.apply(ctx, j) })
 	client.end(t, standing, story.Patience, allDone)
@@ -84,13 +84,13 @@ func TestUpgrade(t *testing.T) {
 	each(t, flying, func(ctx context.Context, _ int, j *job) error { return client.apply(ctx, j) })
 	each(t, standing, func(ctx context.Context, _ int, j *job) error { return client.destroy(ctx, j) })
 	story.Await(t, "all volumes are asked for", func() bool { return c.Cloud.Inventory(t).Counts()["volume.volume"] == len(flying) })
-	for _, s := range services {
-		c.kill(t, s+"d")
+	for _, s := range story.Services() {
+		c.Kill(t, s+"d")
 	}
-	c.bin = current
+	c.Bin = current
 	began := time.Now()
-	for _, s := range services {
-		c.start(t, s)
+	for _, s := range story.Services() {
+		c.Start(t, s)
 	}
 	client.end(t, append(flying, standing...), 2*story.Patience, allDone)
 	t.Logf("all that the former build had left ended within %.1f s of the start of this one", time.Since(began).Seconds())

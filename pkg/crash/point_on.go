@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,7 +23,7 @@ var obeyer = struct {
 	count int
 }{path: sync.OnceValue(func() string { return os.Getenv(Orders) })}
 
-// Point kills the process if it was ordered to die here.
+// Point kills the process if it was ordered to die here, or stops it.
 func Point(name Name) {
 	path := obeyer.path()
 	if path == "" {
@@ -41,17 +42,23 @@ func Point(name Name) {
 	if order != obeyer.order {
 		obeyer.order, obeyer.count = order, 0
 	}
-	ordered, times, _ := strings.Cut(order, " ")
+	ordered, what, _ := strings.Cut(order, " ")
 	if Name(ordered) != name {
 		return
 	}
+	times, what, _ := strings.Cut(what, " ")
 	n, err := strconv.Atoi(times)
-	if err != nil {
-		panic(fmt.Sprintf("the order to die %q does not say at which passing: %s", order, err))
+	if err != nil || what != "" && what != Stop {
+		panic(fmt.Sprintf("the order %q is none: want a point, at which passing, and perhaps %q", order, Stop))
 	}
-	if obeyer.count++; obeyer.count >= n && take(path, rest) {
-		die()
+	if obeyer.count++; obeyer.count < n || !take(path, rest) {
+		return
 	}
+	if what == Stop {
+		stop()
+		return
+	}
+	die()
 }
 
 // take takes the first order out of the file; false if another process was first.
@@ -76,4 +83,14 @@ func die() {
 		panic(fmt.Sprintf("die as ordered: %s", err))
 	}
 	select {}
+}
+
+// stop stops the process until it is sent SIGCONT. The signal goes to this very thread, which therefore does nothing more
+// before it: sent to the process, it might be another's to take, and this one would get past the point.
+func stop() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := syscall.Tgkill(os.Getpid(), syscall.Gettid(), syscall.SIGSTOP); err != nil {
+		panic(fmt.Sprintf("stop as ordered: %s", err))
+	}
 }

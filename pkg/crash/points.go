@@ -3,8 +3,10 @@
 // In a normal build Point does nothing and costs nothing. In a build with the tag crash the environment variable Orders
 // names a file; the first line of that file orders a death, "POINT N": the process that passes the point for the Nth time
 // since the order came takes the line out of the file and kills itself with SIGKILL, so that nothing is flushed, closed
-// or told. An order is thus obeyed once, by one process; the next line, if there is one, is obeyed by whoever passes
-// next, e.g. by the process that was started anew. Without the variable or the file nothing happens.
+// or told. "POINT N stop" has it stop itself with SIGSTOP instead: whoever sends it SIGCONT finds out what becomes of what
+// was about to be done, when all others think that the process is dead. An order is thus obeyed once, by one process; the
+// next line, if there is one, is obeyed by whoever passes next, e.g. by the process that was started anew. Without the
+// variable or the file nothing happens.
 package crash
 
 // Name is the name of a point: where, what, and on which side of it.
@@ -51,6 +53,9 @@ const (
 	LoopDeleteBefore Name = "loop/delete/before"
 	LoopDeleteAfter  Name = "loop/delete/after"
 )
+
+// Stop, at the end of an order, is what is done instead of dying.
+const Stop = "stop"
 
 // Orders is the environment variable that names the file with the orders.
 const Orders = "WEFT_CRASH"

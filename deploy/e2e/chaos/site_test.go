@@ -50,7 +50,7 @@ const (
 // site is an installation on which runs are made: one process, or a fleet.
 type site struct {
 	*story.Installation
-	fleet  *fleet          // nil if it is one process
+	fleet  *story.Fleet    // nil if it is one process
 	before story.Inventory // what the cloud holds without a stack
 	counts map[string]int  // how many objects of each kind a stack makes
 	ledger int             // how many entries the ledger has of a stack
@@ -78,7 +78,7 @@ func (s *site) victim(member string) victim {
 	if s.fleet == nil {
 		return single{s.Installation}
 	}
-	return s.fleet.members[member]
+	return s.fleet.Processes[member]
 }
 
 // begin starts an installation, and learns from an undisturbed run what a stack makes.

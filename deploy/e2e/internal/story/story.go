@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,7 +77,7 @@ func Start(t testing.TB, flags ...string) *Installation {
 // Begin starts an installation for the first time; of its fields Dir, at least, is set. It lasts as long as the test.
 func (i *Installation) Begin(t testing.TB) {
 	t.Helper()
-	i.listen = freeAddress(t)
+	i.listen = Address(t) // so that an installation that is restarted is found where it was
 	log, err := os.Create(filepath.Join(i.Dir, "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -94,21 +93,6 @@ func (i *Installation) Begin(t testing.TB) {
 			t.Error(err)
 		}
 	})
-}
-
-// freeAddress gives an address where nobody listens, so that an installation that is restarted is found where it was.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := lis.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	return lis.Addr().String()
 }
 
 // Context is the path of the context file of an operator.

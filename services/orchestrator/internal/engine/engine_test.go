@@ -628,6 +628,42 @@ func TestFormerOwnerCannotWrite(t *testing.T) {
 	})
 }
 
+// TestWhatIsOnItsWayIsRefused has an ownership end, by the clock of the owner, while a transition of it is on its way to
+// the store: the process was stopped for a while and goes on. By then another is the owner. The store refuses it, and it
+// is counted as that.
+func TestWhatIsOnItsWayIsRefused(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		r.world.setScript(func(*busv1.Command, *busv1.Outcome) *busv1.Outcome { return nil })
+		name := r.apply("1", shop(1400, "a"))
+		synctest.Wait()
+		former, stop := r.eng(), r.stop
+		before, err := former.Read(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.store.SetFaults(memstore.Faults{Before: func(op, key string) error {
+			if op != memstore.OpTxn || !strings.HasPrefix(key, "/weft/orchestrator/") {
+				return nil
+			}
+			r.store.SetFaults(memstore.Faults{})
+			go stop()
+			synctest.Wait() // now its ownership has ended
+			r.start()
+			return nil
+		}})
+		if err := former.Act(t.Context(), stackName, name, saga.Cancelled{}); !fault.Is(err, fault.Conflict) {
+			t.Errorf("what was on its way: %v, want a conflict", err)
+		}
+		synctest.Wait()
+		if n := former.Stats().Fenced; n != 1 {
+			t.Errorf("%d transactions are counted as refused by the fence, want 1", n)
+		}
+		if after, err := former.Read(t.Context(), name); err != nil || !proto.Equal(before, after) {
+			t.Errorf("%v\n%v %v", before, after, err)
+		}
+	})
+}
+
 // TestTakeOverAsks loses every outcome: the next owner asks what became of the steps, and does not wait for news.
 func TestTakeOverAsks(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {

@@ -43,6 +43,8 @@ const (
 	// firstPause and longestPause bound the waits between tries to take over; they double.
 	firstPause   = 50 * time.Millisecond
 	longestPause = 2 * time.Second
+	// lastWord is how long a transaction that is on its way when the ownership ends is waited for.
+	lastWord = 2 * time.Second
 )
 
 // errFenced ends the ownership of a shard: the store says that another has it.
@@ -54,6 +56,9 @@ type part struct {
 	owner Owner
 	ctx   context.Context // ends with the ownership
 	lose  context.CancelCauseFunc
+	// writing is for transitions: it outlives the ownership by lastWord, so that what is on its way is answered for. That
+	// is safe, since the fence refuses it if another owns the shard by then, and is told as that (Stats.Fenced).
+	writing context.Context
 
 	working sync.WaitGroup // of those who work on a saga, and of cleaners
 
@@ -79,7 +84,8 @@ func (e *Engine) Own(ctx context.Context, owner Owner) error {
 
 // take begins to run the sagas of a shard. leave ends all work and returns when it has ended; ctx must have ended.
 func (e *Engine) take(ctx context.Context, lose context.CancelCauseFunc, owner Owner) (leave func()) {
-	p := &part{Engine: e, owner: owner, ctx: ctx, lose: lose, runs: map[string]*run{}}
+	writing, cut := context.WithCancel(context.WithoutCancel(ctx))
+	p := &part{Engine: e, owner: owner, ctx: ctx, lose: lose, writing: writing, runs: map[string]*run{}}
 	e.mu.Lock()
 	e.parts[owner.Shard()] = p
 	e.mu.Unlock()
@@ -91,7 +97,10 @@ func (e *Engine) take(ctx context.Context, lose context.CancelCauseFunc, owner O
 		}
 		e.change()
 		e.mu.Unlock()
+		late := e.After(lastWord, cut)
 		p.stop()
+		late()
+		cut()
 	}
 }
 
@@ -342,7 +351,7 @@ func (p *part) clean(keys []string) {
 // shard ends.
 func (p *part) fenced() {
 	fence := p.owner.Fence()
-	entry, err := p.Store.Get(p.ctx, fence.Key)
+	entry, err := p.Store.Get(p.writing, fence.Key)
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return
 	}

@@ -266,7 +266,7 @@ func (p *part) turn(r *run, batch []posted) bool {
 		t := transaction{compares: []store.Compare{p.owner.Fence()}}
 		err := p.keepOutputs(&t, r, tr)
 		if err == nil {
-			err = p.commit(p.ctx, r, tr, t)
+			err = p.commit(p.writing, r, tr, t)
 		}
 		if err != nil {
 			p.refused(err)
@@ -605,7 +605,7 @@ func (p *part) resume(r *run) []posted {
 	if len(ops) == 0 {
 		return outcomes
 	}
-	if _, err := p.Store.Txn(p.ctx, []store.Compare{p.owner.Fence()}, ops); err != nil {
+	if _, err := p.Store.Txn(p.writing, []store.Compare{p.owner.Fence()}, ops); err != nil {
 		p.Logger.Warn("send commands again; they will be when nothing is heard of them", "operation", r.name, "error", err)
 		p.refused(err)
 		return outcomes

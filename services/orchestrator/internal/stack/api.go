@@ -333,7 +333,8 @@ func (s *Server) ListStacks(ctx context.Context, r *orchestratorv1.ListStacksReq
 	}
 }
 
-// worst gives the kind of fault that several problems amount to: what is wrong with the document comes first, then quotas.
+// worst gives the kind of fault that several problems amount to: what is wrong with the document comes first, then quotas;
+// what could not be found out counts only by itself.
 func worst(problems []*orchestratorv1.Problem) fault.Kind {
 	for _, p := range problems {
 		if kind := fault.Kind(p.GetFault().GetKind()); kind == fault.Invalid || kind == fault.NotFound {
@@ -343,7 +344,17 @@ func worst(problems []*orchestratorv1.Problem) fault.Kind {
 	if slices.ContainsFunc(problems, func(p *orchestratorv1.Problem) bool { return fault.Kind(p.GetFault().GetKind()) == fault.Quota }) {
 		return fault.Quota
 	}
-	return fault.Precondition
+	unseen := fault.Throttled // unless something is known to be wrong: what could not be looked at can be later
+	for _, p := range problems {
+		switch fault.Kind(p.GetFault().GetKind()) {
+		case fault.Throttled:
+		case fault.Unavailable:
+			unseen = fault.Unavailable
+		default:
+			return fault.Precondition
+		}
+	}
+	return unseen
 }
 
 // refusal gives problems as the error that refuses a document.

@@ -557,3 +557,31 @@ func TestOperationsSortByAge(t *testing.T) {
 		}
 	}
 }
+
+// TestWorst says with which kind of fault a document is refused: a cloud that refused to be looked at, as one call too many,
+// is no reason to give up.
+func TestWorst(t *testing.T) {
+	tests := map[string]struct {
+		problems []fault.Kind
+		want     fault.Kind
+	}{
+		"the document is wrong":           {[]fault.Kind{fault.Throttled, fault.Quota, fault.Invalid}, fault.Invalid},
+		"something named does not exist":  {[]fault.Kind{fault.Unsupported, fault.NotFound}, fault.Invalid},
+		"a quota does not suffice":        {[]fault.Kind{fault.Unavailable, fault.Quota}, fault.Quota},
+		"the cloud lets nobody look":      {[]fault.Kind{fault.Throttled, fault.Throttled}, fault.Throttled},
+		"clouds cannot be reached":        {[]fault.Kind{fault.Throttled, fault.Unavailable}, fault.Unavailable},
+		"something stands in the way":     {[]fault.Kind{fault.Precondition}, fault.Precondition},
+		"one is unknown, another refused": {[]fault.Kind{fault.Throttled, fault.Denied}, fault.Precondition},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var problems []*orchestratorv1.Problem
+			for _, kind := range test.problems {
+				problems = append(problems, &orchestratorv1.Problem{Fault: &kindv1.Fault{Kind: string(kind)}})
+			}
+			if got := stack.Worst(problems); got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
+	}
+}
