@@ -38,9 +38,9 @@ import (
 	"github.com/weftcloud/weft/pkg/budget"
 	"github.com/weftcloud/weft/pkg/bus/natsbus"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/installation"
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/service"
-	"github.com/weftcloud/weft/pkg/store"
 	"github.com/weftcloud/weft/pkg/store/etcdstore"
 	"github.com/weftcloud/weft/pkg/store/groupstore"
 	"github.com/weftcloud/weft/pkg/tracing"
@@ -174,15 +174,10 @@ func (p *process) openStore(ctx context.Context) error {
 	p.deps.Store = p.store
 	p.deps.Budgets = budget.NewRegistry(budget.RegistryConfig{Store: s, Process: p.name + "-" + p.cfg.Replica, Logger: p.logger})
 	p.closers.AddCloser("the connection to etcd", s)
-	return p.until(ctx, "etcd", func(ctx context.Context) error { return answers(ctx, s) })
-}
-
-// answers asks the store for something, be it there or not.
-func answers(ctx context.Context, s store.Store) error {
-	if _, err := s.List(ctx, "weft/", store.ListOptions{Limit: 1, KeysOnly: true}); err != nil {
+	return p.until(ctx, "etcd", func(ctx context.Context) (err error) {
+		p.deps.Installation, err = installation.Name(ctx, s)
 		return err
-	}
-	return nil
+	})
 }
 
 // openBus connects to NATS and makes sure that the streams are there.

@@ -157,7 +157,7 @@ func (a *Account) throttled(err error) {
 // lookTries is how often a look that changes nothing is tried if the provider refuses it as one too many.
 const lookTries = 3
 
-// look makes a call that changes nothing, which somebody waits for.
+// look makes a call that somebody waits for, and that may be made again.
 func look[T any](ctx context.Context, a *Account, tenant string, do func() (T, error)) (T, error) {
 	for try := 1; ; try++ {
 		if err := a.budget.Acquire(ctx, budget.Interactive, tenant); err != nil {
@@ -229,6 +229,12 @@ type meteredLister struct {
 
 func (l meteredLister) ListMarked(ctx context.Context) ([]driver.Marked, error) {
 	return look(ctx, l.account, "", func() ([]driver.Marked, error) { return l.Lister.ListMarked(ctx) })
+}
+
+// Erase has a driver delete an object that no record knows. It draws on the budget like the calls that somebody waits for.
+func (a *Account) Erase(ctx context.Context, d driver.Any, id, tenant string) error {
+	_, err := look(ctx, a, tenant, func() (struct{}, error) { return struct{}{}, d.Delete(ctx, id) })
+	return fault.Wrap(err, "delete %s at %s", id, a.Name)
 }
 
 func (a *Account) pace(typ string) *pace {

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"buf.build/go/protovalidate"
-	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -17,6 +16,7 @@ import (
 	"github.com/weftcloud/weft/pkg/app"
 	"github.com/weftcloud/weft/pkg/expr"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/installation"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
@@ -37,8 +37,9 @@ type backend interface {
 
 // kindServer serves the standard methods of one kind.
 type kindServer struct {
-	kind    *resource.Kind
-	backend backend
+	kind         *resource.Kind
+	backend      backend
+	installation string
 }
 
 // method is one standard method: it takes the request and gives the answer.
@@ -50,7 +51,7 @@ func (s *Service) registerKind(server grpc.ServiceRegistrar, k *resource.Kind) e
 	if err != nil {
 		return err
 	}
-	ks := &kindServer{kind: k, backend: s.backendOf(k)}
+	ks := &kindServer{kind: k, backend: s.backendOf(k), installation: s.deps.Installation}
 	desc := &grpc.ServiceDesc{ServiceName: string(sd.FullName()), HandlerType: (*any)(nil), Metadata: sd.ParentFile().Path()}
 	standard := map[string]method{
 		"Get" + k.Name: (*kindServer).get, "Create" + k.Name: (*kindServer).create, "Update" + k.Name: (*kindServer).update,
@@ -232,7 +233,7 @@ func (ks *kindServer) create(ctx context.Context, request protoreflect.Message) 
 	clean.SetName(name)
 	clean.SetCloud(object.Cloud())
 	clean.SetSpec(object.Spec())
-	clean.Metadata().Labels, clean.Metadata().Key = labels, newKey()
+	clean.Metadata().Labels, clean.Metadata().Key = labels, installation.NewKey(ks.installation)
 	return ks.backend.create(ctx, clean, flag(request, "validate_only"))
 }
 
@@ -251,9 +252,6 @@ func idIn(request protoreflect.Message) string {
 	}
 	return ""
 }
-
-// newKey makes a key: a UUIDv7, so that keys sort by age.
-func newKey() string { return uuid.Must(uuid.NewV7()).String() }
 
 func (ks *kindServer) update(ctx context.Context, request protoreflect.Message) (proto.Message, error) {
 	object := ks.resourceIn(request)

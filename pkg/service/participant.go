@@ -10,6 +10,7 @@ import (
 
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/installation"
 	"github.com/weftcloud/weft/pkg/reconcile"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
@@ -156,13 +157,14 @@ func (p *participantServer) orphans(ctx context.Context, account *reconcile.Acco
 			continue
 		}
 		for _, m := range marked {
-			if tenant != "" && resource.TenantOf(m.Name) != tenant {
+			if tenant != "" && resource.TenantOf(m.Name) != tenant || !installation.Owns(p.s.deps.Installation, m.Key) {
 				continue
 			}
-			if _, err := p.s.book.Get(ctx, record.ID{Name: m.Name, Key: m.Key}); err == nil {
-				continue
-			} else if !fault.Is(err, fault.NotFound) {
+			known, err := p.recordOf(ctx, m)
+			if err != nil {
 				out.Unreachable = append(out.Unreachable, fault.Proto(err, p.s.deps.Now()))
+			}
+			if err != nil || known != nil {
 				continue
 			}
 			out.Entries = append(out.Entries, &participantv1.LedgerEntry{

@@ -77,6 +77,8 @@ type Deps struct {
 	Address string
 	// Dial connects to another replica of the service; nil if there are none.
 	Dial func(address string) (*grpc.ClientConn, error)
+	// Installation is the name of the installation, see package installation; with none, whatever bears a mark is ours.
+	Installation string
 	// Traces makes spans of what is done; nil makes none.
 	Traces *tracing.Traces
 	// Now is the clock; nil means time.Now.

@@ -633,6 +633,29 @@ func TestLedger(t *testing.T) {
 		if diff := cmp.Diff([]string{acme + "/networks/lost mem-2"}, orphans); diff != "" || entries != 2 || unreachable != 0 {
 			t.Errorf("%s, %d entries, %d unreachable", diff, entries, unreachable)
 		}
+		sweep := func(o *participantv1.Orphan) *kindv1.Fault {
+			o.Type, o.Cloud = "network.weft.cloud/Network", "clouds/lab"
+			answer, err := r.participant.Sweep(t.Context(), &participantv1.SweepRequest{Orphans: []*participantv1.Orphan{o}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return answer.GetSwept()[0].GetFault()
+		}
+		net := r.networks.Objects()[0]
+		for what, o := range map[string]*participantv1.Orphan{
+			"it has a record":        {Key: net.Key, ProviderId: net.ID},
+			"it bears another's key": {Key: "another", ProviderId: "mem-2"},
+		} {
+			if f := sweep(o); f == nil || len(r.networks.Objects()) != 3 {
+				t.Errorf("%s: fault %v, objects %v", what, f, r.networks.Objects())
+			}
+		}
+		if f := sweep(&participantv1.Orphan{Key: "nobody's", ProviderId: "mem-2"}); f != nil || len(r.networks.Objects()) != 2 {
+			t.Errorf("fault %v, objects %v", f, r.networks.Objects())
+		}
+		if f := sweep(&participantv1.Orphan{Key: "nobody's", ProviderId: "mem-2"}); f != nil {
+			t.Errorf("what is gone: %v", f)
+		}
 		r.networks.Inject(memdriver.Find, memdriver.Fault{Err: fault.New(fault.Unavailable, "away")})
 		if orphans, entries, unreachable = list(); len(orphans) != 0 || entries != 1 || unreachable != 1 {
 			t.Errorf("%v, %d entries, %d unreachable: a list that failed is told", orphans, entries, unreachable)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/weftcloud/weft/pkg/bus"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/installation"
 	"github.com/weftcloud/weft/pkg/outbox"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
@@ -90,7 +91,7 @@ func New(deps Deps) (*Orchestrator, error) {
 		return o.stacks.View(ctx, name)
 	}}
 	o.stacks = &stack.Server{
-		Engine: o.engine, Sagas: o.router, Kinds: o.kinds, Peers: deps.Peers, Now: deps.Now, NewKey: func() string { return uuid.Must(uuid.NewV7()).String() },
+		Engine: o.engine, Sagas: o.router, Kinds: o.kinds, Peers: deps.Peers, Now: deps.Now, NewKey: func() string { return installation.NewKey(deps.Installation) },
 		Tenant: o.tenantExists, Describe: o.ops.Describe, Own: func(ctx context.Context, name string) (proto.Message, error) {
 			return o.own.Resolve(ctx, name, "")
 		},
@@ -116,7 +117,7 @@ func (o *Orchestrator) Register(server grpc.ServiceRegistrar) error {
 	orchestratorv1.RegisterOperationServiceServer(server, o.ops)
 	orchestratorv1.RegisterSagaServiceServer(server, &engine.Server{Engine: o.engine})
 	longrunningpb.RegisterOperationsServer(server, o.ops)
-	orchestratorv1.RegisterLedgerServiceServer(server, &ledger.Server{Book: o.Book(), Peers: o.deps.Peers, Now: o.deps.Now})
+	orchestratorv1.RegisterLedgerServiceServer(server, &ledger.Server{Book: o.Book(), Kinds: o.kinds, Peers: o.deps.Peers, Now: o.deps.Now})
 	orchestratorv1.RegisterEventServiceServer(server, &event.Server{Bus: o.deps.Bus})
 	orchestratorv1.RegisterDeadLetterServiceServer(server, &deadletter.Server{
 		Bus: o.deps.Bus, Store: o.deps.Store, Logger: o.deps.Logger, Now: o.deps.Now, Unfinished: o.unfinished,

@@ -10,6 +10,7 @@ import (
 	"github.com/weftcloud/weft/pkg/auth"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
+	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/service"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
@@ -20,6 +21,7 @@ type Server struct {
 	orchestratorv1.UnimplementedLedgerServiceServer
 
 	Book  *record.Book
+	Kinds *resource.Registry
 	Peers service.Peers
 	Now   func() time.Time
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/weftcloud/weft/pkg/daemon"
 	"github.com/weftcloud/weft/pkg/embed"
 	"github.com/weftcloud/weft/pkg/fault"
+	naming "github.com/weftcloud/weft/pkg/installation"
 	"github.com/weftcloud/weft/pkg/service"
 	"github.com/weftcloud/weft/pkg/store/groupstore"
 	"github.com/weftcloud/weft/services/compute"
@@ -197,7 +198,11 @@ func (in *installation) connect(context.Context) error {
 // compose makes the services. The orchestrator's server also listens outside.
 func (in *installation) compose(ctx context.Context) error {
 	below := in.etcd.Store()
-	deps := service.Deps{Store: groupstore.New(below), Bus: in.bus, Peers: in.peers, Logger: in.logger, Replica: "dev", ObserveEvery: in.cfg.ObserveEvery}
+	name, err := naming.Name(ctx, below)
+	if err != nil {
+		return err
+	}
+	deps := service.Deps{Store: groupstore.New(below), Bus: in.bus, Peers: in.peers, Logger: in.logger, Replica: "dev", Installation: name, ObserveEvery: in.cfg.ObserveEvery}
 	if in.cfg.Bus != nil {
 		deps.Bus = in.cfg.Bus(in.bus)
 	}

@@ -135,6 +135,107 @@ func (x *ListLedgerEntriesResponse) GetUnreachable() []*v11.Fault {
 	return nil
 }
 
+// SweepOrphansRequest names orphans.
+type SweepOrphansRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant: tenants/{tenant}; tenants/- means whatever tenant, for operators.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// The orphans, as the ledger lists them.
+	Orphans       []*v1.Orphan `protobuf:"bytes,2,rep,name=orphans,proto3" json:"orphans,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SweepOrphansRequest) Reset() {
+	*x = SweepOrphansRequest{}
+	mi := &file_weft_orchestrator_v1_ledger_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SweepOrphansRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SweepOrphansRequest) ProtoMessage() {}
+
+func (x *SweepOrphansRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_orchestrator_v1_ledger_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SweepOrphansRequest.ProtoReflect.Descriptor instead.
+func (*SweepOrphansRequest) Descriptor() ([]byte, []int) {
+	return file_weft_orchestrator_v1_ledger_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SweepOrphansRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *SweepOrphansRequest) GetOrphans() []*v1.Orphan {
+	if x != nil {
+		return x.Orphans
+	}
+	return nil
+}
+
+// SweepOrphansResponse tells what became of orphans.
+type SweepOrphansResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each, in the order of the request.
+	Swept         []*v1.Swept `protobuf:"bytes,1,rep,name=swept,proto3" json:"swept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SweepOrphansResponse) Reset() {
+	*x = SweepOrphansResponse{}
+	mi := &file_weft_orchestrator_v1_ledger_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SweepOrphansResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SweepOrphansResponse) ProtoMessage() {}
+
+func (x *SweepOrphansResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_orchestrator_v1_ledger_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SweepOrphansResponse.ProtoReflect.Descriptor instead.
+func (*SweepOrphansResponse) Descriptor() ([]byte, []int) {
+	return file_weft_orchestrator_v1_ledger_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SweepOrphansResponse) GetSwept() []*v1.Swept {
+	if x != nil {
+		return x.Swept
+	}
+	return nil
+}
+
 var File_weft_orchestrator_v1_ledger_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_ledger_proto_rawDesc = "" +
@@ -145,9 +246,15 @@ const file_weft_orchestrator_v1_ledger_proto_rawDesc = "" +
 	"\aorphans\x18\x02 \x01(\bB\x03\xe0A\x01R\aorphans\"\x98\x01\n" +
 	"\x19ListLedgerEntriesResponse\x12?\n" +
 	"\aentries\x18\x01 \x03(\v2 .weft.participant.v1.LedgerEntryB\x03\xe0A\x03R\aentries\x12:\n" +
-	"\vunreachable\x18\x02 \x03(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\vunreachable2\x85\x01\n" +
+	"\vunreachable\x18\x02 \x03(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\vunreachable\"\x92\x01\n" +
+	"\x13SweepOrphansRequest\x124\n" +
+	"\x06parent\x18\x01 \x01(\tB\x1c\xe0A\x02\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12E\n" +
+	"\aorphans\x18\x02 \x03(\v2\x1b.weft.participant.v1.OrphanB\x0e\xe0A\x02\xbaH\b\x92\x01\x05\b\x01\x10\x90NR\aorphans\"M\n" +
+	"\x14SweepOrphansResponse\x125\n" +
+	"\x05swept\x18\x01 \x03(\v2\x1a.weft.participant.v1.SweptB\x03\xe0A\x03R\x05swept2\xec\x01\n" +
 	"\rLedgerService\x12t\n" +
-	"\x11ListLedgerEntries\x12..weft.orchestrator.v1.ListLedgerEntriesRequest\x1a/.weft.orchestrator.v1.ListLedgerEntriesResponseBIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
+	"\x11ListLedgerEntries\x12..weft.orchestrator.v1.ListLedgerEntriesRequest\x1a/.weft.orchestrator.v1.ListLedgerEntriesResponse\x12e\n" +
+	"\fSweepOrphans\x12).weft.orchestrator.v1.SweepOrphansRequest\x1a*.weft.orchestrator.v1.SweepOrphansResponseBIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
 
 var (
 	file_weft_orchestrator_v1_ledger_proto_rawDescOnce sync.Once
@@ -161,23 +268,31 @@ func file_weft_orchestrator_v1_ledger_proto_rawDescGZIP() []byte {
 	return file_weft_orchestrator_v1_ledger_proto_rawDescData
 }
 
-var file_weft_orchestrator_v1_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_weft_orchestrator_v1_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_weft_orchestrator_v1_ledger_proto_goTypes = []any{
 	(*ListLedgerEntriesRequest)(nil),  // 0: weft.orchestrator.v1.ListLedgerEntriesRequest
 	(*ListLedgerEntriesResponse)(nil), // 1: weft.orchestrator.v1.ListLedgerEntriesResponse
-	(*v1.LedgerEntry)(nil),            // 2: weft.participant.v1.LedgerEntry
-	(*v11.Fault)(nil),                 // 3: weft.kind.v1.Fault
+	(*SweepOrphansRequest)(nil),       // 2: weft.orchestrator.v1.SweepOrphansRequest
+	(*SweepOrphansResponse)(nil),      // 3: weft.orchestrator.v1.SweepOrphansResponse
+	(*v1.LedgerEntry)(nil),            // 4: weft.participant.v1.LedgerEntry
+	(*v11.Fault)(nil),                 // 5: weft.kind.v1.Fault
+	(*v1.Orphan)(nil),                 // 6: weft.participant.v1.Orphan
+	(*v1.Swept)(nil),                  // 7: weft.participant.v1.Swept
 }
 var file_weft_orchestrator_v1_ledger_proto_depIdxs = []int32{
-	2, // 0: weft.orchestrator.v1.ListLedgerEntriesResponse.entries:type_name -> weft.participant.v1.LedgerEntry
-	3, // 1: weft.orchestrator.v1.ListLedgerEntriesResponse.unreachable:type_name -> weft.kind.v1.Fault
-	0, // 2: weft.orchestrator.v1.LedgerService.ListLedgerEntries:input_type -> weft.orchestrator.v1.ListLedgerEntriesRequest
-	1, // 3: weft.orchestrator.v1.LedgerService.ListLedgerEntries:output_type -> weft.orchestrator.v1.ListLedgerEntriesResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4, // 0: weft.orchestrator.v1.ListLedgerEntriesResponse.entries:type_name -> weft.participant.v1.LedgerEntry
+	5, // 1: weft.orchestrator.v1.ListLedgerEntriesResponse.unreachable:type_name -> weft.kind.v1.Fault
+	6, // 2: weft.orchestrator.v1.SweepOrphansRequest.orphans:type_name -> weft.participant.v1.Orphan
+	7, // 3: weft.orchestrator.v1.SweepOrphansResponse.swept:type_name -> weft.participant.v1.Swept
+	0, // 4: weft.orchestrator.v1.LedgerService.ListLedgerEntries:input_type -> weft.orchestrator.v1.ListLedgerEntriesRequest
+	2, // 5: weft.orchestrator.v1.LedgerService.SweepOrphans:input_type -> weft.orchestrator.v1.SweepOrphansRequest
+	1, // 6: weft.orchestrator.v1.LedgerService.ListLedgerEntries:output_type -> weft.orchestrator.v1.ListLedgerEntriesResponse
+	3, // 7: weft.orchestrator.v1.LedgerService.SweepOrphans:output_type -> weft.orchestrator.v1.SweepOrphansResponse
+	6, // [6:8] is the sub-list for method output_type
+	4, // [4:6] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_ledger_proto_init() }
@@ -191,7 +306,7 @@ func file_weft_orchestrator_v1_ledger_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_orchestrator_v1_ledger_proto_rawDesc), len(file_weft_orchestrator_v1_ledger_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	LedgerService_ListLedgerEntries_FullMethodName = "/weft.orchestrator.v1.LedgerService/ListLedgerEntries"
+	LedgerService_SweepOrphans_FullMethodName      = "/weft.orchestrator.v1.LedgerService/SweepOrphans"
 )
 
 // LedgerServiceClient is the client API for LedgerService service.
@@ -30,6 +31,9 @@ const (
 type LedgerServiceClient interface {
 	// Lists the ledger of a tenant over all services.
 	ListLedgerEntries(ctx context.Context, in *ListLedgerEntriesRequest, opts ...grpc.CallOption) (*ListLedgerEntriesResponse, error)
+	// Deletes orphans of a tenant at the clouds: objects that bear our mark and have no record. Each is looked at once more
+	// before that; what bears no mark of this installation, or has a record, is never touched.
+	SweepOrphans(ctx context.Context, in *SweepOrphansRequest, opts ...grpc.CallOption) (*SweepOrphansResponse, error)
 }
 
 type ledgerServiceClient struct {
@@ -50,6 +54,16 @@ func (c *ledgerServiceClient) ListLedgerEntries(ctx context.Context, in *ListLed
 	return out, nil
 }
 
+func (c *ledgerServiceClient) SweepOrphans(ctx context.Context, in *SweepOrphansRequest, opts ...grpc.CallOption) (*SweepOrphansResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SweepOrphansResponse)
+	err := c.cc.Invoke(ctx, LedgerService_SweepOrphans_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LedgerServiceServer is the server API for LedgerService service.
 // All implementations must embed UnimplementedLedgerServiceServer
 // for forward compatibility.
@@ -58,6 +72,9 @@ func (c *ledgerServiceClient) ListLedgerEntries(ctx context.Context, in *ListLed
 type LedgerServiceServer interface {
 	// Lists the ledger of a tenant over all services.
 	ListLedgerEntries(context.Context, *ListLedgerEntriesRequest) (*ListLedgerEntriesResponse, error)
+	// Deletes orphans of a tenant at the clouds: objects that bear our mark and have no record. Each is looked at once more
+	// before that; what bears no mark of this installation, or has a record, is never touched.
+	SweepOrphans(context.Context, *SweepOrphansRequest) (*SweepOrphansResponse, error)
 	mustEmbedUnimplementedLedgerServiceServer()
 }
 
@@ -70,6 +87,9 @@ type UnimplementedLedgerServiceServer struct{}
 
 func (UnimplementedLedgerServiceServer) ListLedgerEntries(context.Context, *ListLedgerEntriesRequest) (*ListLedgerEntriesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLedgerEntries not implemented")
+}
+func (UnimplementedLedgerServiceServer) SweepOrphans(context.Context, *SweepOrphansRequest) (*SweepOrphansResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SweepOrphans not implemented")
 }
 func (UnimplementedLedgerServiceServer) mustEmbedUnimplementedLedgerServiceServer() {}
 func (UnimplementedLedgerServiceServer) testEmbeddedByValue()                       {}
@@ -110,6 +130,24 @@ func _LedgerService_ListLedgerEntries_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LedgerService_SweepOrphans_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SweepOrphansRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LedgerServiceServer).SweepOrphans(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LedgerService_SweepOrphans_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LedgerServiceServer).SweepOrphans(ctx, req.(*SweepOrphansRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LedgerService_ServiceDesc is the grpc.ServiceDesc for LedgerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -120,6 +158,10 @@ var LedgerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListLedgerEntries",
 			Handler:    _LedgerService_ListLedgerEntries_Handler,
+		},
+		{
+			MethodName: "SweepOrphans",
+			Handler:    _LedgerService_SweepOrphans_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

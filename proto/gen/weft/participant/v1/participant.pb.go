@@ -1212,6 +1212,235 @@ func (x *LedgerEntry) GetDrift() *v11.Drift {
 	return nil
 }
 
+// SweepRequest names orphans, as the ledger lists them.
+type SweepRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The orphans.
+	Orphans       []*Orphan `protobuf:"bytes,1,rep,name=orphans,proto3" json:"orphans,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SweepRequest) Reset() {
+	*x = SweepRequest{}
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SweepRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SweepRequest) ProtoMessage() {}
+
+func (x *SweepRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SweepRequest.ProtoReflect.Descriptor instead.
+func (*SweepRequest) Descriptor() ([]byte, []int) {
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SweepRequest) GetOrphans() []*Orphan {
+	if x != nil {
+		return x.Orphans
+	}
+	return nil
+}
+
+// Orphan names an object that bears our mark and has no record.
+type Orphan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource type.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// Where it is: clouds/{cloud}, or the secret of a cluster.
+	Cloud string `protobuf:"bytes,2,opt,name=cloud,proto3" json:"cloud,omitempty"`
+	// The name of the resource as the mark has it; empty if it has none.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// The key that it bears.
+	Key string `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
+	// Its id at the provider.
+	ProviderId    string `protobuf:"bytes,5,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Orphan) Reset() {
+	*x = Orphan{}
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Orphan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Orphan) ProtoMessage() {}
+
+func (x *Orphan) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Orphan.ProtoReflect.Descriptor instead.
+func (*Orphan) Descriptor() ([]byte, []int) {
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Orphan) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Orphan) GetCloud() string {
+	if x != nil {
+		return x.Cloud
+	}
+	return ""
+}
+
+func (x *Orphan) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Orphan) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Orphan) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
+// SweepResponse tells what became of orphans.
+type SweepResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each, in the order of the request.
+	Swept         []*Swept `protobuf:"bytes,1,rep,name=swept,proto3" json:"swept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SweepResponse) Reset() {
+	*x = SweepResponse{}
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SweepResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SweepResponse) ProtoMessage() {}
+
+func (x *SweepResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SweepResponse.ProtoReflect.Descriptor instead.
+func (*SweepResponse) Descriptor() ([]byte, []int) {
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SweepResponse) GetSwept() []*Swept {
+	if x != nil {
+		return x.Swept
+	}
+	return nil
+}
+
+// Swept is what became of an orphan.
+type Swept struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which.
+	Orphan *Orphan `protobuf:"bytes,1,opt,name=orphan,proto3" json:"orphan,omitempty"`
+	// Why it was not deleted; absent if its provider has accepted the deletion, or it was gone already.
+	Fault         *v11.Fault `protobuf:"bytes,2,opt,name=fault,proto3" json:"fault,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Swept) Reset() {
+	*x = Swept{}
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Swept) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Swept) ProtoMessage() {}
+
+func (x *Swept) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Swept.ProtoReflect.Descriptor instead.
+func (*Swept) Descriptor() ([]byte, []int) {
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Swept) GetOrphan() *Orphan {
+	if x != nil {
+		return x.Orphan
+	}
+	return nil
+}
+
+func (x *Swept) GetFault() *v11.Fault {
+	if x != nil {
+		return x.Fault
+	}
+	return nil
+}
+
 var File_weft_participant_v1_participant_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_participant_proto_rawDesc = "" +
@@ -1305,13 +1534,28 @@ const file_weft_participant_v1_participant_proto_rawDesc = "" +
 	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"createTime\x12.\n" +
 	"\x05drift\x18\n" +
-	" \x01(\v2\x13.weft.kind.v1.DriftB\x03\xe0A\x03R\x05drift2\xc8\x04\n" +
+	" \x01(\v2\x13.weft.kind.v1.DriftB\x03\xe0A\x03R\x05drift\"R\n" +
+	"\fSweepRequest\x12B\n" +
+	"\aorphans\x18\x01 \x03(\v2\x1b.weft.participant.v1.OrphanB\v\xbaH\b\x92\x01\x05\b\x01\x10\x90NR\aorphans\"\xee\x01\n" +
+	"\x06Orphan\x12=\n" +
+	"\x04type\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x04type\x12<\n" +
+	"\x05cloud\x18\x02 \x01(\tB&\xbaH#r!\x18\x80\x022\x1c^[^/]+/[^/]+(/[^/]+/[^/]+)?$R\x05cloud\x12\x1c\n" +
+	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x04name\x12\x1b\n" +
+	"\x03key\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03key\x12,\n" +
+	"\vprovider_id\x18\x05 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80\x04R\n" +
+	"providerId\"F\n" +
+	"\rSweepResponse\x125\n" +
+	"\x05swept\x18\x01 \x03(\v2\x1a.weft.participant.v1.SweptB\x03\xe0A\x03R\x05swept\"q\n" +
+	"\x05Swept\x128\n" +
+	"\x06orphan\x18\x01 \x01(\v2\x1b.weft.participant.v1.OrphanB\x03\xe0A\x03R\x06orphan\x12.\n" +
+	"\x05fault\x18\x02 \x01(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\x05fault2\xa0\x05\n" +
 	"\x12ParticipantService\x12V\n" +
 	"\x05Query\x12!.weft.participant.v1.QueryRequest\x1a\".weft.participant.v1.QueryResponse\"\x06\xba\xbb\x18\x02\b\x02\x12\\\n" +
 	"\aResolve\x12#.weft.participant.v1.ResolveRequest\x1a$.weft.participant.v1.ResolveResponse\"\x06\xba\xbb\x18\x02\b\x02\x12Y\n" +
 	"\x06Expand\x12\".weft.participant.v1.ExpandRequest\x1a#.weft.participant.v1.ExpandResponse\"\x06\xba\xbb\x18\x02\b\x02\x12b\n" +
 	"\tPreflight\x12%.weft.participant.v1.PreflightRequest\x1a&.weft.participant.v1.PreflightResponse\"\x06\xba\xbb\x18\x02\b\x02\x12V\n" +
-	"\x05Probe\x12!.weft.participant.v1.ProbeRequest\x1a\".weft.participant.v1.ProbeResponse\"\x06\xba\xbb\x18\x02\b\x02\x12e\n" +
+	"\x05Probe\x12!.weft.participant.v1.ProbeRequest\x1a\".weft.participant.v1.ProbeResponse\"\x06\xba\xbb\x18\x02\b\x02\x12V\n" +
+	"\x05Sweep\x12!.weft.participant.v1.SweepRequest\x1a\".weft.participant.v1.SweepResponse\"\x06\xba\xbb\x18\x02\b\x02\x12e\n" +
 	"\n" +
 	"ListLedger\x12&.weft.participant.v1.ListLedgerRequest\x1a'.weft.participant.v1.ListLedgerResponse\"\x06\xba\xbb\x18\x02\b\x02BGZEgithub.com/weftcloud/weft/proto/gen/weft/participant/v1;participantv1b\x06proto3"
 
@@ -1327,7 +1571,7 @@ func file_weft_participant_v1_participant_proto_rawDescGZIP() []byte {
 	return file_weft_participant_v1_participant_proto_rawDescData
 }
 
-var file_weft_participant_v1_participant_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_weft_participant_v1_participant_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_weft_participant_v1_participant_proto_goTypes = []any{
 	(*QueryRequest)(nil),          // 0: weft.participant.v1.QueryRequest
 	(*QueryResponse)(nil),         // 1: weft.participant.v1.QueryResponse
@@ -1347,58 +1591,68 @@ var file_weft_participant_v1_participant_proto_goTypes = []any{
 	(*ListLedgerRequest)(nil),     // 15: weft.participant.v1.ListLedgerRequest
 	(*ListLedgerResponse)(nil),    // 16: weft.participant.v1.ListLedgerResponse
 	(*LedgerEntry)(nil),           // 17: weft.participant.v1.LedgerEntry
-	nil,                           // 18: weft.participant.v1.ExpandResponse.OutputsEntry
-	nil,                           // 19: weft.participant.v1.Child.SourcesEntry
-	(*v1.Origin)(nil),             // 20: weft.bus.v1.Origin
-	(*v1.Outcome)(nil),            // 21: weft.bus.v1.Outcome
-	(*anypb.Any)(nil),             // 22: google.protobuf.Any
-	(*structpb.Struct)(nil),       // 23: google.protobuf.Struct
-	(v11.Change)(0),               // 24: weft.kind.v1.Change
-	(*v11.Fault)(nil),             // 25: weft.kind.v1.Fault
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(v11.Phase)(0),                // 27: weft.kind.v1.Phase
-	(*v11.Drift)(nil),             // 28: weft.kind.v1.Drift
+	(*SweepRequest)(nil),          // 18: weft.participant.v1.SweepRequest
+	(*Orphan)(nil),                // 19: weft.participant.v1.Orphan
+	(*SweepResponse)(nil),         // 20: weft.participant.v1.SweepResponse
+	(*Swept)(nil),                 // 21: weft.participant.v1.Swept
+	nil,                           // 22: weft.participant.v1.ExpandResponse.OutputsEntry
+	nil,                           // 23: weft.participant.v1.Child.SourcesEntry
+	(*v1.Origin)(nil),             // 24: weft.bus.v1.Origin
+	(*v1.Outcome)(nil),            // 25: weft.bus.v1.Outcome
+	(*anypb.Any)(nil),             // 26: google.protobuf.Any
+	(*structpb.Struct)(nil),       // 27: google.protobuf.Struct
+	(v11.Change)(0),               // 28: weft.kind.v1.Change
+	(*v11.Fault)(nil),             // 29: weft.kind.v1.Fault
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(v11.Phase)(0),                // 31: weft.kind.v1.Phase
+	(*v11.Drift)(nil),             // 32: weft.kind.v1.Drift
 }
 var file_weft_participant_v1_participant_proto_depIdxs = []int32{
-	20, // 0: weft.participant.v1.QueryRequest.origin:type_name -> weft.bus.v1.Origin
-	21, // 1: weft.participant.v1.QueryResponse.outcome:type_name -> weft.bus.v1.Outcome
-	22, // 2: weft.participant.v1.ResolveResponse.resource:type_name -> google.protobuf.Any
-	23, // 3: weft.participant.v1.Item.spec:type_name -> google.protobuf.Struct
-	24, // 4: weft.participant.v1.Item.change:type_name -> weft.kind.v1.Change
-	23, // 5: weft.participant.v1.Item.former:type_name -> google.protobuf.Struct
+	24, // 0: weft.participant.v1.QueryRequest.origin:type_name -> weft.bus.v1.Origin
+	25, // 1: weft.participant.v1.QueryResponse.outcome:type_name -> weft.bus.v1.Outcome
+	26, // 2: weft.participant.v1.ResolveResponse.resource:type_name -> google.protobuf.Any
+	27, // 3: weft.participant.v1.Item.spec:type_name -> google.protobuf.Struct
+	28, // 4: weft.participant.v1.Item.change:type_name -> weft.kind.v1.Change
+	27, // 5: weft.participant.v1.Item.former:type_name -> google.protobuf.Struct
 	4,  // 6: weft.participant.v1.ExpandRequest.item:type_name -> weft.participant.v1.Item
 	7,  // 7: weft.participant.v1.ExpandResponse.children:type_name -> weft.participant.v1.Child
-	18, // 8: weft.participant.v1.ExpandResponse.outputs:type_name -> weft.participant.v1.ExpandResponse.OutputsEntry
-	23, // 9: weft.participant.v1.Child.spec:type_name -> google.protobuf.Struct
-	19, // 10: weft.participant.v1.Child.sources:type_name -> weft.participant.v1.Child.SourcesEntry
+	22, // 8: weft.participant.v1.ExpandResponse.outputs:type_name -> weft.participant.v1.ExpandResponse.OutputsEntry
+	27, // 9: weft.participant.v1.Child.spec:type_name -> google.protobuf.Struct
+	23, // 10: weft.participant.v1.Child.sources:type_name -> weft.participant.v1.Child.SourcesEntry
 	4,  // 11: weft.participant.v1.PreflightRequest.items:type_name -> weft.participant.v1.Item
 	10, // 12: weft.participant.v1.PreflightResponse.findings:type_name -> weft.participant.v1.Finding
 	11, // 13: weft.participant.v1.PreflightResponse.quotas:type_name -> weft.participant.v1.QuotaUse
-	25, // 14: weft.participant.v1.Finding.fault:type_name -> weft.kind.v1.Fault
+	29, // 14: weft.participant.v1.Finding.fault:type_name -> weft.kind.v1.Fault
 	14, // 15: weft.participant.v1.ProbeResponse.features:type_name -> weft.participant.v1.Feature
-	26, // 16: weft.participant.v1.Feature.probe_time:type_name -> google.protobuf.Timestamp
+	30, // 16: weft.participant.v1.Feature.probe_time:type_name -> google.protobuf.Timestamp
 	17, // 17: weft.participant.v1.ListLedgerResponse.entries:type_name -> weft.participant.v1.LedgerEntry
-	25, // 18: weft.participant.v1.ListLedgerResponse.unreachable:type_name -> weft.kind.v1.Fault
-	27, // 19: weft.participant.v1.LedgerEntry.phase:type_name -> weft.kind.v1.Phase
-	26, // 20: weft.participant.v1.LedgerEntry.create_time:type_name -> google.protobuf.Timestamp
-	28, // 21: weft.participant.v1.LedgerEntry.drift:type_name -> weft.kind.v1.Drift
-	0,  // 22: weft.participant.v1.ParticipantService.Query:input_type -> weft.participant.v1.QueryRequest
-	2,  // 23: weft.participant.v1.ParticipantService.Resolve:input_type -> weft.participant.v1.ResolveRequest
-	5,  // 24: weft.participant.v1.ParticipantService.Expand:input_type -> weft.participant.v1.ExpandRequest
-	8,  // 25: weft.participant.v1.ParticipantService.Preflight:input_type -> weft.participant.v1.PreflightRequest
-	12, // 26: weft.participant.v1.ParticipantService.Probe:input_type -> weft.participant.v1.ProbeRequest
-	15, // 27: weft.participant.v1.ParticipantService.ListLedger:input_type -> weft.participant.v1.ListLedgerRequest
-	1,  // 28: weft.participant.v1.ParticipantService.Query:output_type -> weft.participant.v1.QueryResponse
-	3,  // 29: weft.participant.v1.ParticipantService.Resolve:output_type -> weft.participant.v1.ResolveResponse
-	6,  // 30: weft.participant.v1.ParticipantService.Expand:output_type -> weft.participant.v1.ExpandResponse
-	9,  // 31: weft.participant.v1.ParticipantService.Preflight:output_type -> weft.participant.v1.PreflightResponse
-	13, // 32: weft.participant.v1.ParticipantService.Probe:output_type -> weft.participant.v1.ProbeResponse
-	16, // 33: weft.participant.v1.ParticipantService.ListLedger:output_type -> weft.participant.v1.ListLedgerResponse
-	28, // [28:34] is the sub-list for method output_type
-	22, // [22:28] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	29, // 18: weft.participant.v1.ListLedgerResponse.unreachable:type_name -> weft.kind.v1.Fault
+	31, // 19: weft.participant.v1.LedgerEntry.phase:type_name -> weft.kind.v1.Phase
+	30, // 20: weft.participant.v1.LedgerEntry.create_time:type_name -> google.protobuf.Timestamp
+	32, // 21: weft.participant.v1.LedgerEntry.drift:type_name -> weft.kind.v1.Drift
+	19, // 22: weft.participant.v1.SweepRequest.orphans:type_name -> weft.participant.v1.Orphan
+	21, // 23: weft.participant.v1.SweepResponse.swept:type_name -> weft.participant.v1.Swept
+	19, // 24: weft.participant.v1.Swept.orphan:type_name -> weft.participant.v1.Orphan
+	29, // 25: weft.participant.v1.Swept.fault:type_name -> weft.kind.v1.Fault
+	0,  // 26: weft.participant.v1.ParticipantService.Query:input_type -> weft.participant.v1.QueryRequest
+	2,  // 27: weft.participant.v1.ParticipantService.Resolve:input_type -> weft.participant.v1.ResolveRequest
+	5,  // 28: weft.participant.v1.ParticipantService.Expand:input_type -> weft.participant.v1.ExpandRequest
+	8,  // 29: weft.participant.v1.ParticipantService.Preflight:input_type -> weft.participant.v1.PreflightRequest
+	12, // 30: weft.participant.v1.ParticipantService.Probe:input_type -> weft.participant.v1.ProbeRequest
+	18, // 31: weft.participant.v1.ParticipantService.Sweep:input_type -> weft.participant.v1.SweepRequest
+	15, // 32: weft.participant.v1.ParticipantService.ListLedger:input_type -> weft.participant.v1.ListLedgerRequest
+	1,  // 33: weft.participant.v1.ParticipantService.Query:output_type -> weft.participant.v1.QueryResponse
+	3,  // 34: weft.participant.v1.ParticipantService.Resolve:output_type -> weft.participant.v1.ResolveResponse
+	6,  // 35: weft.participant.v1.ParticipantService.Expand:output_type -> weft.participant.v1.ExpandResponse
+	9,  // 36: weft.participant.v1.ParticipantService.Preflight:output_type -> weft.participant.v1.PreflightResponse
+	13, // 37: weft.participant.v1.ParticipantService.Probe:output_type -> weft.participant.v1.ProbeResponse
+	20, // 38: weft.participant.v1.ParticipantService.Sweep:output_type -> weft.participant.v1.SweepResponse
+	16, // 39: weft.participant.v1.ParticipantService.ListLedger:output_type -> weft.participant.v1.ListLedgerResponse
+	33, // [33:40] is the sub-list for method output_type
+	26, // [26:33] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_participant_proto_init() }
@@ -1412,7 +1666,7 @@ func file_weft_participant_v1_participant_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_participant_v1_participant_proto_rawDesc), len(file_weft_participant_v1_participant_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
