@@ -6,6 +6,7 @@ import (
 	"github.com/weftcloud/weft/pkg/service"
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
 	driveropenstack "github.com/weftcloud/weft/services/compute/internal/driver/openstack"
+	"github.com/weftcloud/weft/services/compute/internal/scalinggroup"
 )
 
 // Catalog is the list of kinds and providers.
@@ -15,6 +16,7 @@ func Catalog(sessions *openstack.Sessions) service.Catalog {
 		Kinds: []service.Kind{
 			{Message: &computev1.KeyPair{}},
 			{Message: &computev1.Server{}},
+			{Message: &computev1.ScalingGroup{}, Controller: scalinggroup.New(), Parts: scalinggroup.Parts, Custom: scalinggroup.Methods},
 		},
 		Providers: []driver.Provider{driveropenstack.Provider(sessions)},
 	}

@@ -50,7 +50,9 @@ type Record struct {
 	// When the provider first listed the object no longer, or found none that bears the key, while it was being released.
 	MissingTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=missing_time,json=missingTime,proto3" json:"missing_time,omitempty"`
 	// The provider itself said that it did not make the object; no look-up is needed to know that there is none.
-	Refused       bool `protobuf:"varint,11,opt,name=refused,proto3" json:"refused,omitempty"`
+	Refused bool `protobuf:"varint,11,opt,name=refused,proto3" json:"refused,omitempty"`
+	// What a custom method asked for beside the spec, in the words of the kind, e.g. the size of a scaling group.
+	Requests      map[string]string `protobuf:"bytes,12,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -162,6 +164,13 @@ func (x *Record) GetRefused() bool {
 	return false
 }
 
+func (x *Record) GetRequests() map[string]string {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
 // Tombstone remembers a key that was released, so that a late command cannot make it again.
 type Tombstone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -239,7 +248,7 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xfa\x04\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\x97\x06\n" +
 	"\x06Record\x128\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12f\n" +
@@ -254,8 +263,12 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\twake_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bwakeTime\x12G\n" +
 	"\fmissing_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\vmissingTime\x12\x18\n" +
-	"\arefused\x18\v \x01(\bR\arefused\x1a=\n" +
+	"\arefused\x18\v \x01(\bR\arefused\x12^\n" +
+	"\brequests\x18\f \x03(\v2).weft.participant.v1.Record.RequestsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\x80 R\brequests\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
+	"\rRequestsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x02\n" +
 	"\tTombstone\x12@\n" +
@@ -276,29 +289,31 @@ func file_weft_participant_v1_record_proto_rawDescGZIP() []byte {
 	return file_weft_participant_v1_record_proto_rawDescData
 }
 
-var file_weft_participant_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_weft_participant_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_weft_participant_v1_record_proto_goTypes = []any{
 	(*Record)(nil),                // 0: weft.participant.v1.Record
 	(*Tombstone)(nil),             // 1: weft.participant.v1.Tombstone
 	nil,                           // 2: weft.participant.v1.Record.ReferencesEntry
-	(*anypb.Any)(nil),             // 3: google.protobuf.Any
-	(*v1.Origin)(nil),             // 4: weft.bus.v1.Origin
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	nil,                           // 3: weft.participant.v1.Record.RequestsEntry
+	(*anypb.Any)(nil),             // 4: google.protobuf.Any
+	(*v1.Origin)(nil),             // 5: weft.bus.v1.Origin
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_weft_participant_v1_record_proto_depIdxs = []int32{
-	3, // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
+	4, // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
 	2, // 1: weft.participant.v1.Record.references:type_name -> weft.participant.v1.Record.ReferencesEntry
-	4, // 2: weft.participant.v1.Record.origin:type_name -> weft.bus.v1.Origin
-	5, // 3: weft.participant.v1.Record.wake_time:type_name -> google.protobuf.Timestamp
-	5, // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
-	4, // 5: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
-	5, // 6: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
-	5, // 7: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	5, // 2: weft.participant.v1.Record.origin:type_name -> weft.bus.v1.Origin
+	6, // 3: weft.participant.v1.Record.wake_time:type_name -> google.protobuf.Timestamp
+	6, // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
+	3, // 5: weft.participant.v1.Record.requests:type_name -> weft.participant.v1.Record.RequestsEntry
+	5, // 6: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
+	6, // 7: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
+	6, // 8: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_record_proto_init() }
@@ -312,7 +327,7 @@ func file_weft_participant_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_participant_v1_record_proto_rawDesc), len(file_weft_participant_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
