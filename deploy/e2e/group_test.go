@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -198,6 +199,9 @@ func TestScaleByCommand(t *testing.T) {
 		t.Errorf("by command: %+v", g)
 	}
 	i.Weft(t, "scale", "crew.web", "4").Refused(t)
+	if log := i.Must(t, "console-log", groupOf(t, i, "crew.web").Observed.Members[0].Server, "--lines", "2").Out; !strings.Contains(log, "login:") {
+		t.Errorf("the console says %q", log)
+	}
 	i.Apply(t, document(1), "DONE")
 	if g := groupOf(t, i, "crew.web"); !g.settledAt(t, 3) {
 		t.Errorf("the same document: %+v", g)

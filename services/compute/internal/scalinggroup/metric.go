@@ -6,16 +6,14 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
+	"github.com/weftcloud/weft/services/compute/internal/outward"
 )
 
 // The HTTP API of Prometheus, /api/v1/query (prometheus.io/docs/prometheus/latest/querying/api): the answer is JSON with a
@@ -32,24 +30,8 @@ const (
 // querier asks Prometheus.
 type querier struct{ client *http.Client }
 
-// newQuerier makes a querier. The address is a tenant's choice, so redirections are not followed, and link-local addresses
-// are refused: clouds serve their machines' credentials there (169.254.169.254).
-func newQuerier() *querier {
-	dialer := &net.Dialer{Timeout: queryTimeout, Control: func(_, address string, _ syscall.RawConn) error {
-		at, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return fmt.Errorf("read the address %s: %w", address, err)
-		}
-		if at.Addr().Unmap().IsLinkLocalUnicast() || at.Addr().IsMulticast() {
-			return fmt.Errorf("%s is no address of a Prometheus server", address)
-		}
-		return nil
-	}}
-	return &querier{client: &http.Client{
-		Timeout: queryTimeout, Transport: &http.Transport{DialContext: dialer.DialContext, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 2},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
-}
+// newQuerier makes a querier. It follows no redirections.
+func newQuerier() *querier { return &querier{client: outward.Client(queryTimeout, 0)} }
 
 // ask makes the query of a metric.
 func (q *querier) ask(ctx context.Context, m *computev1.ScalingMetric) reading {
