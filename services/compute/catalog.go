@@ -17,6 +17,7 @@ func Catalog(sessions *openstack.Sessions) service.Catalog {
 		Kinds: []service.Kind{
 			{Message: &computev1.KeyPair{}},
 			{Message: &computev1.ServerGroup{}},
+			{Message: &computev1.Image{}},
 			{Message: &computev1.Server{}, Custom: console.Methods},
 			{Message: &computev1.ScalingGroup{}, Controller: scalinggroup.New(), Parts: scalinggroup.Parts, Custom: scalinggroup.Methods},
 		},

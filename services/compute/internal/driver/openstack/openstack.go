@@ -28,6 +28,7 @@ func Drivers(s *cloud.Session) map[string]driver.Any {
 	return map[string]driver.Any{
 		"compute.weft.cloud/Server":      driver.Erase(NewServers(s)),
 		"compute.weft.cloud/KeyPair":     driver.Erase(NewKeyPairs(s)),
+		"compute.weft.cloud/Image":       driver.Erase(NewImages(s)),
 		"compute.weft.cloud/ServerGroup": driver.Erase(NewServerGroups(s)),
 	}
 }
