@@ -46,6 +46,7 @@ func TestDropped(t *testing.T) {
 		{kind: "FloatingIP", resources: machine + "  ip: {kind: FloatingIP, spec: {externalNetwork: public, server: vm}}\n", service: "network", create: "/floatingips", delete: "/floatingips/*", counted: "network.floatingip"},
 		{kind: "KeyPair", resources: "  key: {kind: KeyPair, spec: {publicKey: \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0v1h7mXyV9G6Zp7o2Ff7gkL9cQJ4nT1uQd5y8wXb3K me\"}}\n", service: "compute", create: "/os-keypairs", delete: "/os-keypairs/*", counted: "compute.keypair"},
 		{kind: "ServerGroup", resources: "  near: {kind: ServerGroup, spec: {policy: AFFINITY}}\n", service: "compute", create: "/os-server-groups", delete: "/os-server-groups/*", counted: "compute.server_group"},
+		{kind: "Image", resources: "  disk: {kind: Image, spec: {source: {url: \"" + diskServer(t) + "\"}, diskFormat: RAW}}\n", service: "image", create: "/images", delete: "/images/*", counted: "image.image"},
 		{kind: "Server", resources: machine, service: "compute", create: "/servers", delete: "/servers/*", counted: "compute.server"},
 		{kind: "ScalingGroup", resources: fabric + "  web: {kind: ScalingGroup, spec: {template: {image: tiny, flavor: m1.tiny, network: net}, min: 1, max: 2, drainPeriod: 0s}}\n", service: "compute", create: "/servers", delete: "/servers/*", counted: "compute.server", named: "scalinggroup.web-1"},
 		{kind: "Volume", resources: "  data: {kind: Volume, spec: {size: 1Gi}}\n", service: "volume", create: "/volumes", delete: "/volumes/*", counted: "volume.volume"},

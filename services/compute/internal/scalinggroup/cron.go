@@ -15,9 +15,9 @@ import (
 
 // cronField says what a field may hold.
 type cronField struct {
-	name       string
-	low, high  int
-	names      []string // of low and what follows
+	name          string
+	low, high     int
+	names         []string // of low and what follows
 	sundayIsSeven bool     // 7 is Sunday, as 0 is
 }
 
@@ -34,10 +34,10 @@ func cronFields() []cronField {
 
 // cronLine is a line that was read: the values of each field, as bits.
 type cronLine struct {
-	bits         [5]uint64
-	anyDay       bool // the day of the month is not restricted
-	anyWeekday   bool // nor is the day of the week
-	location     *time.Location
+	bits       [5]uint64
+	anyDay     bool // the day of the month is not restricted
+	anyWeekday bool // nor is the day of the week
+	location   *time.Location
 }
 
 // parseCron reads a line. The error is Invalid.

@@ -192,8 +192,9 @@ func verifyServer(t *testing.T, p *openstacktest.Place, d *Servers, r driver.Req
 		if len(o.GetAddresses()) == 0 || !slices.Contains(o.GetAddresses()[0].GetFixed(), "10.72.0.77") {
 			t.Errorf("addresses %v", o.GetAddresses())
 		}
-		if _, err := d.ConsoleLog(t.Context(), s.ID, 3); err != nil {
-			t.Errorf("console: %v", err)
+		_, err = d.ConsoleLog(t.Context(), s.ID, 3)
+		if on := s.Status == "ACTIVE"; on && err != nil || !on && !fault.Is(err, fault.Precondition) {
+			t.Errorf("the console of a server that is %s: %v", s.Status, err)
 		}
 	}
 	if set, remove := metadataDiff(s, w.metadata); len(set)+len(remove) > 0 {
