@@ -45,11 +45,14 @@ func TestScalingGroup(t *testing.T) {
 	i := story.Start(t, "--no-sandbox")
 	i.Must(t, "cloud", "add", "lab", "--driver", "openstack", "--os-cloud", os.Getenv("OS_CLOUD"))
 	metric := story.StartPrometheus(t)
-	i.Must(t, "apply", "-f", i.Document(t, "farm.yaml", fmt.Sprintf(farm, metric.URL)), "--wait", "-o", "json")
+	i.Must(t, "apply", "-f", i.Document(t, "farm.yaml", fmt.Sprintf(farm, metric.URL)), "--no-wait", "-o", "json")
 	reach := func(n, least int) {
 		t.Helper()
 		began := time.Now()
 		await(t, fmt.Sprintf("%d in service", n), func() error {
+			if i.Weft(t, "get", "scalingGroup", "realfarm.web").Code != 0 {
+				return fmt.Errorf("there is no group yet")
+			}
 			g := i.Group(t, "realfarm.web")
 			if now := g.InService(t); now < least {
 				t.Fatalf("%d are in service: %+v", now, g.Observed)
@@ -61,7 +64,7 @@ func TestScalingGroup(t *testing.T) {
 		})
 		t.Logf("%d in service after %s", n, time.Since(began).Round(time.Second))
 	}
-	reach(1, 1)
+	reach(1, 0)
 	metric.Set(20, false)
 	reach(2, 1)
 	if n := len(p.mine(t)); n < 4 {
@@ -72,7 +75,13 @@ func TestScalingGroup(t *testing.T) {
 	}
 	metric.Set(5, false)
 	reach(1, 1)
-	i.Must(t, "destroy", "realfarm", "--wait", "-o", "json")
+	op := i.Must(t, "destroy", "realfarm", "--no-wait", "-o", "json").Operation(t)
+	await(t, "the stack is gone", func() error {
+		if now := i.Op(t, op.ID()); !now.Is("DONE") {
+			return fmt.Errorf("it is not: %v", now)
+		}
+		return nil
+	})
 	if left := p.mine(t); len(left) > 0 {
 		t.Errorf("left: %q", left)
 	}
