@@ -68,7 +68,9 @@ func (h *Hand) Observe(ctx context.Context, parts []*record.Entry) (map[string]d
 	for _, p := range parts {
 		ids = append(ids, p.Object.Status().GetProviderId())
 	}
-	return call(ctx, h.at, "observe", func(ctx context.Context) (map[string]driver.Observation[proto.Message], error) { return d.Observe(ctx, ids) })
+	return call(ctx, h.at, "observe", func(ctx context.Context) (map[string]driver.Observation[proto.Message], error) {
+		return d.Observe(ctx, ids)
+	})
 }
 
 // control has the controller of a record look at it.

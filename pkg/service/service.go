@@ -160,7 +160,7 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 	s.inbox.Traces = deps.Traces
 	s.loop = reconcile.New(reconcile.Config{
 		Controllers: s.controllers(),
-		Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Traces: deps.Traces, Now: deps.Now, Taken: s.outbox.Recover,
+		Book:        s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Traces: deps.Traces, Now: deps.Now, Taken: s.outbox.Recover,
 	})
 	s.spread = shard.New(shard.Config{
 		Store: deps.Store, Prefix: record.Prefix(catalog.Service) + "shards/", Replica: deps.Replica, Address: deps.Address, Count: reconcile.Shards,
