@@ -101,6 +101,12 @@ type Blockable interface {
 	Blockers(ctx context.Context, id string) ([]*kindv1.Blocker, error)
 }
 
+// Console is a capability: the objects write to a console that the provider keeps.
+type Console interface {
+	// ConsoleLog gives the last lines of an object's console; 0 means all that the provider keeps.
+	ConsoleLog(ctx context.Context, id string, lines int) (string, error)
+}
+
 // Marked is one object at a provider that bears our mark.
 type Marked struct {
 	// ID is the object's id.

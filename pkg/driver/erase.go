@@ -13,8 +13,9 @@ type Any interface {
 	NeedsUpdate() bool
 	// Adopts is Adopted's; false without the capability.
 	Adopts() bool
-	// Blockable, Lister and Checker give the capability, or false.
+	// Blockable, Console, Lister and Checker give the capability, or false.
 	Blockable() (Blockable, bool)
+	Console() (Console, bool)
 	Lister() (Lister, bool)
 	Checker() (Checker[proto.Message], bool)
 }
@@ -68,6 +69,11 @@ func (e erased[S, O]) Adopts() bool {
 func (e erased[S, O]) Blockable() (Blockable, bool) {
 	b, ok := e.d.(Blockable)
 	return b, ok
+}
+
+func (e erased[S, O]) Console() (Console, bool) {
+	c, ok := e.d.(Console)
+	return c, ok
 }
 
 func (e erased[S, O]) Lister() (Lister, bool) {

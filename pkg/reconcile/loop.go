@@ -66,6 +66,8 @@ type Config struct {
 	Accounts Accounts
 	Resolver Resolver
 	Logger   *slog.Logger
+	// Controllers are those of the kinds that have no driver, by type.
+	Controllers map[string]Controller
 	// Traces makes a span of each call at a provider; nil makes none.
 	Traces *tracing.Traces
 	Now    func() time.Time
@@ -91,6 +93,9 @@ type Loop struct {
 	owned   map[int]*owned      // by shard
 	written map[record.ID]int64 // the revisions of own writes that the store is yet to tell of
 	watched int64               // the revision up to which the store has told
+	// wholes gives the record that another is a part of, partsOf the parts of one, as this replica's controllers said.
+	wholes  map[record.ID]record.ID
+	partsOf map[record.ID][]record.ID
 }
 
 // task is the work on one id.
@@ -126,7 +131,7 @@ func New(c Config) *Loop {
 	}
 	return &Loop{
 		Config: c, slots: make(chan struct{}, c.Concurrency), fresh: make(chan struct{}, 1),
-		owned: map[int]*owned{}, written: map[record.ID]int64{},
+		owned: map[int]*owned{}, written: map[record.ID]int64{}, wholes: map[record.ID]record.ID{}, partsOf: map[record.ID][]record.ID{},
 	}
 }
 
@@ -147,6 +152,11 @@ func (l *Loop) sweep(ctx context.Context) {
 }
 
 // settled tells whether there is nothing to do for an entry.
+func (l *Loop) settled(e *record.Entry) bool {
+	return l.Controllers[e.Kind.Type] == nil && settled(e)
+}
+
+// settled tells whether an entry that a driver makes real is where it should be.
 func settled(e *record.Entry) bool {
 	status := e.Object.Status()
 	if status.GetPhase() == kindv1.Phase_PHASE_FAILED {
@@ -247,12 +257,13 @@ func (l *Loop) rest(o *owned, id record.ID, t *task, wait time.Duration) bool {
 func (l *Loop) reconcile(ctx context.Context, at *turn, id record.ID) (time.Duration, error) {
 	e, err := l.Book.Get(ctx, id)
 	if fault.Is(err, fault.NotFound) {
+		l.parts(id, nil)
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
 	}
-	if settled(e) {
+	if l.settled(e) {
 		return 0, nil
 	}
 	if wake := e.Record.GetWakeTime(); wake != nil && l.Now().Before(wake.AsTime()) {
@@ -261,6 +272,9 @@ func (l *Loop) reconcile(ctx context.Context, at *turn, id record.ID) (time.Dura
 	e.Fence = at.owned.fence()
 	at.class, at.tenant = classOf(e), resource.TenantOf(e.Name)
 	at.traces, at.trace, at.kind = l.Traces, e.Record.GetOrigin().GetTraceParent(), e.Kind.Name
+	if c := l.Controllers[e.Kind.Type]; c != nil {
+		return l.control(ctx, at, c, e)
+	}
 	var wait time.Duration
 	if e.Record.GetRelease() {
 		wait, err = l.release(ctx, at, e)

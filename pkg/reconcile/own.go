@@ -196,7 +196,15 @@ func (l *Loop) changed(changes []record.Change) {
 		}
 		if known < c.Revision {
 			l.wake(c.ID)
+			l.wakeWhole(c.ID)
 		}
+	}
+}
+
+// wakeWhole wakes the record that another is a part of, for who holds the lock.
+func (l *Loop) wakeWhole(part record.ID) {
+	if whole, ok := l.wholes[part]; ok {
+		l.wake(whole)
 	}
 }
 
@@ -207,6 +215,7 @@ func (l *Loop) Changed(c record.Change) {
 	if c.Revision <= l.watched {
 		return // the store was sooner
 	}
+	l.wakeWhole(c.ID)
 	if l.owned[ShardOf(c.Key)] == nil {
 		return
 	}
@@ -276,7 +285,7 @@ func (l *Loop) find(ctx context.Context, shards map[int]*owned) error {
 			return err
 		}
 		for _, e := range entries {
-			if shards[ShardOf(e.Key)] != nil && !settled(e) {
+			if shards[ShardOf(e.Key)] != nil && !l.settled(e) {
 				l.Wake(e.ID)
 			}
 			after = e.ID

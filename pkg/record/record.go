@@ -107,6 +107,9 @@ func New(c Config) *Book {
 	return &Book{service: c.Service, prefix: Prefix(c.Service), store: c.Store, outbox: c.Outbox, kinds: c.Kinds, now: c.Now, changed: c.Changed, veil: eventVeil()}
 }
 
+// Kind gives a kind by its type.
+func (b *Book) Kind(typ string) (*resource.Kind, bool) { return b.kinds.ByType(typ) }
+
 func (b *Book) recordKey(id ID) string      { return RecordKey(b.service, id) }
 func (b *Book) indexKey(name string) string { return b.prefix + "n/" + name }
 func (b *Book) tombKey(key string) string   { return b.prefix + "t/" + key }

@@ -76,7 +76,11 @@ func (s *Service) registerKind(server grpc.ServiceRegistrar, k *resource.Kind) e
 
 // catalogMethods gives the custom methods of a kind.
 func (s *Service) catalogMethods(k *resource.Kind) []grpc.MethodDesc {
-	return s.kinds[k.Type].Methods
+	kind := s.kinds[k.Type]
+	if kind.Custom == nil {
+		return kind.Methods
+	}
+	return append(slices.Clone(kind.Methods), kind.Custom(s)...)
 }
 
 func listMethod(sd protoreflect.ServiceDescriptor) string {

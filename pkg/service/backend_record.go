@@ -217,6 +217,9 @@ func (b *recordBackend) open(ctx context.Context, name, etag string) (*record.En
 	if stack := e.Object.Metadata().GetStack(); stack != "" {
 		return nil, fault.New(fault.Precondition, "%s belongs to %s; change the stack's document and apply it", name, stack)
 	}
+	if owner := e.Object.Metadata().GetOwner(); owner != "" {
+		return nil, fault.New(fault.Precondition, "%s was made by %s and is its own; change that", name, owner)
+	}
 	if e.Record.GetRelease() && e.Object.Status().GetPhase() != kindv1.Phase_PHASE_FAILED {
 		return nil, fault.New(fault.Precondition, "%s is being deleted", name)
 	}

@@ -273,7 +273,7 @@ func (s *Service) ListOperations(ctx context.Context, r *longrunningpb.ListOpera
 // listed gives the operation of an entry as a list shows it; nil if it does not: what belongs to a stack is made by the
 // stack's operations.
 func (s *Service) listed(e *record.Entry, match func(proto.Message) (bool, error)) (*longrunningpb.Operation, error) {
-	if _, own := s.own.ByType(e.Kind.Type); !own || e.Object.Metadata().GetStack() != "" {
+	if _, own := s.own.ByType(e.Kind.Type); !own || e.Object.Metadata().GetStack() != "" || e.Object.Metadata().GetOwner() != "" {
 		return nil, nil
 	}
 	op, err := s.operation(e, false)

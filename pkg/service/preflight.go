@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -19,9 +20,9 @@ import (
 // preflight looks at the clouds whether resources can be made as asked. It reports all that is wrong, and what it could
 // not look at, as findings; it changes nothing.
 func (s *Service) preflight(ctx context.Context, items []wanted) ([]*participantv1.Finding, []*participantv1.QuotaUse, error) {
-	p := &flight{s: s, ctx: ctx, planned: planned(items), groups: map[*reconcile.Account]map[string][]driver.Item[proto.Message]{}, quotas: map[quotaKey]*participantv1.QuotaUse{}}
+	p := &flight{s: s, ctx: ctx, planned: planned(items), groups: map[*reconcile.Account]map[string][]driver.Item[proto.Message]{}, quotas: map[quotaKey]*participantv1.QuotaUse{}, parts: map[partKey]string{}}
 	for _, w := range items {
-		p.place(w)
+		p.whole(w)
 	}
 	for account, kinds := range p.groups {
 		for _, typ := range slices.Sorted(maps.Keys(kinds)) {
@@ -45,10 +46,58 @@ type flight struct {
 	groups   map[*reconcile.Account]map[string][]driver.Item[proto.Message]
 	findings []*participantv1.Finding
 	quotas   map[quotaKey]*participantv1.QuotaUse
+	parts    map[partKey]string // the field that a part is made from
 }
 
+// partKey is a part by the name of the whole and by its own type.
+type partKey struct{ name, typ string }
+
+// whole finds the accounts of an item, or of what it is made of.
+func (p *flight) whole(w wanted) {
+	k := p.s.kinds[w.kind.Type]
+	if k.Parts == nil {
+		p.place(w)
+		return
+	}
+	if w.spec == nil {
+		return // nothing is made
+	}
+	for _, part := range k.Parts(w.spec, w.former) {
+		kind, ok := p.s.own.ByType(part.Type)
+		if !ok {
+			p.found(w.name, part.Field, fault.New(fault.Internal, "%s is made of %s, which this service does not have", w.kind.Name, part.Type))
+			return
+		}
+		inner := wanted{name: w.name, kind: kind, cloud: w.cloud, spec: part.Spec, former: part.Former, change: part.Change}
+		for _, u := range w.unknown {
+			if rest, below := strings.CutPrefix(strings.TrimPrefix(u, "spec."), part.Field+"."); below {
+				inner.unknown = append(inner.unknown, rest)
+			}
+		}
+		p.parts[partKey{w.name, part.Type}] = part.Field
+		p.place(inner)
+	}
+}
+
+// fieldOf gives the field of an item as the person wrote it.
+func (p *flight) fieldOf(name, typ, field string) string {
+	at, isPart := p.parts[partKey{name, typ}]
+	rest, inSpec := strings.CutPrefix(field, "spec.")
+	if !isPart || !inSpec {
+		return field
+	}
+	return "spec." + at + "." + rest
+}
+
+// found keeps what is wrong, once: of many parts all have the same faults.
 func (p *flight) found(name, field string, err error) {
-	p.findings = append(p.findings, &participantv1.Finding{Name: name, Field: field, Fault: fault.Proto(err, p.s.deps.Now())})
+	next := &participantv1.Finding{Name: name, Field: field, Fault: fault.Proto(err, p.s.deps.Now())}
+	for _, f := range p.findings {
+		if f.GetName() == name && f.GetField() == field && f.GetFault().GetMessage() == next.GetFault().GetMessage() {
+			return
+		}
+	}
+	p.findings = append(p.findings, next)
 }
 
 // place finds the account of an item.
@@ -153,7 +202,7 @@ func (p *flight) check(account *reconcile.Account, typ string, items []driver.It
 		return nil
 	}
 	for _, f := range findings {
-		p.found(f.Name, f.Field, f.Fault)
+		p.found(f.Name, p.fieldOf(f.Name, typ, f.Field), f.Fault)
 	}
 	for _, q := range quotas {
 		key := quotaKey{account.Name, q.Service, q.Quota}

@@ -29,6 +29,7 @@ import (
 	"github.com/weftcloud/weft/pkg/shard"
 	"github.com/weftcloud/weft/pkg/store"
 	"github.com/weftcloud/weft/pkg/tracing"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 )
@@ -53,6 +54,22 @@ type Kind struct {
 	Local *Local
 	// Methods are the custom methods of its gRPC service.
 	Methods []grpc.MethodDesc
+	// Custom gives further custom methods, which work with the records of the service; nil for none.
+	Custom func(s *Service) []grpc.MethodDesc
+	// Controller makes it a kind without a driver whose resources are made of others of this service; nil for others.
+	Controller reconcile.Controller
+	// Parts gives, for a kind with a controller, what a resource is made of, so that it is looked at before it is asked for.
+	Parts func(spec, former proto.Message) []Part
+}
+
+// Part is one of the resources that another is made of.
+type Part struct {
+	// Type is its type; Field is the field of the whole's spec that it is made from.
+	Type, Field string
+	// Spec is what it is to be; Former is what stands, or nil.
+	Spec, Former proto.Message
+	// Change is what is done with it.
+	Change kindv1.Change
 }
 
 // Local is what a kind without a driver may add to its writes. Both may be nil.
@@ -151,12 +168,24 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 	s.loop = reconcile.New(reconcile.Config{
 		Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Traces: deps.Traces, Now: deps.Now, Taken: s.outbox.Recover,
 		ObserveEvery: deps.ObserveEvery,
+		Controllers:  s.controllers(),
 	})
 	s.spread = shard.New(shard.Config{
 		Store: deps.Store, Prefix: record.Prefix(catalog.Service) + "shards/", Replica: deps.Replica, Address: deps.Address, Count: reconcile.Shards,
 		Logger: deps.Logger, Fenced: func() { s.fenced.Add(1) },
 	})
 	return s, nil
+}
+
+// controllers gives the controllers of the kinds that have one, by type.
+func (s *Service) controllers() map[string]reconcile.Controller {
+	out := map[string]reconcile.Controller{}
+	for typ, k := range s.kinds {
+		if k.Controller != nil {
+			out[typ] = k.Controller
+		}
+	}
+	return out
 }
 
 // Stats are figures of a service in this process.

@@ -5,7 +5,9 @@ import (
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/service"
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
+	"github.com/weftcloud/weft/services/compute/internal/console"
 	driveropenstack "github.com/weftcloud/weft/services/compute/internal/driver/openstack"
+	"github.com/weftcloud/weft/services/compute/internal/scalinggroup"
 )
 
 // Catalog is the list of kinds and providers.
@@ -14,7 +16,10 @@ func Catalog(sessions *openstack.Sessions) service.Catalog {
 		Service: "compute",
 		Kinds: []service.Kind{
 			{Message: &computev1.KeyPair{}},
-			{Message: &computev1.Server{}},
+			{Message: &computev1.ServerGroup{}},
+			{Message: &computev1.Image{}},
+			{Message: &computev1.Server{}, Custom: console.Methods},
+			{Message: &computev1.ScalingGroup{}, Controller: scalinggroup.New(), Parts: scalinggroup.Parts, Custom: scalinggroup.Methods},
 		},
 		Providers: []driver.Provider{driveropenstack.Provider(sessions)},
 	}

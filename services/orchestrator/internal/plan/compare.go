@@ -166,14 +166,21 @@ func (p *planner) unknown(local, field string) bool {
 type meaning struct {
 	change              kindv1.Change
 	opaque, loses, grow bool
+	// covered says that the fields below say nothing of the change.
+	covered bool
 }
 
 func (m meaning) within(fd protoreflect.FieldDescriptor) meaning {
 	o := resource.FieldOptionsOf(fd)
+	m.opaque = m.opaque || o.GetOpaque()
+	if m.covered {
+		return m
+	}
+	m.covered = o.GetCovers()
 	if o.GetChange() != unchanged {
 		m.change = o.GetChange()
 	}
-	m.opaque, m.loses, m.grow = m.opaque || o.GetOpaque(), m.loses || o.GetLosesData(), o.GetGrowOnly()
+	m.loses, m.grow = m.loses || o.GetLosesData(), o.GetGrowOnly()
 	return m
 }
 

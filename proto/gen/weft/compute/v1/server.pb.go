@@ -196,8 +196,12 @@ type ServerSpec struct {
 	PowerState PowerState `protobuf:"varint,10,opt,name=power_state,json=powerState,proto3,enum=weft.compute.v1.PowerState" json:"power_state,omitempty"`
 	// The cloud's availability zone; empty leaves it to the cloud.
 	AvailabilityZone string `protobuf:"bytes,11,opt,name=availability_zone,json=availabilityZone,proto3" json:"availability_zone,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The group that says where it stands among others.
+	ServerGroup string `protobuf:"bytes,12,opt,name=server_group,json=serverGroup,proto3" json:"server_group,omitempty"`
+	// Its tags at the cloud, beside Weft's own. The cloud takes 50 in all, of up to 60 characters without slash and comma.
+	Tags          []string `protobuf:"bytes,13,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServerSpec) Reset() {
@@ -307,6 +311,20 @@ func (x *ServerSpec) GetAvailabilityZone() string {
 	return ""
 }
 
+func (x *ServerSpec) GetServerGroup() string {
+	if x != nil {
+		return x.ServerGroup
+	}
+	return ""
+}
+
+func (x *ServerSpec) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
 // ServerObserved is what was last seen of a Server; its fields are the outputs that expressions may use.
 type ServerObserved struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -319,7 +337,9 @@ type ServerObserved struct {
 	// Whether it runs.
 	PowerState PowerState `protobuf:"varint,4,opt,name=power_state,json=powerState,proto3,enum=weft.compute.v1.PowerState" json:"power_state,omitempty"`
 	// Ids of the attached volumes at the provider.
-	VolumeIds     []string `protobuf:"bytes,5,rep,name=volume_ids,json=volumeIds,proto3" json:"volume_ids,omitempty"`
+	VolumeIds []string `protobuf:"bytes,5,rep,name=volume_ids,json=volumeIds,proto3" json:"volume_ids,omitempty"`
+	// Its addresses by network, as the cloud calls the networks; its first network first.
+	Addresses     []*ServerAddresses `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -389,6 +409,77 @@ func (x *ServerObserved) GetVolumeIds() []string {
 	return nil
 }
 
+func (x *ServerObserved) GetAddresses() []*ServerAddresses {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+// ServerAddresses is what a server is reached at on one network.
+type ServerAddresses struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The network's name at the cloud.
+	Network string `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	// The addresses on the network itself.
+	Fixed []string `protobuf:"bytes,2,rep,name=fixed,proto3" json:"fixed,omitempty"`
+	// The public addresses that lead to them.
+	Floating      []string `protobuf:"bytes,3,rep,name=floating,proto3" json:"floating,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerAddresses) Reset() {
+	*x = ServerAddresses{}
+	mi := &file_weft_compute_v1_server_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerAddresses) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerAddresses) ProtoMessage() {}
+
+func (x *ServerAddresses) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_compute_v1_server_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerAddresses.ProtoReflect.Descriptor instead.
+func (*ServerAddresses) Descriptor() ([]byte, []int) {
+	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ServerAddresses) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *ServerAddresses) GetFixed() []string {
+	if x != nil {
+		return x.Fixed
+	}
+	return nil
+}
+
+func (x *ServerAddresses) GetFloating() []string {
+	if x != nil {
+		return x.Floating
+	}
+	return nil
+}
+
 // ServerNetwork is one interface that is wanted.
 type ServerNetwork struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -402,7 +493,7 @@ type ServerNetwork struct {
 
 func (x *ServerNetwork) Reset() {
 	*x = ServerNetwork{}
-	mi := &file_weft_compute_v1_server_proto_msgTypes[3]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -414,7 +505,7 @@ func (x *ServerNetwork) String() string {
 func (*ServerNetwork) ProtoMessage() {}
 
 func (x *ServerNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_compute_v1_server_proto_msgTypes[3]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -427,7 +518,7 @@ func (x *ServerNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerNetwork.ProtoReflect.Descriptor instead.
 func (*ServerNetwork) Descriptor() ([]byte, []int) {
-	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{3}
+	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ServerNetwork) GetNetwork() string {
@@ -457,7 +548,7 @@ type ServerVolume struct {
 
 func (x *ServerVolume) Reset() {
 	*x = ServerVolume{}
-	mi := &file_weft_compute_v1_server_proto_msgTypes[4]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +560,7 @@ func (x *ServerVolume) String() string {
 func (*ServerVolume) ProtoMessage() {}
 
 func (x *ServerVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_compute_v1_server_proto_msgTypes[4]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +573,7 @@ func (x *ServerVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerVolume.ProtoReflect.Descriptor instead.
 func (*ServerVolume) Descriptor() ([]byte, []int) {
-	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{4}
+	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ServerVolume) GetVolume() string {
@@ -516,7 +607,7 @@ type ServerInterface struct {
 
 func (x *ServerInterface) Reset() {
 	*x = ServerInterface{}
-	mi := &file_weft_compute_v1_server_proto_msgTypes[5]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +619,7 @@ func (x *ServerInterface) String() string {
 func (*ServerInterface) ProtoMessage() {}
 
 func (x *ServerInterface) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_compute_v1_server_proto_msgTypes[5]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +632,7 @@ func (x *ServerInterface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerInterface.ProtoReflect.Descriptor instead.
 func (*ServerInterface) Descriptor() ([]byte, []int) {
-	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{5}
+	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ServerInterface) GetPortId() string {
@@ -583,7 +674,7 @@ type GetServerRequest struct {
 
 func (x *GetServerRequest) Reset() {
 	*x = GetServerRequest{}
-	mi := &file_weft_compute_v1_server_proto_msgTypes[6]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +686,7 @@ func (x *GetServerRequest) String() string {
 func (*GetServerRequest) ProtoMessage() {}
 
 func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_compute_v1_server_proto_msgTypes[6]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +699,7 @@ func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerRequest.ProtoReflect.Descriptor instead.
 func (*GetServerRequest) Descriptor() ([]byte, []int) {
-	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{6}
+	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetServerRequest) GetName() string {
@@ -635,7 +726,7 @@ type ListServersRequest struct {
 
 func (x *ListServersRequest) Reset() {
 	*x = ListServersRequest{}
-	mi := &file_weft_compute_v1_server_proto_msgTypes[7]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +738,7 @@ func (x *ListServersRequest) String() string {
 func (*ListServersRequest) ProtoMessage() {}
 
 func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_compute_v1_server_proto_msgTypes[7]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +751,7 @@ func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersRequest.ProtoReflect.Descriptor instead.
 func (*ListServersRequest) Descriptor() ([]byte, []int) {
-	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{7}
+	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListServersRequest) GetParent() string {
@@ -704,7 +795,7 @@ type ListServersResponse struct {
 
 func (x *ListServersResponse) Reset() {
 	*x = ListServersResponse{}
-	mi := &file_weft_compute_v1_server_proto_msgTypes[8]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +807,7 @@ func (x *ListServersResponse) String() string {
 func (*ListServersResponse) ProtoMessage() {}
 
 func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_compute_v1_server_proto_msgTypes[8]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +820,7 @@ func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersResponse.ProtoReflect.Descriptor instead.
 func (*ListServersResponse) Descriptor() ([]byte, []int) {
-	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{8}
+	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListServersResponse) GetServers() []*Server {
@@ -763,7 +854,7 @@ type CreateServerRequest struct {
 
 func (x *CreateServerRequest) Reset() {
 	*x = CreateServerRequest{}
-	mi := &file_weft_compute_v1_server_proto_msgTypes[9]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -775,7 +866,7 @@ func (x *CreateServerRequest) String() string {
 func (*CreateServerRequest) ProtoMessage() {}
 
 func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_compute_v1_server_proto_msgTypes[9]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -788,7 +879,7 @@ func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerRequest.ProtoReflect.Descriptor instead.
 func (*CreateServerRequest) Descriptor() ([]byte, []int) {
-	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{9}
+	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateServerRequest) GetParent() string {
@@ -832,7 +923,7 @@ type UpdateServerRequest struct {
 
 func (x *UpdateServerRequest) Reset() {
 	*x = UpdateServerRequest{}
-	mi := &file_weft_compute_v1_server_proto_msgTypes[10]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +935,7 @@ func (x *UpdateServerRequest) String() string {
 func (*UpdateServerRequest) ProtoMessage() {}
 
 func (x *UpdateServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_compute_v1_server_proto_msgTypes[10]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +948,7 @@ func (x *UpdateServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServerRequest.ProtoReflect.Descriptor instead.
 func (*UpdateServerRequest) Descriptor() ([]byte, []int) {
-	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{10}
+	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdateServerRequest) GetServer() *Server {
@@ -887,7 +978,7 @@ type DeleteServerRequest struct {
 
 func (x *DeleteServerRequest) Reset() {
 	*x = DeleteServerRequest{}
-	mi := &file_weft_compute_v1_server_proto_msgTypes[11]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +990,7 @@ func (x *DeleteServerRequest) String() string {
 func (*DeleteServerRequest) ProtoMessage() {}
 
 func (x *DeleteServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_compute_v1_server_proto_msgTypes[11]
+	mi := &file_weft_compute_v1_server_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +1003,7 @@ func (x *DeleteServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteServerRequest) Descriptor() ([]byte, []int) {
-	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{11}
+	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteServerRequest) GetName() string {
@@ -925,6 +1016,107 @@ func (x *DeleteServerRequest) GetName() string {
 func (x *DeleteServerRequest) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+// QueryConsoleLogRequest asks for the end of a Server's console.
+type QueryConsoleLogRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Server's name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How many lines to return at most; 0 means all that the cloud keeps.
+	Lines         int32 `protobuf:"varint,2,opt,name=lines,proto3" json:"lines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryConsoleLogRequest) Reset() {
+	*x = QueryConsoleLogRequest{}
+	mi := &file_weft_compute_v1_server_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryConsoleLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryConsoleLogRequest) ProtoMessage() {}
+
+func (x *QueryConsoleLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_compute_v1_server_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryConsoleLogRequest.ProtoReflect.Descriptor instead.
+func (*QueryConsoleLogRequest) Descriptor() ([]byte, []int) {
+	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *QueryConsoleLogRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *QueryConsoleLogRequest) GetLines() int32 {
+	if x != nil {
+		return x.Lines
+	}
+	return 0
+}
+
+// ConsoleLog is the end of a console.
+type ConsoleLog struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was written; bytes that are no UTF-8 are replaced.
+	Text          string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsoleLog) Reset() {
+	*x = ConsoleLog{}
+	mi := &file_weft_compute_v1_server_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsoleLog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsoleLog) ProtoMessage() {}
+
+func (x *ConsoleLog) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_compute_v1_server_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsoleLog.ProtoReflect.Descriptor instead.
+func (*ConsoleLog) Descriptor() ([]byte, []int) {
+	return file_weft_compute_v1_server_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ConsoleLog) GetText() string {
+	if x != nil {
+		return x.Text
 	}
 	return ""
 }
@@ -943,7 +1135,7 @@ const file_weft_compute_v1_server_proto_rawDesc = "" +
 	"\bobserved\x18\x05 \x01(\v2\x1f.weft.compute.v1.ServerObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:c\xeaAO\n" +
 	"\x19compute.weft.cloud/Server\x12!tenants/{tenant}/servers/{server}*\aservers2\x06server\xaa\xbb\x18\r\n" +
-	"\acompute\x10\x010\x01\"\x85\b\n" +
+	"\acompute\x10\x010\x01\"\x9c\t\n" +
 	"\n" +
 	"ServerSpec\x12.\n" +
 	"\x05image\x18\x01 \x01(\tB\x18\xe0A\x02\xe0A\x05\xbaH\ar\x05\x10\x01\x18\xff\x01\xb2\xbb\x18\x04\b\x04(\x01R\x05image\x12+\n" +
@@ -961,11 +1153,14 @@ const file_weft_compute_v1_server_proto_rawDesc = "" +
 	"\vpower_state\x18\n" +
 	" \x01(\x0e2\x1b.weft.compute.v1.PowerStateB\x11\xe0A\x01\xbaH\x05\x82\x01\x02\x10\x01\xb2\xbb\x18\x02\b\x03R\n" +
 	"powerState\x12A\n" +
-	"\x11availability_zone\x18\v \x01(\tB\x14\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x04R\x10availabilityZone\x1a;\n" +
+	"\x11availability_zone\x18\v \x01(\tB\x14\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x04R\x10availabilityZone\x12Z\n" +
+	"\fserver_group\x18\f \x01(\tB7\xe0A\x01\xe0A\x05\xfaA \n" +
+	"\x1ecompute.weft.cloud/ServerGroup\xbaH\x05r\x03\x18\x80\x02\xb2\xbb\x18\x02\b\x04R\vserverGroup\x129\n" +
+	"\x04tags\x18\r \x03(\tB%\xe0A\x01\xbaH\x19\x92\x01\x16\x101\x18\x01\"\x10r\x0e\x10\x01\x18<2\b^[^/,]+$\xb2\xbb\x18\x02\b\x02R\x04tags\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:i\xbaHf\x1ad\n" +
-	"\x0eserver.network\x12\x1fgive either network or networks\x1a1(this.network != '') != (size(this.networks) > 0)\"\x85\x02\n" +
+	"\x0eserver.network\x12\x1fgive either network or networks\x1a1(this.network != '') != (size(this.networks) > 0)\"\xd0\x02\n" +
 	"\x0eServerObserved\x12 \n" +
 	"\tserver_id\x18\x01 \x01(\tB\x03\xe0A\x03R\bserverId\x12\x1d\n" +
 	"\aaddress\x18\x02 \x01(\tB\x03\xe0A\x03R\aaddress\x12E\n" +
@@ -975,7 +1170,12 @@ const file_weft_compute_v1_server_proto_rawDesc = "" +
 	"\vpower_state\x18\x04 \x01(\x0e2\x1b.weft.compute.v1.PowerStateB\x03\xe0A\x03R\n" +
 	"powerState\x12(\n" +
 	"\n" +
-	"volume_ids\x18\x05 \x03(\tB\t\xe0A\x03\xb2\xbb\x18\x02@\x01R\tvolumeIds\"\x80\x01\n" +
+	"volume_ids\x18\x05 \x03(\tB\t\xe0A\x03\xb2\xbb\x18\x02@\x01R\tvolumeIds\x12I\n" +
+	"\taddresses\x18\x06 \x03(\v2 .weft.compute.v1.ServerAddressesB\t\xe0A\x03\xb2\xbb\x18\x02@\x01R\taddresses\"l\n" +
+	"\x0fServerAddresses\x12\x1d\n" +
+	"\anetwork\x18\x01 \x01(\tB\x03\xe0A\x03R\anetwork\x12\x19\n" +
+	"\x05fixed\x18\x02 \x03(\tB\x03\xe0A\x03R\x05fixed\x12\x1f\n" +
+	"\bfloating\x18\x03 \x03(\tB\x03\xe0A\x03R\bfloating\"\x80\x01\n" +
 	"\rServerNetwork\x12F\n" +
 	"\anetwork\x18\x01 \x01(\tB,\xe0A\x02\xfaA\x1c\n" +
 	"\x1anetwork.weft.cloud/Network\xbaH\ar\x05\x10\x01\x18\x80\x02R\anetwork\x12'\n" +
@@ -1017,12 +1217,19 @@ const file_weft_compute_v1_server_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tBH\xe0A\x02\xfaA\x1b\n" +
 	"\x19compute.weft.cloud/Server\xbaH$r\"\x18\x80\x022\x1d^tenants/[^/]+/servers/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
-	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag*R\n" +
+	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag\"\x9c\x01\n" +
+	"\x16QueryConsoleLogRequest\x12\\\n" +
+	"\x04name\x18\x01 \x01(\tBH\xe0A\x02\xfaA\x1b\n" +
+	"\x19compute.weft.cloud/Server\xbaH$r\"\x18\x80\x022\x1d^tenants/[^/]+/servers/[^/]+$R\x04name\x12$\n" +
+	"\x05lines\x18\x02 \x01(\x05B\x0e\xe0A\x01\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x00R\x05lines\"%\n" +
+	"\n" +
+	"ConsoleLog\x12\x17\n" +
+	"\x04text\x18\x01 \x01(\tB\x03\xe0A\x03R\x04text*R\n" +
 	"\n" +
 	"PowerState\x12\x1b\n" +
 	"\x17POWER_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0ePOWER_STATE_ON\x10\x01\x12\x13\n" +
-	"\x0fPOWER_STATE_OFF\x10\x022\xac\x05\n" +
+	"\x0fPOWER_STATE_OFF\x10\x022\x94\x06\n" +
 	"\rServerService\x12P\n" +
 	"\tGetServer\x12!.weft.compute.v1.GetServerRequest\x1a\x17.weft.compute.v1.Server\"\a\xdaA\x04name\x12c\n" +
 	"\vListServers\x12#.weft.compute.v1.ListServersRequest\x1a$.weft.compute.v1.ListServersResponse\"\t\xdaA\x06parent\x12\xa2\x01\n" +
@@ -1031,7 +1238,9 @@ const file_weft_compute_v1_server_proto_rawDesc = "" +
 	"\fUpdateServer\x12$.weft.compute.v1.UpdateServerRequest\x1a\x1d.google.longrunning.Operation\"H\xcaA0\n" +
 	"\x06Server\x12&weft.orchestrator.v1.OperationMetadata\xdaA\x12server,update_mask\x12\x9e\x01\n" +
 	"\fDeleteServer\x12$.weft.compute.v1.DeleteServerRequest\x1a\x1d.google.longrunning.Operation\"I\xcaA?\n" +
-	"\x15google.protobuf.Empty\x12&weft.orchestrator.v1.OperationMetadata\xdaA\x04nameB?Z=github.com/weftcloud/weft/proto/gen/weft/compute/v1;computev1b\x06proto3"
+	"\x15google.protobuf.Empty\x12&weft.orchestrator.v1.OperationMetadata\xdaA\x04name\x12f\n" +
+	"\x0fQueryConsoleLog\x12'.weft.compute.v1.QueryConsoleLogRequest\x1a\x1b.weft.compute.v1.ConsoleLog\"\r\xdaA\n" +
+	"name,linesB?Z=github.com/weftcloud/weft/proto/gen/weft/compute/v1;computev1b\x06proto3"
 
 var (
 	file_weft_compute_v1_server_proto_rawDescOnce sync.Once
@@ -1046,57 +1255,63 @@ func file_weft_compute_v1_server_proto_rawDescGZIP() []byte {
 }
 
 var file_weft_compute_v1_server_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_weft_compute_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_weft_compute_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_weft_compute_v1_server_proto_goTypes = []any{
 	(PowerState)(0),                 // 0: weft.compute.v1.PowerState
 	(*Server)(nil),                  // 1: weft.compute.v1.Server
 	(*ServerSpec)(nil),              // 2: weft.compute.v1.ServerSpec
 	(*ServerObserved)(nil),          // 3: weft.compute.v1.ServerObserved
-	(*ServerNetwork)(nil),           // 4: weft.compute.v1.ServerNetwork
-	(*ServerVolume)(nil),            // 5: weft.compute.v1.ServerVolume
-	(*ServerInterface)(nil),         // 6: weft.compute.v1.ServerInterface
-	(*GetServerRequest)(nil),        // 7: weft.compute.v1.GetServerRequest
-	(*ListServersRequest)(nil),      // 8: weft.compute.v1.ListServersRequest
-	(*ListServersResponse)(nil),     // 9: weft.compute.v1.ListServersResponse
-	(*CreateServerRequest)(nil),     // 10: weft.compute.v1.CreateServerRequest
-	(*UpdateServerRequest)(nil),     // 11: weft.compute.v1.UpdateServerRequest
-	(*DeleteServerRequest)(nil),     // 12: weft.compute.v1.DeleteServerRequest
-	nil,                             // 13: weft.compute.v1.ServerSpec.MetadataEntry
-	(*v1.Metadata)(nil),             // 14: weft.kind.v1.Metadata
-	(*v1.Status)(nil),               // 15: weft.kind.v1.Status
-	(*fieldmaskpb.FieldMask)(nil),   // 16: google.protobuf.FieldMask
-	(*longrunningpb.Operation)(nil), // 17: google.longrunning.Operation
+	(*ServerAddresses)(nil),         // 4: weft.compute.v1.ServerAddresses
+	(*ServerNetwork)(nil),           // 5: weft.compute.v1.ServerNetwork
+	(*ServerVolume)(nil),            // 6: weft.compute.v1.ServerVolume
+	(*ServerInterface)(nil),         // 7: weft.compute.v1.ServerInterface
+	(*GetServerRequest)(nil),        // 8: weft.compute.v1.GetServerRequest
+	(*ListServersRequest)(nil),      // 9: weft.compute.v1.ListServersRequest
+	(*ListServersResponse)(nil),     // 10: weft.compute.v1.ListServersResponse
+	(*CreateServerRequest)(nil),     // 11: weft.compute.v1.CreateServerRequest
+	(*UpdateServerRequest)(nil),     // 12: weft.compute.v1.UpdateServerRequest
+	(*DeleteServerRequest)(nil),     // 13: weft.compute.v1.DeleteServerRequest
+	(*QueryConsoleLogRequest)(nil),  // 14: weft.compute.v1.QueryConsoleLogRequest
+	(*ConsoleLog)(nil),              // 15: weft.compute.v1.ConsoleLog
+	nil,                             // 16: weft.compute.v1.ServerSpec.MetadataEntry
+	(*v1.Metadata)(nil),             // 17: weft.kind.v1.Metadata
+	(*v1.Status)(nil),               // 18: weft.kind.v1.Status
+	(*fieldmaskpb.FieldMask)(nil),   // 19: google.protobuf.FieldMask
+	(*longrunningpb.Operation)(nil), // 20: google.longrunning.Operation
 }
 var file_weft_compute_v1_server_proto_depIdxs = []int32{
-	14, // 0: weft.compute.v1.Server.metadata:type_name -> weft.kind.v1.Metadata
+	17, // 0: weft.compute.v1.Server.metadata:type_name -> weft.kind.v1.Metadata
 	2,  // 1: weft.compute.v1.Server.spec:type_name -> weft.compute.v1.ServerSpec
 	3,  // 2: weft.compute.v1.Server.observed:type_name -> weft.compute.v1.ServerObserved
-	15, // 3: weft.compute.v1.Server.status:type_name -> weft.kind.v1.Status
-	4,  // 4: weft.compute.v1.ServerSpec.networks:type_name -> weft.compute.v1.ServerNetwork
-	5,  // 5: weft.compute.v1.ServerSpec.volumes:type_name -> weft.compute.v1.ServerVolume
-	13, // 6: weft.compute.v1.ServerSpec.metadata:type_name -> weft.compute.v1.ServerSpec.MetadataEntry
+	18, // 3: weft.compute.v1.Server.status:type_name -> weft.kind.v1.Status
+	5,  // 4: weft.compute.v1.ServerSpec.networks:type_name -> weft.compute.v1.ServerNetwork
+	6,  // 5: weft.compute.v1.ServerSpec.volumes:type_name -> weft.compute.v1.ServerVolume
+	16, // 6: weft.compute.v1.ServerSpec.metadata:type_name -> weft.compute.v1.ServerSpec.MetadataEntry
 	0,  // 7: weft.compute.v1.ServerSpec.power_state:type_name -> weft.compute.v1.PowerState
-	6,  // 8: weft.compute.v1.ServerObserved.interfaces:type_name -> weft.compute.v1.ServerInterface
+	7,  // 8: weft.compute.v1.ServerObserved.interfaces:type_name -> weft.compute.v1.ServerInterface
 	0,  // 9: weft.compute.v1.ServerObserved.power_state:type_name -> weft.compute.v1.PowerState
-	1,  // 10: weft.compute.v1.ListServersResponse.servers:type_name -> weft.compute.v1.Server
-	1,  // 11: weft.compute.v1.CreateServerRequest.server:type_name -> weft.compute.v1.Server
-	1,  // 12: weft.compute.v1.UpdateServerRequest.server:type_name -> weft.compute.v1.Server
-	16, // 13: weft.compute.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,  // 14: weft.compute.v1.ServerService.GetServer:input_type -> weft.compute.v1.GetServerRequest
-	8,  // 15: weft.compute.v1.ServerService.ListServers:input_type -> weft.compute.v1.ListServersRequest
-	10, // 16: weft.compute.v1.ServerService.CreateServer:input_type -> weft.compute.v1.CreateServerRequest
-	11, // 17: weft.compute.v1.ServerService.UpdateServer:input_type -> weft.compute.v1.UpdateServerRequest
-	12, // 18: weft.compute.v1.ServerService.DeleteServer:input_type -> weft.compute.v1.DeleteServerRequest
-	1,  // 19: weft.compute.v1.ServerService.GetServer:output_type -> weft.compute.v1.Server
-	9,  // 20: weft.compute.v1.ServerService.ListServers:output_type -> weft.compute.v1.ListServersResponse
-	17, // 21: weft.compute.v1.ServerService.CreateServer:output_type -> google.longrunning.Operation
-	17, // 22: weft.compute.v1.ServerService.UpdateServer:output_type -> google.longrunning.Operation
-	17, // 23: weft.compute.v1.ServerService.DeleteServer:output_type -> google.longrunning.Operation
-	19, // [19:24] is the sub-list for method output_type
-	14, // [14:19] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	4,  // 10: weft.compute.v1.ServerObserved.addresses:type_name -> weft.compute.v1.ServerAddresses
+	1,  // 11: weft.compute.v1.ListServersResponse.servers:type_name -> weft.compute.v1.Server
+	1,  // 12: weft.compute.v1.CreateServerRequest.server:type_name -> weft.compute.v1.Server
+	1,  // 13: weft.compute.v1.UpdateServerRequest.server:type_name -> weft.compute.v1.Server
+	19, // 14: weft.compute.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	8,  // 15: weft.compute.v1.ServerService.GetServer:input_type -> weft.compute.v1.GetServerRequest
+	9,  // 16: weft.compute.v1.ServerService.ListServers:input_type -> weft.compute.v1.ListServersRequest
+	11, // 17: weft.compute.v1.ServerService.CreateServer:input_type -> weft.compute.v1.CreateServerRequest
+	12, // 18: weft.compute.v1.ServerService.UpdateServer:input_type -> weft.compute.v1.UpdateServerRequest
+	13, // 19: weft.compute.v1.ServerService.DeleteServer:input_type -> weft.compute.v1.DeleteServerRequest
+	14, // 20: weft.compute.v1.ServerService.QueryConsoleLog:input_type -> weft.compute.v1.QueryConsoleLogRequest
+	1,  // 21: weft.compute.v1.ServerService.GetServer:output_type -> weft.compute.v1.Server
+	10, // 22: weft.compute.v1.ServerService.ListServers:output_type -> weft.compute.v1.ListServersResponse
+	20, // 23: weft.compute.v1.ServerService.CreateServer:output_type -> google.longrunning.Operation
+	20, // 24: weft.compute.v1.ServerService.UpdateServer:output_type -> google.longrunning.Operation
+	20, // 25: weft.compute.v1.ServerService.DeleteServer:output_type -> google.longrunning.Operation
+	15, // 26: weft.compute.v1.ServerService.QueryConsoleLog:output_type -> weft.compute.v1.ConsoleLog
+	21, // [21:27] is the sub-list for method output_type
+	15, // [15:21] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_weft_compute_v1_server_proto_init() }
@@ -1110,7 +1325,7 @@ func file_weft_compute_v1_server_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_compute_v1_server_proto_rawDesc), len(file_weft_compute_v1_server_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,11 +20,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ServerService_GetServer_FullMethodName    = "/weft.compute.v1.ServerService/GetServer"
-	ServerService_ListServers_FullMethodName  = "/weft.compute.v1.ServerService/ListServers"
-	ServerService_CreateServer_FullMethodName = "/weft.compute.v1.ServerService/CreateServer"
-	ServerService_UpdateServer_FullMethodName = "/weft.compute.v1.ServerService/UpdateServer"
-	ServerService_DeleteServer_FullMethodName = "/weft.compute.v1.ServerService/DeleteServer"
+	ServerService_GetServer_FullMethodName       = "/weft.compute.v1.ServerService/GetServer"
+	ServerService_ListServers_FullMethodName     = "/weft.compute.v1.ServerService/ListServers"
+	ServerService_CreateServer_FullMethodName    = "/weft.compute.v1.ServerService/CreateServer"
+	ServerService_UpdateServer_FullMethodName    = "/weft.compute.v1.ServerService/UpdateServer"
+	ServerService_DeleteServer_FullMethodName    = "/weft.compute.v1.ServerService/DeleteServer"
+	ServerService_QueryConsoleLog_FullMethodName = "/weft.compute.v1.ServerService/QueryConsoleLog"
 )
 
 // ServerServiceClient is the client API for ServerService service.
@@ -43,6 +44,8 @@ type ServerServiceClient interface {
 	UpdateServer(ctx context.Context, in *UpdateServerRequest, opts ...grpc.CallOption) (*longrunningpb.Operation, error)
 	// Deletes a Server. The operation is done when the cloud lists it no longer.
 	DeleteServer(ctx context.Context, in *DeleteServerRequest, opts ...grpc.CallOption) (*longrunningpb.Operation, error)
+	// Returns the end of what a Server wrote to its console, as the cloud keeps it.
+	QueryConsoleLog(ctx context.Context, in *QueryConsoleLogRequest, opts ...grpc.CallOption) (*ConsoleLog, error)
 }
 
 type serverServiceClient struct {
@@ -103,6 +106,16 @@ func (c *serverServiceClient) DeleteServer(ctx context.Context, in *DeleteServer
 	return out, nil
 }
 
+func (c *serverServiceClient) QueryConsoleLog(ctx context.Context, in *QueryConsoleLogRequest, opts ...grpc.CallOption) (*ConsoleLog, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConsoleLog)
+	err := c.cc.Invoke(ctx, ServerService_QueryConsoleLog_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ServerServiceServer is the server API for ServerService service.
 // All implementations must embed UnimplementedServerServiceServer
 // for forward compatibility.
@@ -119,6 +132,8 @@ type ServerServiceServer interface {
 	UpdateServer(context.Context, *UpdateServerRequest) (*longrunningpb.Operation, error)
 	// Deletes a Server. The operation is done when the cloud lists it no longer.
 	DeleteServer(context.Context, *DeleteServerRequest) (*longrunningpb.Operation, error)
+	// Returns the end of what a Server wrote to its console, as the cloud keeps it.
+	QueryConsoleLog(context.Context, *QueryConsoleLogRequest) (*ConsoleLog, error)
 	mustEmbedUnimplementedServerServiceServer()
 }
 
@@ -143,6 +158,9 @@ func (UnimplementedServerServiceServer) UpdateServer(context.Context, *UpdateSer
 }
 func (UnimplementedServerServiceServer) DeleteServer(context.Context, *DeleteServerRequest) (*longrunningpb.Operation, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteServer not implemented")
+}
+func (UnimplementedServerServiceServer) QueryConsoleLog(context.Context, *QueryConsoleLogRequest) (*ConsoleLog, error) {
+	return nil, status.Error(codes.Unimplemented, "method QueryConsoleLog not implemented")
 }
 func (UnimplementedServerServiceServer) mustEmbedUnimplementedServerServiceServer() {}
 func (UnimplementedServerServiceServer) testEmbeddedByValue()                       {}
@@ -255,6 +273,24 @@ func _ServerService_DeleteServer_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ServerService_QueryConsoleLog_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(QueryConsoleLogRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ServerServiceServer).QueryConsoleLog(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ServerService_QueryConsoleLog_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ServerServiceServer).QueryConsoleLog(ctx, req.(*QueryConsoleLogRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ServerService_ServiceDesc is the grpc.ServiceDesc for ServerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -281,6 +317,10 @@ var ServerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteServer",
 			Handler:    _ServerService_DeleteServer_Handler,
+		},
+		{
+			MethodName: "QueryConsoleLog",
+			Handler:    _ServerService_QueryConsoleLog_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

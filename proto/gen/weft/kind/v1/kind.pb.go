@@ -496,7 +496,10 @@ type FieldOptions struct {
 	// The field's text may be long or private: plans and tables show only that it changed.
 	Opaque bool `protobuf:"varint,6,opt,name=opaque,proto3" json:"opaque,omitempty"`
 	// For a field of observed: it changes by itself, or by what Weft does elsewhere, and that is no drift.
-	Volatile      bool `protobuf:"varint,8,opt,name=volatile,proto3" json:"volatile,omitempty"`
+	Volatile bool `protobuf:"varint,8,opt,name=volatile,proto3" json:"volatile,omitempty"`
+	// What the fields below this one say of their changes does not count here: this field's own change does (the template of
+	// a scaling group).
+	Covers        bool `protobuf:"varint,9,opt,name=covers,proto3" json:"covers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -580,6 +583,13 @@ func (x *FieldOptions) GetVolatile() bool {
 	return false
 }
 
+func (x *FieldOptions) GetCovers() bool {
+	if x != nil {
+		return x.Covers
+	}
+	return false
+}
+
 // Access says who may call a method.
 type Access struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -646,7 +656,10 @@ type Metadata struct {
 	// Labels for people and filters.
 	Labels map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Counts all changes of the record; events carry it, so that a reader can order them and see a gap.
-	Sequence      int64 `protobuf:"varint,9,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Sequence int64 `protobuf:"varint,9,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The resource that made it and takes it away again, as a full name, e.g. of a scaling group's member; empty if there is
+	// none.
+	Owner         string `protobuf:"bytes,10,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -742,6 +755,13 @@ func (x *Metadata) GetSequence() int64 {
 		return x.Sequence
 	}
 	return 0
+}
+
+func (x *Metadata) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
 }
 
 // Status is what was last seen of a resource, in the words that all kinds share.
@@ -1222,7 +1242,7 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\tstackable\x18\x06 \x01(\bR\tstackable\"j\n" +
 	"\bProvides\x12=\n" +
 	"\x04type\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x04type\x12\x1f\n" +
-	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\xf2\x01\n" +
+	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\x8a\x02\n" +
 	"\fFieldOptions\x126\n" +
 	"\x06change\x18\x01 \x01(\x0e2\x14.weft.kind.v1.ChangeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06change\x12\x1c\n" +
 	"\tcompletes\x18\x02 \x01(\bR\tcompletes\x12\x1c\n" +
@@ -1231,9 +1251,10 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\n" +
 	"loses_data\x18\x05 \x01(\bR\tlosesData\x12\x16\n" +
 	"\x06opaque\x18\x06 \x01(\bR\x06opaque\x12\x1a\n" +
-	"\bvolatile\x18\b \x01(\bR\bvolatile\"F\n" +
+	"\bvolatile\x18\b \x01(\bR\bvolatile\x12\x16\n" +
+	"\x06covers\x18\t \x01(\bR\x06covers\"F\n" +
 	"\x06Access\x12<\n" +
-	"\baudience\x18\x01 \x01(\x0e2\x16.weft.kind.v1.AudienceB\b\xbaH\x05\x82\x01\x02\x10\x01R\baudience\"\x9b\x04\n" +
+	"\baudience\x18\x01 \x01(\x0e2\x16.weft.kind.v1.AudienceB\b\xbaH\x05\x82\x01\x02\x10\x01R\baudience\"\xb6\x04\n" +
 	"\bMetadata\x12\x15\n" +
 	"\x03key\x18\x01 \x01(\tB\x03\xe0A\x03R\x03key\x12\x17\n" +
 	"\x04etag\x18\x02 \x01(\tB\x03\xe0A\x03R\x04etag\x12#\n" +
@@ -1248,7 +1269,9 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"deleteTime\x12\x19\n" +
 	"\x05stack\x18\a \x01(\tB\x03\xe0A\x03R\x05stack\x12}\n" +
 	"\x06labels\x18\b \x03(\v2\".weft.kind.v1.Metadata.LabelsEntryBA\xe0A\x01\xbaH;\x9a\x018\x10@\"-r+\x18?2'^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$*\x05r\x03\x18\x80\x02R\x06labels\x12\x1f\n" +
-	"\bsequence\x18\t \x01(\x03B\x03\xe0A\x03R\bsequence\x1a9\n" +
+	"\bsequence\x18\t \x01(\x03B\x03\xe0A\x03R\bsequence\x12\x19\n" +
+	"\x05owner\x18\n" +
+	" \x01(\tB\x03\xe0A\x03R\x05owner\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb0\x03\n" +

@@ -52,7 +52,9 @@ type Record struct {
 	// The provider itself said that it did not make the object; no look-up is needed to know that there is none.
 	Refused bool `protobuf:"varint,11,opt,name=refused,proto3" json:"refused,omitempty"`
 	// What else was seen of the object when it was last ready, to be compared with later looks.
-	Facts         map[string]string `protobuf:"bytes,12,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Facts map[string]string `protobuf:"bytes,12,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What a custom method asked for beside the spec, in the words of the kind, e.g. the size of a scaling group.
+	Requests      map[string]string `protobuf:"bytes,13,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -171,6 +173,13 @@ func (x *Record) GetFacts() map[string]string {
 	return nil
 }
 
+func (x *Record) GetRequests() map[string]string {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
 // Tombstone remembers a key that was released, so that a late command cannot make it again.
 type Tombstone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -248,7 +257,7 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\x8d\x06\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xaa\a\n" +
 	"\x06Record\x128\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12f\n" +
@@ -264,12 +273,16 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\fmissing_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\vmissingTime\x12\x18\n" +
 	"\arefused\x18\v \x01(\bR\arefused\x12W\n" +
-	"\x05facts\x18\f \x03(\v2&.weft.participant.v1.Record.FactsEntryB\x19\xbaH\x16\x9a\x01\x13\x10d\"\ar\x05\x10\x01\x18\x80\x02*\x06r\x04\x18\x80\x80\x04R\x05facts\x1a=\n" +
+	"\x05facts\x18\f \x03(\v2&.weft.participant.v1.Record.FactsEntryB\x19\xbaH\x16\x9a\x01\x13\x10d\"\ar\x05\x10\x01\x18\x80\x02*\x06r\x04\x18\x80\x80\x04R\x05facts\x12^\n" +
+	"\brequests\x18\r \x03(\v2).weft.participant.v1.Record.RequestsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\x80 R\brequests\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
+	"\rRequestsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x02\n" +
 	"\tTombstone\x12@\n" +
@@ -290,31 +303,33 @@ func file_weft_participant_v1_record_proto_rawDescGZIP() []byte {
 	return file_weft_participant_v1_record_proto_rawDescData
 }
 
-var file_weft_participant_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_weft_participant_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_weft_participant_v1_record_proto_goTypes = []any{
 	(*Record)(nil),                // 0: weft.participant.v1.Record
 	(*Tombstone)(nil),             // 1: weft.participant.v1.Tombstone
 	nil,                           // 2: weft.participant.v1.Record.ReferencesEntry
 	nil,                           // 3: weft.participant.v1.Record.FactsEntry
-	(*anypb.Any)(nil),             // 4: google.protobuf.Any
-	(*v1.Origin)(nil),             // 5: weft.bus.v1.Origin
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	nil,                           // 4: weft.participant.v1.Record.RequestsEntry
+	(*anypb.Any)(nil),             // 5: google.protobuf.Any
+	(*v1.Origin)(nil),             // 6: weft.bus.v1.Origin
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_weft_participant_v1_record_proto_depIdxs = []int32{
-	4, // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
-	2, // 1: weft.participant.v1.Record.references:type_name -> weft.participant.v1.Record.ReferencesEntry
-	5, // 2: weft.participant.v1.Record.origin:type_name -> weft.bus.v1.Origin
-	6, // 3: weft.participant.v1.Record.wake_time:type_name -> google.protobuf.Timestamp
-	6, // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
-	3, // 5: weft.participant.v1.Record.facts:type_name -> weft.participant.v1.Record.FactsEntry
-	5, // 6: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
-	6, // 7: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
-	6, // 8: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	5,  // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
+	2,  // 1: weft.participant.v1.Record.references:type_name -> weft.participant.v1.Record.ReferencesEntry
+	6,  // 2: weft.participant.v1.Record.origin:type_name -> weft.bus.v1.Origin
+	7,  // 3: weft.participant.v1.Record.wake_time:type_name -> google.protobuf.Timestamp
+	7,  // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
+	3,  // 5: weft.participant.v1.Record.facts:type_name -> weft.participant.v1.Record.FactsEntry
+	4,  // 6: weft.participant.v1.Record.requests:type_name -> weft.participant.v1.Record.RequestsEntry
+	6,  // 7: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
+	7,  // 8: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
+	7,  // 9: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_record_proto_init() }
@@ -328,7 +343,7 @@ func file_weft_participant_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_participant_v1_record_proto_rawDesc), len(file_weft_participant_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -14,6 +14,7 @@ import (
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 
+	cloud "github.com/weftcloud/weft/pkg/cloud/openstack"
 	"github.com/weftcloud/weft/pkg/cloud/openstack/openstacktest"
 )
 
@@ -57,6 +58,33 @@ func TestKeyPairs(t *testing.T) {
 	})
 }
 
+// TestServerGroups takes groups of each policy through their lives.
+func TestServerGroups(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
+		drivertest.Run(t, drivertest.Harness[*computev1.ServerGroupSpec, *computev1.ServerGroupObserved]{
+			Driver: NewServerGroups(p.Session), Name: func(id string) string { return "tenants/conform/serverGroups/shop." + id },
+			Spec: func(t *testing.T) (*computev1.ServerGroupSpec, driver.Refs) {
+				if strings.HasSuffix(t.Name(), "/life") {
+					return &computev1.ServerGroupSpec{Policy: computev1.ServerGroupPolicy_SERVER_GROUP_POLICY_ANTI_AFFINITY, MaxServersPerHost: 2}, nil
+				}
+				return &computev1.ServerGroupSpec{Policy: computev1.ServerGroupPolicy_SERVER_GROUP_POLICY_SOFT_AFFINITY}, nil
+			},
+			Outage: p.Outage, Wait: p.Wait, AbsentID: openstacktest.AbsentID,
+			Verify: func(t *testing.T, _ driver.Request[*computev1.ServerGroupSpec], o *computev1.ServerGroupObserved) {
+				if o.GetServerGroupId() == "" || len(o.GetServerIds()) > 0 {
+					t.Errorf("observed %v", o)
+				}
+			},
+		})
+		_, uses, err := NewServerGroups(p.Session).Check(t.Context(), []driver.Item[*computev1.ServerGroupSpec]{
+			{Name: "g", Change: kindv1.Change_CHANGE_CREATE, Spec: &computev1.ServerGroupSpec{Policy: computev1.ServerGroupPolicy_SERVER_GROUP_POLICY_AFFINITY}},
+		})
+		if err != nil || len(uses) != 1 || uses[0].Quota != "server_groups" || uses[0].Need != 1 || uses[0].Limit < 1 {
+			t.Errorf("quotas %v, %v", uses, err)
+		}
+	})
+}
+
 // TestServers takes a server through its life: with a key, a security group, two networks and a volume; then it is made
 // larger, stopped, and has its volume, groups and metadata changed, all in one change.
 func TestServers(t *testing.T) {
@@ -74,6 +102,18 @@ func TestServers(t *testing.T) {
 				t.Error(err)
 			}
 		})
+		groups := NewServerGroups(p.Session)
+		near, err := groups.Create(t.Context(), driver.Request[*computev1.ServerGroupSpec]{
+			Key: "01936b5e-0000-7000-8000-00000000000b", Name: "g", Spec: &computev1.ServerGroupSpec{Policy: computev1.ServerGroupPolicy_SERVER_GROUP_POLICY_SOFT_ANTI_AFFINITY},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := groups.Delete(context.Background(), near); err != nil { // the test's own context has ended
+				t.Error(err)
+			}
+		})
 		d := NewServers(p.Session)
 		drivertest.Run(t, drivertest.Harness[*computev1.ServerSpec, *computev1.ServerObserved]{
 			Driver: d, Name: func(id string) string { return "tenants/conform/servers/shop." + id },
@@ -81,6 +121,7 @@ func TestServers(t *testing.T) {
 			Spec: func(t *testing.T) (*computev1.ServerSpec, driver.Refs) {
 				refs := driver.Refs{
 					first.GetName(): first, second.GetName(): second, group.GetName(): group, other.GetName(): other,
+					"g": &computev1.ServerGroup{Observed: &computev1.ServerGroupObserved{ServerGroupId: near}},
 					"k": &computev1.KeyPair{Observed: &computev1.KeyPairObserved{KeyPairName: pair}},
 				}
 				spec := &computev1.ServerSpec{Image: p.Image, Flavor: p.Flavor, Network: second.GetName()}
@@ -92,6 +133,7 @@ func TestServers(t *testing.T) {
 					spec.SecurityGroups = []string{group.GetName()}
 					spec.Volumes = []*computev1.ServerVolume{{Volume: v.GetName(), Device: "/dev/vdb"}}
 					spec.Metadata = map[string]string{"role": "db", "old": "1"}
+					spec.ServerGroup, spec.Tags = "g", []string{"blue", "old"}
 				}
 				return spec, refs
 			},
@@ -102,6 +144,7 @@ func TestServers(t *testing.T) {
 					Image: r.Spec.GetImage(), Flavor: p.OtherFlavor, KeyPair: "k", UserData: r.Spec.GetUserData(), Networks: r.Spec.GetNetworks(),
 					SecurityGroups: []string{other.GetName()}, Volumes: []*computev1.ServerVolume{{Volume: v.GetName()}},
 					Metadata: map[string]string{"role": "cache", "new": "2"}, PowerState: computev1.PowerState_POWER_STATE_OFF,
+					ServerGroup: "g", Tags: []string{"blue", "new"},
 				}, r.Refs
 			},
 			Verify: func(t *testing.T, r driver.Request[*computev1.ServerSpec], o *computev1.ServerObserved) {
@@ -136,6 +179,23 @@ func verifyServer(t *testing.T, p *openstacktest.Place, d *Servers, r driver.Req
 	s, err := d.one(t.Context(), o.GetServerId())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if want := append([]string{cloud.Tag(r.Key)}, r.Spec.GetTags()...); !slices.Equal(slices.Sorted(slices.Values(want)), slices.Sorted(slices.Values(s.Tags))) {
+		t.Errorf("tags %q, want %q", s.Tags, want)
+	}
+	if r.Spec.GetServerGroup() != "" {
+		id := r.Refs["g"].(*computev1.ServerGroup).GetObserved().GetServerGroupId()
+		seen, err := NewServerGroups(p.Session).Observe(t.Context(), []string{id})
+		if err != nil || !slices.Contains(seen[id].Observed.GetServerIds(), s.ID) {
+			t.Errorf("the group has %v (%v), not the server", seen[id].Observed, err)
+		}
+		if len(o.GetAddresses()) == 0 || !slices.Contains(o.GetAddresses()[0].GetFixed(), "10.72.0.77") {
+			t.Errorf("addresses %v", o.GetAddresses())
+		}
+		_, err = d.ConsoleLog(t.Context(), s.ID, 3)
+		if on := s.Status == "ACTIVE"; on && err != nil || !on && !fault.Is(err, fault.Precondition) {
+			t.Errorf("the console of a server that is %s: %v", s.Status, err)
+		}
 	}
 	if set, remove := metadataDiff(s, w.metadata); len(set)+len(remove) > 0 {
 		t.Errorf("metadata to set %v, to remove %v", set, remove)

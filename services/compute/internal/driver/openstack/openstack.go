@@ -26,8 +26,10 @@ func Provider(sessions *cloud.Sessions) driver.Provider {
 // Drivers gives the drivers of one session by resource type.
 func Drivers(s *cloud.Session) map[string]driver.Any {
 	return map[string]driver.Any{
-		"compute.weft.cloud/Server":  driver.Erase(NewServers(s)),
-		"compute.weft.cloud/KeyPair": driver.Erase(NewKeyPairs(s)),
+		"compute.weft.cloud/Server":      driver.Erase(NewServers(s)),
+		"compute.weft.cloud/KeyPair":     driver.Erase(NewKeyPairs(s)),
+		"compute.weft.cloud/Image":       driver.Erase(NewImages(s)),
+		"compute.weft.cloud/ServerGroup": driver.Erase(NewServerGroups(s)),
 	}
 }
 
@@ -115,6 +117,7 @@ func quotas(ctx context.Context, s *cloud.Session) (map[string]cloud.Limit, erro
 	for name, words := range map[string][2]string{
 		"instances": {"maxTotalInstances", "totalInstancesUsed"}, "cores": {"maxTotalCores", "totalCoresUsed"},
 		"ram": {"maxTotalRAMSize", "totalRAMUsed"}, "key_pairs": {"maxTotalKeypairs", ""},
+		"server_groups": {"maxServerGroups", "totalServerGroupsUsed"},
 	} {
 		if limit, ok := answer.Limits.Absolute[words[0]]; ok {
 			out[name] = cloud.Limit{Limit: limit, Used: answer.Limits.Absolute[words[1]]}

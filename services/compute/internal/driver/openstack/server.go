@@ -285,6 +285,7 @@ func observation(s server, ports []port) driver.Observation[*computev1.ServerObs
 		}
 		o.Observed.Interfaces = append(o.Observed.Interfaces, i)
 	}
+	o.Observed.Addresses = addressesOf(s.Addresses)
 	for _, v := range s.Volumes {
 		o.Observed.VolumeIds = append(o.Observed.VolumeIds, v.ID)
 	}
@@ -365,29 +366,64 @@ func inOrder(ports []port, addresses json.RawMessage) []port {
 	return sorted
 }
 
-// macsOf lists the MAC addresses in a server's addresses, an object of lists, in the order of the text. Text that cannot
-// be read has no order.
-func macsOf(addresses json.RawMessage) []string {
+// networkAddresses is what the service shows of one network of a server.
+type networkAddresses struct {
+	network string
+	list    []struct {
+		MAC     string `json:"OS-EXT-IPS-MAC:mac_addr"`
+		Address string `json:"addr"`
+		Type    string `json:"OS-EXT-IPS:type"`
+	}
+}
+
+// networksIn reads a server's addresses, an object of lists, in the order of the text. Text that cannot be read has no order.
+func networksIn(addresses json.RawMessage) []networkAddresses {
 	d := json.NewDecoder(bytes.NewReader(addresses))
 	if open, err := d.Token(); err != nil || open != json.Delim('{') {
 		return nil
 	}
-	var macs []string
+	var out []networkAddresses
 	for d.More() {
-		if _, err := d.Token(); err != nil {
-			return macs
+		name, err := d.Token()
+		if err != nil {
+			return out
 		}
-		var list []struct {
-			MAC string `json:"OS-EXT-IPS-MAC:mac_addr"`
+		var n networkAddresses
+		n.network, _ = name.(string)
+		if err := d.Decode(&n.list); err != nil {
+			return out
 		}
-		if err := d.Decode(&list); err != nil {
-			return macs
-		}
-		for _, a := range list {
+		out = append(out, n)
+	}
+	return out
+}
+
+// macsOf lists the MAC addresses in a server's addresses, in the order of the text.
+func macsOf(addresses json.RawMessage) []string {
+	var macs []string
+	for _, n := range networksIn(addresses) {
+		for _, a := range n.list {
 			macs = append(macs, a.MAC)
 		}
 	}
 	return macs
+}
+
+// addressesOf gives a server's addresses by network, fixed and floating.
+func addressesOf(addresses json.RawMessage) []*computev1.ServerAddresses {
+	var out []*computev1.ServerAddresses
+	for _, n := range networksIn(addresses) {
+		one := &computev1.ServerAddresses{Network: n.network}
+		for _, a := range n.list {
+			if a.Type == "floating" {
+				one.Floating = append(one.Floating, a.Address)
+			} else {
+				one.Fixed = append(one.Fixed, a.Address)
+			}
+		}
+		out = append(out, one)
+	}
+	return out
 }
 
 // Delete implements driver.Driver.

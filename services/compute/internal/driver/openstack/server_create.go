@@ -20,6 +20,7 @@ import (
 type createOpts struct {
 	servers.CreateOpts
 	keyName string
+	group   string
 	devices map[string]string
 }
 
@@ -35,6 +36,9 @@ func (o createOpts) ToServerCreateMap() (map[string]any, error) {
 	}
 	if o.keyName != "" {
 		s["key_name"] = o.keyName
+	}
+	if o.group != "" {
+		body["os:scheduler_hints"] = map[string]any{"group": o.group}
 	}
 	blocks, ok := s["block_device_mapping_v2"].([]any)
 	if !ok {
@@ -68,10 +72,15 @@ func (d *Servers) createOpts(ctx context.Context, c *gophercloud.ServiceClient, 
 		Metadata: w.metadata, AvailabilityZone: r.Spec.GetAvailabilityZone(), BlockDevice: blockDevices(image.ID, w.volumes),
 	}}
 	if cloud.Minor(c) >= cloud.TagsMinor {
-		o.Tags = []string{cloud.Tag(r.Key)}
+		o.Tags = append([]string{cloud.Tag(r.Key)}, r.Spec.GetTags()...)
 	}
 	if text := r.Spec.GetUserData(); text != "" {
 		o.UserData = []byte(base64.StdEncoding.EncodeToString([]byte(text)))
+	}
+	if name := r.Spec.GetServerGroup(); name != "" {
+		if o.group, err = cloud.Ref(r.Refs, "spec.serverGroup", name, func(g *computev1.ServerGroup) string { return g.GetObserved().GetServerGroupId() }); err != nil {
+			return o, err
+		}
 	}
 	if name := r.Spec.GetKeyPair(); name != "" {
 		o.keyName, err = cloud.Ref(r.Refs, "spec.keyPair", name, func(k *computev1.KeyPair) string { return k.GetObserved().GetKeyPairName() })

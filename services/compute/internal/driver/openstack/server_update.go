@@ -9,6 +9,7 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/tags"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/volumeattach"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
 
@@ -42,6 +43,9 @@ func (d *Servers) Update(ctx context.Context, id string, r driver.Request[*compu
 	if err := updateMetadata(ctx, c, s, w.metadata); err != nil {
 		return cloud.Fault(err, "update metadata of server %s", r.Name)
 	}
+	if err := updateTags(ctx, c, s, r); err != nil {
+		return cloud.Fault(err, "update tags of server %s", r.Name)
+	}
 	if err := d.updateSecurityGroups(ctx, id, w.securityGroups); err != nil {
 		return cloud.Fault(err, "update security groups of server %s", r.Name)
 	}
@@ -67,6 +71,19 @@ func updateMetadata(ctx context.Context, c *gophercloud.ServiceClient, s server,
 		}
 	}
 	return nil
+}
+
+// updateTags brings the tags to what is wanted; the mark stays among them. Clouds that take no tags with the creation have
+// none of ours.
+func updateTags(ctx context.Context, c *gophercloud.ServiceClient, s server, r driver.Request[*computev1.ServerSpec]) error {
+	if cloud.Minor(c) < cloud.TagsMinor {
+		return nil
+	}
+	want := append([]string{cloud.Tag(r.Key)}, r.Spec.GetTags()...)
+	if slices.Equal(slices.Sorted(slices.Values(want)), slices.Sorted(slices.Values(s.Tags))) {
+		return nil
+	}
+	return tags.ReplaceAll(ctx, c, s.ID, tags.ReplaceAllOpts{Tags: want}).Err
 }
 
 // metadataDiff tells which metadata to set and which to remove.

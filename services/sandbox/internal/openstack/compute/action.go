@@ -293,6 +293,9 @@ func (s *Service) consoleOutput(_ *rest.Request, v *Server, args json.RawMessage
 	if v.LaunchedAt.IsZero() {
 		return nil, conflict("Instance %s is not ready", v.ID)
 	}
+	if v.Power != 1 { // libvirt keeps no console of a domain that does not run
+		return nil, rest.Errorf(http.StatusNotFound, "", "Guest does not have a console available.")
+	}
 	in := struct{ Length any }{}
 	if string(args) != "null" && len(args) > 0 {
 		if err := json.Unmarshal(args, &in); err != nil {
