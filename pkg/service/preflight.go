@@ -84,7 +84,7 @@ func (p *flight) refs(w wanted) driver.Refs {
 			continue
 		}
 		for _, r := range resource.References(proto.Clone(spec)) {
-			if target, ok := p.s.linked.ByType(r.Type); !ok || target.Service == "orchestrator" {
+			if target, ok := p.s.linked.Target(r); !ok || target.Service == "orchestrator" {
 				continue // a secret, looked up when the account is opened
 			}
 			m, err := p.s.Resolve(p.ctx, r.Value, "")
