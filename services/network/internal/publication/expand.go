@@ -3,6 +3,7 @@ package publication
 
 import (
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -20,6 +21,9 @@ const (
 
 // Expand gives the children of a Publication, each way in its own. The errors are Invalid and name the field.
 func Expand(item *participantv1.Item) (*participantv1.ExpandResponse, error) {
+	if strings.Contains(item.GetSpec().GetFields()["scheme"].GetStringValue(), "${") {
+		return nil, fault.InField("spec.scheme", "the scheme must be known before anything is made: write a word or a parameter, no expression over outputs")
+	}
 	switch via := item.GetSpec().GetFields()["via"].GetStringValue(); via {
 	case networkv1.Via_VIA_FLOATING_IP.String():
 		return expandAddress(item)
