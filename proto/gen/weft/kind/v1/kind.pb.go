@@ -289,7 +289,9 @@ type KindOptions struct {
 	// Deleting an object of this kind loses data that exists nowhere else.
 	HoldsData bool `protobuf:"varint,5,opt,name=holds_data,json=holdsData,proto3" json:"holds_data,omitempty"`
 	// Instances may be part of a stack's document.
-	Stackable     bool `protobuf:"varint,6,opt,name=stackable,proto3" json:"stackable,omitempty"`
+	Stackable bool `protobuf:"varint,6,opt,name=stackable,proto3" json:"stackable,omitempty"`
+	// Each object of this kind uses one public address; plans and stacks tell how many they use.
+	PublicAddress bool `protobuf:"varint,7,opt,name=public_address,json=publicAddress,proto3" json:"public_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -362,6 +364,13 @@ func (x *KindOptions) GetHoldsData() bool {
 func (x *KindOptions) GetStackable() bool {
 	if x != nil {
 		return x.Stackable
+	}
+	return false
+}
+
+func (x *KindOptions) GetPublicAddress() bool {
+	if x != nil {
+		return x.PublicAddress
 	}
 	return false
 }
@@ -1009,7 +1018,7 @@ var File_weft_kind_v1_kind_proto protoreflect.FileDescriptor
 
 const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\n" +
-	"\x17weft/kind/v1/kind.proto\x12\fweft.kind.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/descriptor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x02\n" +
+	"\x17weft/kind/v1/kind.proto\x12\fweft.kind.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/descriptor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x02\n" +
 	"\vKindOptions\x124\n" +
 	"\aservice\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18?2\x11^[a-z][a-z0-9-]*$R\aservice\x12?\n" +
 	"\tplacement\x18\x02 \x01(\x0e2\x17.weft.kind.v1.PlacementB\b\xbaH\x05\x82\x01\x02\x10\x01R\tplacement\x12\x1c\n" +
@@ -1017,7 +1026,8 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\bprovides\x18\x04 \x03(\v2\x16.weft.kind.v1.ProvidesB\b\xbaH\x05\x92\x01\x02\x10@R\bprovides\x12\x1d\n" +
 	"\n" +
 	"holds_data\x18\x05 \x01(\bR\tholdsData\x12\x1c\n" +
-	"\tstackable\x18\x06 \x01(\bR\tstackable\"j\n" +
+	"\tstackable\x18\x06 \x01(\bR\tstackable\x12%\n" +
+	"\x0epublic_address\x18\a \x01(\bR\rpublicAddress\"j\n" +
 	"\bProvides\x12=\n" +
 	"\x04type\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x04type\x12\x1f\n" +
 	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\xa0\x02\n" +

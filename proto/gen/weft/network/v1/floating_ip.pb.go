@@ -608,7 +608,7 @@ var File_weft_network_v1_floating_ip_proto protoreflect.FileDescriptor
 
 const file_weft_network_v1_floating_ip_proto_rawDesc = "" +
 	"\n" +
-	"!weft/network/v1/floating_ip.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xb0\x04\n" +
+	"!weft/network/v1/floating_ip.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xb2\x04\n" +
 	"\n" +
 	"FloatingIP\x12E\n" +
 	"\x04name\x18\x01 \x01(\tB1\xe0A\b\xbaH+\xd8\x01\x01r&\x18\x80\x022!^tenants/[^/]+/floatingIps/[^/]+$R\x04name\x127\n" +
@@ -617,10 +617,10 @@ const file_weft_network_v1_floating_ip_proto_rawDesc = "" +
 	"\x1dorchestrator.weft.cloud/Cloud\xbaH.r,\x18F2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12>\n" +
 	"\x04spec\x18\x04 \x01(\v2\x1f.weft.network.v1.FloatingIPSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12D\n" +
 	"\bobserved\x18\x05 \x01(\v2#.weft.network.v1.FloatingIPObservedB\x03\xe0A\x03R\bobserved\x121\n" +
-	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:x\xeaAd\n" +
+	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:z\xeaAd\n" +
 	"\x1dnetwork.weft.cloud/FloatingIP\x12*tenants/{tenant}/floatingIps/{floating_ip}*\vfloatingIps2\n" +
-	"floatingIp\xaa\xbb\x18\r\n" +
-	"\anetwork\x10\x010\x01\"\x8c\x03\n" +
+	"floatingIp\xaa\xbb\x18\x0f\n" +
+	"\anetwork\x10\x010\x018\x01\"\x8c\x03\n" +
 	"\x0eFloatingIPSpec\x12?\n" +
 	"\x10external_network\x18\x01 \x01(\tB\x14\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x04R\x0fexternalNetwork\x12G\n" +
 	"\x06server\x18\x02 \x01(\tB/\xe0A\x01\xfaA\x1b\n" +
