@@ -10,19 +10,20 @@ import (
 	"testing"
 
 	"github.com/weftcloud/weft/deploy/e2e/internal/story"
+	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
 	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
 )
 
-// wares shares the address of doors.yaml: a workload whose cluster's nodes were joined to that stack's network.
+// wares shares the address of doors.yaml: a workload, which answers with what a server of that stack says, and whose cluster's nodes were joined to that stack's network.
 const wares = `kind: Stack
 name: wares
 placement: {cloud: lab}
-parameters: {image: ""}
+parameters: {image: "", db: ""}
 resources:
   apps: {kind: Cluster, spec: {driver: ADOPT, credentials: kube, network: networks/doors.net.network, nodePortsNamed: "k8s-{node}"}}
   web:
     kind: Workload
-    spec: {cluster: apps, exposure: NODES, containers: [{name: web, image: "${params.image}", ports: [8080]}]}
+    spec: {cluster: apps, exposure: NODES, containers: [{name: web, image: "${params.image}", ports: [8080], env: {DB_HOST: "${params.db}"}}]}
   door: {kind: Publication, spec: {target: web, port: 8080, via: PORT_MAPPING, address: floatingIps/doors.ip, publicPort: 8082}}
 outputs: {url: "${door.url}"}
 `
@@ -60,7 +61,9 @@ func TestDoors(t *testing.T) {
 	id := network.GetObserved().GetNetworkId()
 	t.Cleanup(func() { join(t, "--leave", id) })
 	join(t, id, p.groupFor(t, i))
-	i.Apply(t, wares, "DONE", "--param", "image="+image)
+	server := &computev1.Server{}
+	i.Must(t, "get", "server", "doors.one", "-o", "json").Decode(t, server)
+	i.Apply(t, wares, "DONE", "--param", "image="+image, "--param", "db="+server.GetObserved().GetAddress())
 	urls = append(urls, i.Stack(t, "wares").GetOutputs().GetFields()["url"].GetStringValue())
 	address := regexp.MustCompile(`^http://([0-9.]+):[0-9]+$`)
 	for n, url := range urls {
