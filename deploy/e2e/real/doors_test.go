@@ -12,6 +12,7 @@ import (
 	"github.com/weftcloud/weft/deploy/e2e/internal/story"
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
 	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
 
 // wares shares the address of doors.yaml: a workload, which answers with what a server of that stack says, and whose cluster's nodes were joined to that stack's network.
@@ -52,7 +53,13 @@ func TestDoors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i.Must(t, "apply", "-f", document, "--wait", "-o", "json")
+	i.Must(t, "apply", "-f", document, "--no-wait", "-o", "json")
+	await(t, "the two servers stand behind the address", func() error {
+		if state := i.Stack(t, "doors").GetState(); state != orchestratorv1.StackState_STACK_STATE_READY {
+			return fmt.Errorf("the stack is %s", state)
+		}
+		return nil
+	})
 	outputs := i.Stack(t, "doors").GetOutputs().GetFields()
 	urls := []string{outputs["first"].GetStringValue(), outputs["second"].GetStringValue()}
 
