@@ -376,14 +376,18 @@ func (s *Service) checkForward(r *rest.Request, f *FloatingIP, fw *Forward, addr
 		}
 	}
 	if f.Port != "" {
-		return conflict("FipInUseByPortForwarding", "Floating IP %s in use by Port Forwarding resources.", f.ID)
+		return conflict("FloatingIPPortAlreadyAssociated", "Cannot associate floating IP %s (%s) with port %s using fixed IP %s, as that fixed IP already has a floating IP on external network %s.", f.Address, f.ID, p.ID, fw.Address, f.Network)
 	}
 	for _, o := range f.Forwards {
 		if o.ID != fw.ID && o.Protocol == fw.Protocol && o.External == fw.External {
 			return badForward("There is a port collision with the external_port_range. The following ranges collides: %d:%d and %d:%d.", o.External, o.External, fw.External, fw.External)
 		}
 	}
-	if s.routerBetween(f.Network, p.FixedIPs[at].Subnet) == "" {
+	router := s.routerBetween(f.Network, p.FixedIPs[at].Subnet)
+	if router != "" && f.Router != "" && router != f.Router { // all forwardings of an address are on one router
+		return badForward("The Floating IP %s had been set on router %s, the internal Neutron port %s can not reach it", f.ID, f.Router, p.ID)
+	}
+	if router == "" {
 		return badForward("External network %s is not reachable from subnet %s. Cannot set Port forwarding for port %s with Floating IP %s.", f.Network, p.FixedIPs[at].Subnet, p.ID, f.ID)
 	}
 	return nil
