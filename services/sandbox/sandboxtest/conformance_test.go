@@ -240,6 +240,22 @@ func checkForwardings(t *testing.T, c *cloud, f *floatingips.FloatingIP, bound, 
 	fw := must[*portforwarding.PortForwarding](t)(create(free, 2222, 22))
 	_, err = create(free, 2222, 23)
 	refused(t, err, http.StatusBadRequest, "port collision with the external_port_range")
+	_, err = create(free, 2223, 22)
+	refused(t, err, http.StatusBadRequest, "port collision with the internal_port_range")
+	_, err = create(free, 70000, 23)
+	refused(t, err, http.StatusBadRequest, "'70000' is too large - must be no larger than '65535'")
+	for text, opts := range map[string]portforwarding.CreateOpts{
+		"TCP is not in valid_values":   {Protocol: "TCP", InternalPortID: free.ID, InternalIPAddress: free.FixedIPs[0].IPAddress, ExternalPort: 2224, InternalPort: 24},
+		"is not suitable for internal": {Protocol: "tcp", InternalPortID: free.ID, InternalIPAddress: "192.0.2.1", ExternalPort: 2224, InternalPort: 24},
+	} {
+		_, err = portforwarding.Create(ctx, c.network, f.ID, opts).Extract()
+		refused(t, err, http.StatusBadRequest, text)
+	}
+	refused(t, floatingips.Delete(ctx, c.network, f.ID).ExtractErr(), http.StatusConflict, "FipInUseByPortForwarding")
+	moved := must[*portforwarding.PortForwarding](t)(portforwarding.Update(ctx, c.network, f.ID, fw.ID, portforwarding.UpdateOpts{ExternalPort: 2225, Protocol: "udp"}).Extract())
+	if moved.ExternalPort != 2225 || moved.Protocol != "udp" || moved.InternalPort != 22 {
+		t.Errorf("changed: %+v", moved)
+	}
 	_, err = floatingips.Update(ctx, c.network, f.ID, floatingips.UpdateOpts{PortID: &free.ID}).Extract()
 	refused(t, err, http.StatusConflict, "FipInUseByPortForwarding")
 	page := must[pagination.Page](t)(portforwarding.List(c.network, portforwarding.ListOpts{}, f.ID).AllPages(ctx))

@@ -343,6 +343,9 @@ func (p *planner) changes(g *graph, saga *orchestratorv1.SagaPlan) *orchestrator
 		if n.change == unchanged {
 			plan.Unchanged++
 		}
+		if n.kind.Options.GetPublicAddress() {
+			plan.PublicAddresses++
+		}
 	}
 	for _, s := range saga.GetSteps() {
 		d := departures[s.GetId()]

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"sigs.k8s.io/yaml"
 
+	"github.com/weftcloud/weft/pkg/resource"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
 
@@ -65,6 +66,9 @@ func (a *tool) describeStack(s *orchestratorv1.Stack, width int, st style) strin
 	if s.GetOperation() != "" {
 		fmt.Fprintf(&b, "operation %s\n", base(s.GetOperation()))
 	}
+	if n := addressesOf(s); n > 0 {
+		b.WriteString(publicAddresses(n) + "\n")
+	}
 	b.WriteString(outputsText(s.GetOutputs(), st) + "\n")
 	t := &table{header: []string{"RESOURCE", "KIND", "PHASE", "CLOUD", "PROVIDER ID", "AGE"}}
 	faults := a.stackRows(t, s, st)
@@ -73,6 +77,21 @@ func (a *tool) describeStack(s *orchestratorv1.Stack, width int, st style) strin
 		b.WriteString("  " + wrapped(fault, width, 4) + "\n")
 	}
 	return b.String()
+}
+
+// addressesOf counts the public addresses that a stack uses.
+func addressesOf(s *orchestratorv1.Stack) int {
+	kinds, err := resource.Linked()
+	if err != nil {
+		return 0 // a program with such contracts does not start
+	}
+	n := 0
+	for _, r := range s.GetResources() {
+		if k, ok := kinds.ByType(r.GetType()); ok && k.Options.GetPublicAddress() {
+			n++
+		}
+	}
+	return n
 }
 
 // stackRows adds a row for each resource, children below their parents, and gives what is wrong with them.

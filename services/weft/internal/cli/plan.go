@@ -167,6 +167,9 @@ func planSummary(plan *orchestratorv1.Plan) string {
 	if n := plan.GetUnchanged(); n > 0 {
 		parts = append(parts, fmt.Sprintf("%d unchanged", n))
 	}
+	if n := plan.GetPublicAddresses(); n > 0 {
+		parts = append(parts, publicAddresses(int(n)))
+	}
 	return strings.Join(parts, ", ")
 }
 
@@ -248,4 +251,12 @@ func writeQuotas(b *strings.Builder, plan *orchestratorv1.Plan, width int, st st
 		t.add(base(q.GetCloud()), q.GetService(), q.GetQuota(), fmt.Sprintf("%+d", q.GetNeed()), strconv.FormatInt(q.GetUsed(), 10), limit)
 	}
 	b.WriteString("\n" + t.render(width, st))
+}
+
+// publicAddresses tells how many public addresses a stack uses.
+func publicAddresses(n int) string {
+	if n == 1 {
+		return "1 public address in use"
+	}
+	return fmt.Sprintf("%d public addresses in use", n)
 }

@@ -346,7 +346,9 @@ type KindOptions struct {
 	// Deleting an object of this kind loses data that exists nowhere else.
 	HoldsData bool `protobuf:"varint,5,opt,name=holds_data,json=holdsData,proto3" json:"holds_data,omitempty"`
 	// Instances may be part of a stack's document.
-	Stackable     bool `protobuf:"varint,6,opt,name=stackable,proto3" json:"stackable,omitempty"`
+	Stackable bool `protobuf:"varint,6,opt,name=stackable,proto3" json:"stackable,omitempty"`
+	// Each object of this kind uses one public address; plans and stacks tell how many they use.
+	PublicAddress bool `protobuf:"varint,7,opt,name=public_address,json=publicAddress,proto3" json:"public_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -423,6 +425,13 @@ func (x *KindOptions) GetStackable() bool {
 	return false
 }
 
+func (x *KindOptions) GetPublicAddress() bool {
+	if x != nil {
+		return x.PublicAddress
+	}
+	return false
+}
+
 // Provides names the child of a composite kind that answers for it.
 type Provides struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -495,6 +504,9 @@ type FieldOptions struct {
 	LosesData bool `protobuf:"varint,5,opt,name=loses_data,json=losesData,proto3" json:"loses_data,omitempty"`
 	// The field's text may be long or private: plans and tables show only that it changed.
 	Opaque bool `protobuf:"varint,6,opt,name=opaque,proto3" json:"opaque,omitempty"`
+	// For a reference that may lead to one of several kinds, whose resource_reference.type is "*": the resource types that it
+	// may lead to, e.g. compute.weft.cloud/Server. All of them are of tenants. A type that no contract describes is left out.
+	Types []string `protobuf:"bytes,7,rep,name=types,proto3" json:"types,omitempty"`
 	// For a field of observed: it changes by itself, or by what Weft does elsewhere, and that is no drift.
 	Volatile bool `protobuf:"varint,8,opt,name=volatile,proto3" json:"volatile,omitempty"`
 	// What the fields below this one say of their changes does not count here: this field's own change does (the template of
@@ -574,6 +586,13 @@ func (x *FieldOptions) GetOpaque() bool {
 		return x.Opaque
 	}
 	return false
+}
+
+func (x *FieldOptions) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
 }
 
 func (x *FieldOptions) GetVolatile() bool {
@@ -1231,7 +1250,7 @@ var File_weft_kind_v1_kind_proto protoreflect.FileDescriptor
 
 const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\n" +
-	"\x17weft/kind/v1/kind.proto\x12\fweft.kind.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/descriptor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x02\n" +
+	"\x17weft/kind/v1/kind.proto\x12\fweft.kind.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/descriptor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x02\n" +
 	"\vKindOptions\x124\n" +
 	"\aservice\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18?2\x11^[a-z][a-z0-9-]*$R\aservice\x12?\n" +
 	"\tplacement\x18\x02 \x01(\x0e2\x17.weft.kind.v1.PlacementB\b\xbaH\x05\x82\x01\x02\x10\x01R\tplacement\x12\x1c\n" +
@@ -1239,10 +1258,11 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\bprovides\x18\x04 \x03(\v2\x16.weft.kind.v1.ProvidesB\b\xbaH\x05\x92\x01\x02\x10@R\bprovides\x12\x1d\n" +
 	"\n" +
 	"holds_data\x18\x05 \x01(\bR\tholdsData\x12\x1c\n" +
-	"\tstackable\x18\x06 \x01(\bR\tstackable\"j\n" +
+	"\tstackable\x18\x06 \x01(\bR\tstackable\x12%\n" +
+	"\x0epublic_address\x18\a \x01(\bR\rpublicAddress\"j\n" +
 	"\bProvides\x12=\n" +
 	"\x04type\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x04type\x12\x1f\n" +
-	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\x8a\x02\n" +
+	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\xd4\x02\n" +
 	"\fFieldOptions\x126\n" +
 	"\x06change\x18\x01 \x01(\x0e2\x14.weft.kind.v1.ChangeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06change\x12\x1c\n" +
 	"\tcompletes\x18\x02 \x01(\bR\tcompletes\x12\x1c\n" +
@@ -1250,7 +1270,8 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\tgrow_only\x18\x04 \x01(\bR\bgrowOnly\x12\x1d\n" +
 	"\n" +
 	"loses_data\x18\x05 \x01(\bR\tlosesData\x12\x16\n" +
-	"\x06opaque\x18\x06 \x01(\bR\x06opaque\x12\x1a\n" +
+	"\x06opaque\x18\x06 \x01(\bR\x06opaque\x12H\n" +
+	"\x05types\x18\a \x03(\tB2\xbaH/\x92\x01,\x10\x10\x18\x01\"&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x05types\x12\x1a\n" +
 	"\bvolatile\x18\b \x01(\bR\bvolatile\x12\x16\n" +
 	"\x06covers\x18\t \x01(\bR\x06covers\"F\n" +
 	"\x06Access\x12<\n" +

@@ -38,9 +38,12 @@ type Plan struct {
 	// How many resources stay as they are.
 	Unchanged int32 `protobuf:"varint,5,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
 	// The steps that make the changes, in the order of the operation; some changes take several.
-	Steps         []*StepPreview `protobuf:"bytes,6,rep,name=steps,proto3" json:"steps,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Steps []*StepPreview `protobuf:"bytes,6,rep,name=steps,proto3" json:"steps,omitempty"`
+	// How many public addresses of its own the stack uses once the plan is carried out; an address that it shares belongs to
+	// the stack that made it.
+	PublicAddresses int32 `protobuf:"varint,7,opt,name=public_addresses,json=publicAddresses,proto3" json:"public_addresses,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Plan) Reset() {
@@ -113,6 +116,13 @@ func (x *Plan) GetSteps() []*StepPreview {
 		return x.Steps
 	}
 	return nil
+}
+
+func (x *Plan) GetPublicAddresses() int32 {
+	if x != nil {
+		return x.PublicAddresses
+	}
+	return 0
 }
 
 // ResourceChange is what a plan does to one resource.
@@ -448,14 +458,15 @@ var File_weft_orchestrator_v1_plan_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_plan_proto_rawDesc = "" +
 	"\n" +
-	"\x1fweft/orchestrator/v1/plan.proto\x12\x14weft.orchestrator.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\x1a\"weft/orchestrator/v1/preview.proto\x1a%weft/participant/v1/participant.proto\"\xc3\x02\n" +
+	"\x1fweft/orchestrator/v1/plan.proto\x12\x14weft.orchestrator.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\x1a\"weft/orchestrator/v1/preview.proto\x1a%weft/participant/v1/participant.proto\"\xf3\x02\n" +
 	"\x04Plan\x12\x19\n" +
 	"\x05stack\x18\x01 \x01(\tB\x03\xe0A\x03R\x05stack\x12C\n" +
 	"\achanges\x18\x02 \x03(\v2$.weft.orchestrator.v1.ResourceChangeB\x03\xe0A\x03R\achanges\x12>\n" +
 	"\bproblems\x18\x03 \x03(\v2\x1d.weft.orchestrator.v1.ProblemB\x03\xe0A\x03R\bproblems\x12:\n" +
 	"\x06quotas\x18\x04 \x03(\v2\x1d.weft.participant.v1.QuotaUseB\x03\xe0A\x03R\x06quotas\x12!\n" +
 	"\tunchanged\x18\x05 \x01(\x05B\x03\xe0A\x03R\tunchanged\x12<\n" +
-	"\x05steps\x18\x06 \x03(\v2!.weft.orchestrator.v1.StepPreviewB\x03\xe0A\x03R\x05steps\"\xf4\x02\n" +
+	"\x05steps\x18\x06 \x03(\v2!.weft.orchestrator.v1.StepPreviewB\x03\xe0A\x03R\x05steps\x12.\n" +
+	"\x10public_addresses\x18\a \x01(\x05B\x03\xe0A\x03R\x0fpublicAddresses\"\xf4\x02\n" +
 	"\x0eResourceChange\x12\x1f\n" +
 	"\bresource\x18\x01 \x01(\tB\x03\xe0A\x03R\bresource\x12\"\n" +
 	"\n" +

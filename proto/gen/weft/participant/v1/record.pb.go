@@ -54,7 +54,9 @@ type Record struct {
 	// What else was seen of the object when it was last ready, to be compared with later looks.
 	Facts map[string]string `protobuf:"bytes,12,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What a custom method asked for beside the spec, in the words of the kind, e.g. the size of a scaling group.
-	Requests      map[string]string `protobuf:"bytes,13,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Requests map[string]string `protobuf:"bytes,13,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What it holds of spaces that it shares with others.
+	Claims        []*Claim `protobuf:"bytes,14,rep,name=claims,proto3" json:"claims,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -180,6 +182,87 @@ func (x *Record) GetRequests() map[string]string {
 	return nil
 }
 
+func (x *Record) GetClaims() []*Claim {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
+// Claim is one number of a shared space that a resource holds for itself, e.g. a port of an address. While it is held, a
+// key of the store says who holds it; both are written in one transaction.
+type Claim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The field of the spec that asks for it, e.g. externalPort.
+	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// The space, e.g. floating-ip/<key>/tcp.
+	Space string `protobuf:"bytes,2,opt,name=space,proto3" json:"space,omitempty"`
+	// The number.
+	Number int32 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	// The spec asks for it no longer; it is held until the object at the provider has been brought to the spec.
+	Former        bool `protobuf:"varint,4,opt,name=former,proto3" json:"former,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Claim) Reset() {
+	*x = Claim{}
+	mi := &file_weft_participant_v1_record_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Claim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Claim) ProtoMessage() {}
+
+func (x *Claim) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_participant_v1_record_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Claim.ProtoReflect.Descriptor instead.
+func (*Claim) Descriptor() ([]byte, []int) {
+	return file_weft_participant_v1_record_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Claim) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *Claim) GetSpace() string {
+	if x != nil {
+		return x.Space
+	}
+	return ""
+}
+
+func (x *Claim) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Claim) GetFormer() bool {
+	if x != nil {
+		return x.Former
+	}
+	return false
+}
+
 // Tombstone remembers a key that was released, so that a late command cannot make it again.
 type Tombstone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -197,7 +280,7 @@ type Tombstone struct {
 
 func (x *Tombstone) Reset() {
 	*x = Tombstone{}
-	mi := &file_weft_participant_v1_record_proto_msgTypes[1]
+	mi := &file_weft_participant_v1_record_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -209,7 +292,7 @@ func (x *Tombstone) String() string {
 func (*Tombstone) ProtoMessage() {}
 
 func (x *Tombstone) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_record_proto_msgTypes[1]
+	mi := &file_weft_participant_v1_record_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -222,7 +305,7 @@ func (x *Tombstone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tombstone.ProtoReflect.Descriptor instead.
 func (*Tombstone) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_record_proto_rawDescGZIP(), []int{1}
+	return file_weft_participant_v1_record_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Tombstone) GetName() string {
@@ -257,7 +340,7 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xaa\a\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xe9\a\n" +
 	"\x06Record\x128\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12f\n" +
@@ -274,7 +357,8 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\vmissingTime\x12\x18\n" +
 	"\arefused\x18\v \x01(\bR\arefused\x12W\n" +
 	"\x05facts\x18\f \x03(\v2&.weft.participant.v1.Record.FactsEntryB\x19\xbaH\x16\x9a\x01\x13\x10d\"\ar\x05\x10\x01\x18\x80\x02*\x06r\x04\x18\x80\x80\x04R\x05facts\x12^\n" +
-	"\brequests\x18\r \x03(\v2).weft.participant.v1.Record.RequestsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\x80 R\brequests\x1a=\n" +
+	"\brequests\x18\r \x03(\v2).weft.participant.v1.Record.RequestsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\x80 R\brequests\x12=\n" +
+	"\x06claims\x18\x0e \x03(\v2\x1a.weft.participant.v1.ClaimB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x06claims\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
@@ -284,7 +368,14 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
 	"\rRequestsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x84\x01\n" +
+	"\x05Claim\x12 \n" +
+	"\x05field\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x05field\x12 \n" +
+	"\x05space\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x05space\x12\x1f\n" +
+	"\x06number\x18\x03 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\x06number\x12\x16\n" +
+	"\x06former\x18\x04 \x01(\bR\x06former\"\x8c\x02\n" +
 	"\tTombstone\x12@\n" +
 	"\x04name\x18\x01 \x01(\tB,\xbaH)r'\x18\x80\x022\"^(tenants/[^/]+/)?[a-zA-Z]+/[^/]+$R\x04name\x12+\n" +
 	"\x06origin\x18\x02 \x01(\v2\x13.weft.bus.v1.OriginR\x06origin\x12G\n" +
@@ -303,33 +394,35 @@ func file_weft_participant_v1_record_proto_rawDescGZIP() []byte {
 	return file_weft_participant_v1_record_proto_rawDescData
 }
 
-var file_weft_participant_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_weft_participant_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_weft_participant_v1_record_proto_goTypes = []any{
 	(*Record)(nil),                // 0: weft.participant.v1.Record
-	(*Tombstone)(nil),             // 1: weft.participant.v1.Tombstone
-	nil,                           // 2: weft.participant.v1.Record.ReferencesEntry
-	nil,                           // 3: weft.participant.v1.Record.FactsEntry
-	nil,                           // 4: weft.participant.v1.Record.RequestsEntry
-	(*anypb.Any)(nil),             // 5: google.protobuf.Any
-	(*v1.Origin)(nil),             // 6: weft.bus.v1.Origin
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Claim)(nil),                 // 1: weft.participant.v1.Claim
+	(*Tombstone)(nil),             // 2: weft.participant.v1.Tombstone
+	nil,                           // 3: weft.participant.v1.Record.ReferencesEntry
+	nil,                           // 4: weft.participant.v1.Record.FactsEntry
+	nil,                           // 5: weft.participant.v1.Record.RequestsEntry
+	(*anypb.Any)(nil),             // 6: google.protobuf.Any
+	(*v1.Origin)(nil),             // 7: weft.bus.v1.Origin
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_weft_participant_v1_record_proto_depIdxs = []int32{
-	5,  // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
-	2,  // 1: weft.participant.v1.Record.references:type_name -> weft.participant.v1.Record.ReferencesEntry
-	6,  // 2: weft.participant.v1.Record.origin:type_name -> weft.bus.v1.Origin
-	7,  // 3: weft.participant.v1.Record.wake_time:type_name -> google.protobuf.Timestamp
-	7,  // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
-	3,  // 5: weft.participant.v1.Record.facts:type_name -> weft.participant.v1.Record.FactsEntry
-	4,  // 6: weft.participant.v1.Record.requests:type_name -> weft.participant.v1.Record.RequestsEntry
-	6,  // 7: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
-	7,  // 8: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
-	7,  // 9: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	6,  // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
+	3,  // 1: weft.participant.v1.Record.references:type_name -> weft.participant.v1.Record.ReferencesEntry
+	7,  // 2: weft.participant.v1.Record.origin:type_name -> weft.bus.v1.Origin
+	8,  // 3: weft.participant.v1.Record.wake_time:type_name -> google.protobuf.Timestamp
+	8,  // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
+	4,  // 5: weft.participant.v1.Record.facts:type_name -> weft.participant.v1.Record.FactsEntry
+	5,  // 6: weft.participant.v1.Record.requests:type_name -> weft.participant.v1.Record.RequestsEntry
+	1,  // 7: weft.participant.v1.Record.claims:type_name -> weft.participant.v1.Claim
+	7,  // 8: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
+	8,  // 9: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
+	8,  // 10: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_record_proto_init() }
@@ -343,7 +436,7 @@ func file_weft_participant_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_participant_v1_record_proto_rawDesc), len(file_weft_participant_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

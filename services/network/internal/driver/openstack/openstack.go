@@ -27,11 +27,12 @@ func Provider(sessions *cloud.Sessions) driver.Provider {
 // Drivers gives the drivers of one session by resource type.
 func Drivers(s *cloud.Session) map[string]driver.Any {
 	return map[string]driver.Any{
-		"network.weft.cloud/Network":       driver.Erase(NewNetworks(s)),
-		"network.weft.cloud/Subnet":        driver.Erase(NewSubnets(s)),
-		"network.weft.cloud/Router":        driver.Erase(NewRouters(s)),
-		"network.weft.cloud/SecurityGroup": driver.Erase(NewSecurityGroups(s)),
-		"network.weft.cloud/FloatingIP":    driver.Erase(NewFloatingIPs(s)),
+		"network.weft.cloud/Network":        driver.Erase(NewNetworks(s)),
+		"network.weft.cloud/Subnet":         driver.Erase(NewSubnets(s)),
+		"network.weft.cloud/Router":         driver.Erase(NewRouters(s)),
+		"network.weft.cloud/SecurityGroup":  driver.Erase(NewSecurityGroups(s)),
+		"network.weft.cloud/FloatingIP":     driver.Erase(NewFloatingIPs(s)),
+		"network.weft.cloud/PortForwarding": driver.Erase(NewPortForwardings(s)),
 	}
 }
 

@@ -299,10 +299,16 @@ func (s *Service) readForward(r *rest.Request, f *FloatingIP, fw *Forward, creat
 		return badRequest("Unable to find 'port_forwarding' in request body")
 	}
 	if create {
-		for name, missing := range map[string]bool{"protocol": in.Protocol == nil, "internal_port_id": in.Port == nil, "external_port": in.External == nil, "internal_port": in.Internal == nil} {
-			if missing {
-				return badRequest("Failed to parse request. Required attribute '%s' not specified", name)
+		for _, a := range []struct {
+			name    string
+			missing bool
+		}{{"internal_port_id", in.Port == nil}, {"internal_ip_address", in.Address == nil}, {"protocol", in.Protocol == nil}} {
+			if a.missing {
+				return badRequest("Failed to parse request. Required attribute '%s' not specified", a.name)
 			}
+		}
+		if in.External == nil || in.Internal == nil { // so does Zed
+			return rest.Errorf(http.StatusInternalServerError, "HTTPInternalServerError", "Request Failed: internal server error while processing your request.")
 		}
 	}
 	take(&fw.Protocol, in.Protocol)
@@ -312,12 +318,19 @@ func (s *Service) readForward(r *rest.Request, f *FloatingIP, fw *Forward, creat
 	if in.Port != nil {
 		fw.Port, fw.Address = *in.Port, netip.Addr{}
 	}
-	fw.Protocol = strings.ToLower(fw.Protocol)
-	if !slices.Contains(protocols, fw.Protocol) {
-		return invalidInput("IP protocol '%s' is not supported. Only protocol names and their integer representation (0 to 255) are supported.", fw.Protocol)
+	if !slices.Contains(forwardable, fw.Protocol) {
+		return badRequest("Invalid input for protocol. Reason: %s is not in valid_values.", fw.Protocol)
 	}
-	if fw.External < 1 || fw.External > 65535 || fw.Internal < 1 || fw.Internal > 65535 {
-		return badRequest("Invalid input for external_port. Reason: '%d' is not a valid port number.", fw.External)
+	for _, a := range []struct {
+		name  string
+		value int
+	}{{"external_port", fw.External}, {"internal_port", fw.Internal}} {
+		if a.value < 1 {
+			return badRequest("Invalid input for %s. Reason: '%d' is too small - must be at least '1'.", a.name, a.value)
+		}
+		if a.value > 65535 {
+			return badRequest("Invalid input for %s. Reason: '%d' is too large - must be no larger than '65535'.", a.name, a.value)
+		}
 	}
 	return s.checkForward(r, f, fw, in.Address)
 }
@@ -328,13 +341,15 @@ func take[T any](to *T, from *T) {
 	}
 }
 
+// forwardable are the protocols that Zed forwards.
+var forwardable = []string{"tcp", "udp", "udplite", "icmp", "ipv6-icmp", "icmpv6", "sctp", "dccp"}
+
+// checkForward refuses what Zed refuses, in its order: a private port that is led to already comes before all else, also
+// before a floating IP that does not exist.
 func (s *Service) checkForward(r *rest.Request, f *FloatingIP, fw *Forward, address *string) error {
 	p := s.ports.Get(fw.Port)
 	if p == nil || !owned(r.Token, p) {
 		return s.kinds["port"].notFound(fw.Port)
-	}
-	if f.Port != "" {
-		return conflict("FipInUseByPortForwarding", "Floating IP %s in use by Port Forwarding resources.", f.ID)
 	}
 	if address != nil {
 		a, err := netip.ParseAddr(*address)
@@ -343,31 +358,52 @@ func (s *Service) checkForward(r *rest.Request, f *FloatingIP, fw *Forward, addr
 		}
 		fw.Address = a
 	}
+	at := slices.IndexFunc(p.FixedIPs, func(ip FixedIP) bool {
+		return ip.Address == fw.Address || !fw.Address.IsValid() && ip.Address.Is4()
+	})
+	if at < 0 {
+		return badForward("Requested internal IP address %s is not suitable for internal neutron port %s, as its fixed_ips are %s.", fw.Address, p.ID, pythonList(p.FixedIPs))
+	}
+	fw.Address = p.FixedIPs[at].Address
 	for _, other := range s.floats.By(byFloatPort, p.ID) {
-		if other.Port == p.ID && other.ID != f.ID {
+		for _, o := range other.Forwards {
+			if o.ID != fw.ID && o.Protocol == fw.Protocol && o.Port == fw.Port && o.Internal == fw.Internal && o.Address == fw.Address {
+				return badForward("There is a port collision with the internal_port_range. The following ranges collides: %d:%d and %d:%d.", o.Internal, o.Internal, fw.Internal, fw.Internal)
+			}
+		}
+		if other.Port == p.ID {
 			return conflict("PortHasBindingFloatingIP", "Cannot create port forwarding to floating IP %s (%s) with port %s using fixed IP %s, as that port already has a binding floating IP.", other.Address, other.ID, p.ID, fw.Address)
 		}
 	}
-	at := slices.IndexFunc(p.FixedIPs, func(ip FixedIP) bool { return ip.Address == fw.Address || !fw.Address.IsValid() && ip.Address.Is4() })
-	if at < 0 {
-		return rest.Errorf(http.StatusBadRequest, "BadRequest", "Bad port_forwarding request: The requested internal IP address does not correspond to an address on the internal port, which has no IPv4 address or not %s.", fw.Address)
+	if f.Port != "" {
+		return conflict("FloatingIPPortAlreadyAssociated", "Cannot associate floating IP %s (%s) with port %s using fixed IP %s, as that fixed IP already has a floating IP on external network %s.", f.Address, f.ID, p.ID, fw.Address, f.Network)
 	}
-	fw.Address = p.FixedIPs[at].Address
 	for _, o := range f.Forwards {
-		if o.ID == fw.ID || o.Protocol != fw.Protocol {
-			continue
-		}
-		if o.External == fw.External {
-			return rest.Errorf(http.StatusBadRequest, "BadRequest", "Bad port_forwarding request: There is a port collision with the external_port_range. The following ranges collides: %d:%d and %d:%d.", o.External, o.External, fw.External, fw.External)
-		}
-		if o.Internal == fw.Internal && o.Address == fw.Address {
-			return rest.Errorf(http.StatusBadRequest, "BadRequest", "Bad port_forwarding request: There is a port collision with the internal_port_range. The following ranges collides: %d:%d and %d:%d.", o.Internal, o.Internal, fw.Internal, fw.Internal)
+		if o.ID != fw.ID && o.Protocol == fw.Protocol && o.External == fw.External {
+			return badForward("There is a port collision with the external_port_range. The following ranges collides: %d:%d and %d:%d.", o.External, o.External, fw.External, fw.External)
 		}
 	}
-	if s.routerBetween(f.Network, p.FixedIPs[at].Subnet) == "" {
-		return rest.Errorf(http.StatusNotFound, "ExternalGatewayForFloatingIPNotFound", "External network %s is not reachable from subnet %s.  Therefore, cannot associate Port %s with a Floating IP.", f.Network, p.FixedIPs[at].Subnet, p.ID)
+	router := s.routerBetween(f.Network, p.FixedIPs[at].Subnet)
+	if router != "" && f.Router != "" && router != f.Router { // all forwardings of an address are on one router
+		return badForward("The Floating IP %s had been set on router %s, the internal Neutron port %s can not reach it", f.ID, f.Router, p.ID)
+	}
+	if router == "" {
+		return badForward("External network %s is not reachable from subnet %s. Cannot set Port forwarding for port %s with Floating IP %s.", f.Network, p.FixedIPs[at].Subnet, p.ID, f.ID)
 	}
 	return nil
+}
+
+func badForward(format string, args ...any) error {
+	return rest.Errorf(http.StatusBadRequest, "BadRequest", "Bad port_forwarding request: "+format, args...)
+}
+
+// pythonList writes addresses as Neutron's messages do.
+func pythonList(all []FixedIP) string {
+	out := make([]string, 0, len(all))
+	for _, ip := range all {
+		out = append(out, fmt.Sprintf("{'subnet_id': '%s', 'ip_address': '%s'}", ip.Subnet, ip.Address))
+	}
+	return "[" + strings.Join(out, ", ") + "]"
 }
 
 func (s *Service) deleteForward(r *rest.Request) (*rest.Response, error) {
