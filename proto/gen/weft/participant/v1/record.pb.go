@@ -50,7 +50,13 @@ type Record struct {
 	// When the provider first listed the object no longer, or found none that bears the key, while it was being released.
 	MissingTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=missing_time,json=missingTime,proto3" json:"missing_time,omitempty"`
 	// The provider itself said that it did not make the object; no look-up is needed to know that there is none.
-	Refused       bool `protobuf:"varint,11,opt,name=refused,proto3" json:"refused,omitempty"`
+	Refused bool `protobuf:"varint,11,opt,name=refused,proto3" json:"refused,omitempty"`
+	// The object is broken: it is taken away, and another is made in its place.
+	Remake bool `protobuf:"varint,12,opt,name=remake,proto3" json:"remake,omitempty"`
+	// How many objects in a row turned out to be broken.
+	Remakes int32 `protobuf:"varint,13,opt,name=remakes,proto3" json:"remakes,omitempty"`
+	// What the object was last made from of what its references observe, for kinds that follow these.
+	Followed      string `protobuf:"bytes,14,opt,name=followed,proto3" json:"followed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -162,6 +168,27 @@ func (x *Record) GetRefused() bool {
 	return false
 }
 
+func (x *Record) GetRemake() bool {
+	if x != nil {
+		return x.Remake
+	}
+	return false
+}
+
+func (x *Record) GetRemakes() int32 {
+	if x != nil {
+		return x.Remakes
+	}
+	return 0
+}
+
+func (x *Record) GetFollowed() string {
+	if x != nil {
+		return x.Followed
+	}
+	return ""
+}
+
 // Tombstone remembers a key that was released, so that a late command cannot make it again.
 type Tombstone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -239,7 +266,7 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xfa\x04\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xdc\x05\n" +
 	"\x06Record\x128\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12f\n" +
@@ -254,7 +281,10 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\twake_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bwakeTime\x12G\n" +
 	"\fmissing_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\vmissingTime\x12\x18\n" +
-	"\arefused\x18\v \x01(\bR\arefused\x1a=\n" +
+	"\arefused\x18\v \x01(\bR\arefused\x12\x16\n" +
+	"\x06remake\x18\f \x01(\bR\x06remake\x12!\n" +
+	"\aremakes\x18\r \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\aremakes\x12%\n" +
+	"\bfollowed\x18\x0e \x01(\tB\t\xbaH\x06r\x04(\x80\x80 R\bfollowed\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x02\n" +
