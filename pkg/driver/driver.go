@@ -30,6 +30,9 @@ type Request[S proto.Message] struct {
 	Spec S
 	// Refs gives what the references lead to.
 	Refs Refs
+	// Claimed gives the numbers that the resource holds of shared spaces, by the field of the spec that asks for them, e.g.
+	// the port that was chosen of a range under externalPort; see package record.
+	Claimed map[string]int32
 }
 
 // Refs gives the resources that a spec refers to, by full name; each is its kind's message, e.g. *networkv1.Network.

@@ -207,7 +207,11 @@ func (in *Inbox) ensure(ctx context.Context, kind *resource.Kind, e *record.Entr
 		return duplicate, in.book.Save(ctx, e, record.Notice{Outcome: Outcome(e)})
 	}
 	Change(e, spec, cmd.GetEnsure().GetLabels(), cmd.GetEnsure().GetReferences(), in.now())
-	return taken, in.book.Save(ctx, e, record.Notice{Verb: verbOf(e)})
+	err := in.book.Save(ctx, e, record.Notice{Verb: verbOf(e)})
+	if !fault.Is(err, fault.Exists) {
+		return taken, err
+	}
+	return refused, in.refuse(ctx, cmd, err) // what it claims is taken, so nothing of it was recorded
 }
 
 // first records the first Ensure of a new key without a look before: the transaction itself finds out whether key and
@@ -223,6 +227,9 @@ func (in *Inbox) first(ctx context.Context, kind *resource.Kind, cmd *busv1.Comm
 	}
 	e := in.entry(kind, spec, cmd)
 	err = in.book.AddFirst(ctx, e, record.Notice{Verb: verbOf(e)})
+	if fault.Is(err, fault.Exists) {
+		return false, nil // what it claims is taken, which is told once it is known that the command counts
+	}
 	return !record.IsConflict(err), err
 }
 
@@ -249,8 +256,13 @@ func (in *Inbox) add(ctx context.Context, kind *resource.Kind, spec proto.Messag
 	if !fault.Is(err, fault.Exists) && !fault.Is(err, fault.Conflict) || record.IsConflict(err) {
 		return taken, err
 	}
-	return refused, in.book.Tell(ctx, &busv1.Outcome{
-		Origin: cmd.GetOrigin(), Key: cmd.GetKey(), Result: busv1.Result_RESULT_FAILED, Fault: fault.Proto(err, in.now()),
+	return refused, in.refuse(ctx, cmd, err)
+}
+
+// refuse tells that a command was not taken, and why.
+func (in *Inbox) refuse(ctx context.Context, cmd *busv1.Command, why error) error {
+	return in.book.Tell(ctx, &busv1.Outcome{
+		Origin: cmd.GetOrigin(), Key: cmd.GetKey(), Result: busv1.Result_RESULT_FAILED, Fault: fault.Proto(why, in.now()),
 	}, 0)
 }
 

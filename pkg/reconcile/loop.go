@@ -19,7 +19,8 @@
 // # What it tells
 //
 // Faults that can pass are tried again with back-off, for as long as the resource is wanted, and are told as progress;
-// others end in FAILED, until the spec changes or someone asks again. That a provider asks to wait is no fault of a
+// others end in FAILED, until the spec changes or someone asks again. An object that is broken, and with which nothing is
+// lost, is made anew; what follows other resources is kept up with them (see follow.go). That a provider asks to wait is no fault of a
 // resource: what must wait keeps its turn in the account's budget (see package budget) and tells nothing.
 //
 // # Who works
@@ -101,6 +102,7 @@ type task struct {
 	// What follows belongs to the goroutine that works on the id.
 	ticket   *budget.Ticket // a place in line that an interrupted look has left; nil if none
 	refusals int            // how often in a row the provider refused a call as one too many
+	watched  time.Time      // when an object that is ready and follows others was last looked at
 }
 
 // leave gives up the place in line.
@@ -250,19 +252,23 @@ func (l *Loop) reconcile(ctx context.Context, at *turn, id record.ID) (time.Dura
 	if err != nil {
 		return 0, err
 	}
-	if settled(e) {
+	rests := settled(e)
+	if rests && !follows(e) {
 		return 0, nil
 	}
-	if wake := e.Record.GetWakeTime(); wake != nil && l.Now().Before(wake.AsTime()) {
+	if wake := e.Record.GetWakeTime(); !rests && wake != nil && l.Now().Before(wake.AsTime()) {
 		return wake.AsTime().Sub(l.Now()), nil
 	}
 	e.Fence = at.owned.fence()
 	at.class, at.tenant = classOf(e), resource.TenantOf(e.Name)
 	at.traces, at.trace, at.kind = l.Traces, e.Record.GetOrigin().GetTraceParent(), e.Kind.Name
 	var wait time.Duration
-	if e.Record.GetRelease() {
+	switch {
+	case rests:
+		wait, err = l.keepUp(ctx, at, e)
+	case e.Record.GetRelease():
 		wait, err = l.release(ctx, at, e)
-	} else {
+	default:
 		wait, err = l.ensure(ctx, at, e)
 	}
 	if record.IsConflict(err) {
@@ -311,5 +317,6 @@ func request(e *record.Entry, refs driver.Refs) driver.Request[proto.Message] {
 	meta := e.Object.Metadata()
 	return driver.Request[proto.Message]{
 		Key: e.Key, Name: e.Name, Generation: meta.GetGeneration(), Labels: meta.GetLabels(), Spec: e.Object.Spec(), Refs: refs,
+		Claimed: record.Claimed(e),
 	}
 }

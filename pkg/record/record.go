@@ -5,6 +5,7 @@
 //	r/<name>+<key>  the record
 //	n/<name>        the key that stands under the name now
 //	t/<key>         the tombstone of a released key
+//	c/<space>/<n>   who holds a number of a shared space, see claim.go
 //	o/…             the outbox: events and outcomes that are committed and not yet published
 //
 // # Who may write
@@ -22,6 +23,7 @@ package record
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -64,6 +66,7 @@ type Book struct {
 	kinds   *resource.Registry
 	now     func() time.Time
 	changed func(Change)
+	claims  func(*Entry) []Want
 	fenced  atomic.Int64
 	veil    *veil
 }
@@ -97,6 +100,9 @@ type Config struct {
 	Now   func() time.Time
 	// Changed is called after each write of a record through this book; it must not block. It may be nil.
 	Changed func(Change)
+	// Claims tells what an entry's spec asks for of spaces that are shared; it must be a function of the entry alone. nil
+	// means that no kind of the service asks for any.
+	Claims func(*Entry) []Want
 }
 
 // Prefix is the prefix of all that a service writes.
@@ -104,7 +110,7 @@ func Prefix(service string) string { return "/weft/" + service + "/" }
 
 // New makes the book of a service.
 func New(c Config) *Book {
-	return &Book{service: c.Service, prefix: Prefix(c.Service), store: c.Store, outbox: c.Outbox, kinds: c.Kinds, now: c.Now, changed: c.Changed, veil: eventVeil()}
+	return &Book{service: c.Service, prefix: Prefix(c.Service), store: c.Store, outbox: c.Outbox, kinds: c.Kinds, now: c.Now, changed: c.Changed, claims: c.Claims, veil: eventVeil()}
 }
 
 func (b *Book) recordKey(id ID) string      { return RecordKey(b.service, id) }
@@ -231,7 +237,34 @@ func (b *Book) Save(ctx context.Context, e *Entry, notice Notice) error {
 	return b.write(ctx, e, nil, nil, notice)
 }
 
+// claimTries is how often a write reaches for a number that others take before it does.
+const claimTries = 16
+
+// write writes a record with what it claims. Who is overtaken by others at a number looks again: of a range it takes
+// another, and of the very number it learns who has it.
 func (b *Book) write(ctx context.Context, e *Entry, compares []store.Compare, ops []store.Op, notice Notice) error {
+	held := e.Record.GetClaims()
+	for try := 1; ; try++ {
+		c, err := b.claim(ctx, e)
+		if err != nil {
+			return fault.Wrap(err, "write %s", e.Name)
+		}
+		e.Record.Claims = c.next
+		err = b.writeOnce(ctx, e, slices.Concat(compares, c.compares), slices.Concat(ops, c.ops), notice)
+		if err == nil {
+			return nil
+		}
+		e.Record.Claims = held
+		if len(c.fresh) == 0 || try == claimTries || !IsConflict(err) {
+			return err
+		}
+		if again, lookErr := b.overtaken(ctx, c.fresh); lookErr != nil || !again {
+			return errors.Join(err, lookErr)
+		}
+	}
+}
+
+func (b *Book) writeOnce(ctx context.Context, e *Entry, compares []store.Compare, ops []store.Op, notice Notice) error {
 	sequence := e.Object.Metadata().GetSequence()
 	if notice.Verb != "" {
 		e.Object.Metadata().Sequence++
@@ -280,6 +313,7 @@ func (b *Book) Remove(ctx context.Context, e *Entry, notice Notice) error {
 	}
 	compares = append(compares, store.Compare{Key: b.recordKey(e.ID), ModRevision: e.revision})
 	ops = append(ops, store.Op{Key: b.recordKey(e.ID), Delete: true}, store.Op{Key: b.tombKey(e.Key), Value: stone})
+	ops = append(ops, b.freeAll(e)...)
 	e.Object.Metadata().Sequence++
 	crash.Point(crash.RecordTombstoneBefore)
 	if _, err := b.commit(ctx, e, compares, ops, notice); err != nil {

@@ -86,11 +86,10 @@ func (b *recordBackend) create(ctx context.Context, object resource.Object, vali
 func (b *recordBackend) references(ctx context.Context, object resource.Object) (map[string]string, error) {
 	out := map[string]string{}
 	for _, r := range resource.References(object.Spec()) {
-		target, ok := b.service.linked.ByType(r.Type)
-		if !ok {
-			return nil, fault.New(fault.Internal, "%s refers to an unknown type %s", r.Path, r.Type)
+		target, full, err := b.service.linked.Qualify(resource.TenantOf(object.Name()), r)
+		if fault.Is(err, fault.Internal) {
+			return nil, err
 		}
-		full, err := target.Qualify(resource.TenantOf(object.Name()), r.Value)
 		if err != nil {
 			return nil, &fault.Error{Kind: fault.Invalid, Field: "spec." + r.Path, Message: err.Error()}
 		}

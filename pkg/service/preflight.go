@@ -11,6 +11,7 @@ import (
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/reconcile"
+	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
@@ -19,7 +20,7 @@ import (
 // preflight looks at the clouds whether resources can be made as asked. It reports all that is wrong, and what it could
 // not look at, as findings; it changes nothing.
 func (s *Service) preflight(ctx context.Context, items []wanted) ([]*participantv1.Finding, []*participantv1.QuotaUse, error) {
-	p := &flight{s: s, ctx: ctx, planned: planned(items), groups: map[*reconcile.Account]map[string][]driver.Item[proto.Message]{}, quotas: map[quotaKey]*participantv1.QuotaUse{}}
+	p := &flight{s: s, ctx: ctx, planned: planned(items), groups: map[*reconcile.Account]map[string][]driver.Item[proto.Message]{}, quotas: map[quotaKey]*participantv1.QuotaUse{}, claimed: map[record.Want]string{}}
 	for _, w := range items {
 		p.place(w)
 	}
@@ -43,6 +44,7 @@ type flight struct {
 	ctx      context.Context // of the one call that it serves
 	planned  driver.Refs
 	groups   map[*reconcile.Account]map[string][]driver.Item[proto.Message]
+	claimed  map[record.Want]string // by which item it is asked for first
 	findings []*participantv1.Finding
 	quotas   map[quotaKey]*participantv1.QuotaUse
 }
@@ -54,6 +56,7 @@ func (p *flight) found(name, field string, err error) {
 // place finds the account of an item.
 func (p *flight) place(w wanted) {
 	refs := p.refs(w)
+	p.claims(w, refs)
 	account, err := p.account(w, refs)
 	if err != nil {
 		p.found(w.name, placeField(w), err)
@@ -63,6 +66,37 @@ func (p *flight) place(w wanted) {
 		p.groups[account] = map[string][]driver.Item[proto.Message]{}
 	}
 	p.groups[account][w.kind.Type] = append(p.groups[account][w.kind.Type], w.item(refs, p.planned))
+}
+
+// claims looks whether what an item asks for of shared spaces is free, also of the items before it.
+func (p *flight) claims(w wanted, refs driver.Refs) {
+	ask := p.s.kinds[w.kind.Type].Claims
+	if ask == nil || w.spec == nil {
+		return
+	}
+	keys := map[string]string{}
+	for name, m := range refs {
+		keys[name] = resource.Wrap(m).Metadata().GetKey()
+	}
+	for _, want := range ask(w.spec, keys) {
+		if slices.Contains(w.unknown, want.Field) {
+			continue
+		}
+		owner, err := p.s.book.Holder(p.ctx, want, w.name)
+		if err != nil {
+			p.found(w.name, "spec."+want.Field, err)
+			continue
+		}
+		if other, twice := p.claimed[want]; owner == "" && twice && want.Low == want.High {
+			owner = other
+		}
+		if p.claimed[want] == "" {
+			p.claimed[want] = w.name
+		}
+		if owner != "" {
+			p.found(w.name, "spec."+want.Field, want.Taken(w.name, owner))
+		}
+	}
 }
 
 // placeField is the field that names where a resource is placed.
@@ -84,7 +118,7 @@ func (p *flight) refs(w wanted) driver.Refs {
 			continue
 		}
 		for _, r := range resource.References(proto.Clone(spec)) {
-			if target, ok := p.s.linked.ByType(r.Type); !ok || target.Service == "orchestrator" {
+			if target, ok := p.s.linked.Target(r); !ok || target.Service == "orchestrator" {
 				continue // a secret, looked up when the account is opened
 			}
 			m, err := p.s.Resolve(p.ctx, r.Value, "")

@@ -49,6 +49,9 @@ type Kind struct {
 	Message proto.Message
 	// Expand expands a resource of a composite kind; nil for others.
 	Expand func(item *participantv1.Item) (*participantv1.ExpandResponse, error)
+	// Claims tells what a spec asks for of spaces that it shares with others, e.g. a port of an address; nil for nothing. keys
+	// gives the keys of the resources that it refers to, by full name, as far as they stand.
+	Claims func(spec proto.Message, keys map[string]string) []record.Want
 	// Local makes it a kind without a driver: the record itself is the resource.
 	Local *Local
 	// Methods are the custom methods of its gRPC service.
@@ -130,6 +133,7 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 				s.loop.Changed(c)
 			}
 		},
+		Claims: s.claims,
 	})
 	if len(catalog.Providers) == 0 {
 		return s, nil
@@ -149,6 +153,15 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 		Logger: deps.Logger, Fenced: func() { s.fenced.Add(1) },
 	})
 	return s, nil
+}
+
+// claims tells what an entry asks for of spaces that are shared.
+func (s *Service) claims(e *record.Entry) []record.Want {
+	ask := s.kinds[e.Kind.Type].Claims
+	if ask == nil {
+		return nil
+	}
+	return ask(e.Object.Spec(), e.Record.GetReferences())
 }
 
 // Stats are figures of a service in this process.

@@ -18,8 +18,12 @@ const addressChild = "address"
 // reached, so that the public port is the target's. The errors are Invalid and name the field.
 func Expand(item *participantv1.Item) (*participantv1.ExpandResponse, error) {
 	spec := item.GetSpec().GetFields()
-	if via := spec["via"].GetStringValue(); via != networkv1.Via_VIA_FLOATING_IP.String() {
-		return nil, fault.InField("spec.via", "via is %q; the ways in are FLOATING_IP", via)
+	switch via := spec["via"].GetStringValue(); via {
+	case networkv1.Via_VIA_FLOATING_IP.String():
+	case networkv1.Via_VIA_LOAD_BALANCER.String():
+		return balanced(spec)
+	default:
+		return nil, fault.InField("spec.via", "via is %q; the ways in are FLOATING_IP and LOAD_BALANCER", via)
 	}
 	port, ok := spec["port"].GetKind().(*structpb.Value_NumberValue)
 	if !ok {

@@ -40,7 +40,7 @@ type Use struct {
 type Reference struct {
 	// Path is where it stands in the spec, e.g. volumes[0].volume.
 	Path string
-	// Type is the resource type that is referred to.
+	// Type is the resource type that is referred to; of a field that may refer to one of several it is the one meant.
 	Type string
 	// Local is the name of the resource of the stack, or in an expansion "." and the name of the sibling; empty if the
 	// reference leads out of the stack.
@@ -326,8 +326,8 @@ func (c *specChecker) literal(n *node, fd protoreflect.FieldDescriptor, path str
 		case n.kind != stringNode:
 			return wrong("%s is %s; it must be a string", name, n.kind)
 		}
-		if typ := resource.ReferenceTypeOf(fd); typ != "" && n.text != "" {
-			c.reference(n, fd, path, typ)
+		if resource.ReferenceTypeOf(fd) != "" && n.text != "" {
+			c.reference(n, fd, path)
 		}
 		return structpb.NewStringValue(n.text)
 	case protoreflect.BoolKind:
@@ -426,105 +426,129 @@ func unquoted(n *node) string {
 }
 
 // reference reads a reference.
-func (c *specChecker) reference(n *node, fd protoreflect.FieldDescriptor, path, typ string) {
+func (c *specChecker) reference(n *node, fd protoreflect.FieldDescriptor, path string) {
 	options := resource.FieldOptionsOf(fd)
-	ref := Reference{Path: path, Type: typ, Completes: options.GetCompletes(), Exclusive: options.GetExclusive()}
-	wanted, ok := c.scope.Kinds.ByType(typ)
-	if !ok {
-		c.fail(path, n, "%s refers to the kind %s, which is not known here", fieldName(path), typ)
+	ref := Reference{Path: path, Completes: options.GetCompletes(), Exclusive: options.GetExclusive()}
+	types := resource.ReferenceTypesOf(fd)
+	wanted := c.scope.Kinds.Targets(types)
+	if len(wanted) == 0 {
+		c.fail(path, n, "%s refers to the kind %s, which is not known here", fieldName(path), strings.Join(types, ", "))
 		return
 	}
 	if sibling, ok := strings.CutPrefix(n.text, "."); ok && c.scope.Sibling != nil {
-		if k, ok := c.scope.Sibling(sibling); ok && k.Type == typ {
-			ref.Local = n.text
+		if k, ok := c.scope.Sibling(sibling); ok && slices.Contains(wanted, k) {
+			ref.Local, ref.Type = n.text, k.Type
 			c.spec.References = append(c.spec.References, ref)
 			return
 		}
-		c.fail(path, n, "%s refers to %q, which is no sibling that is a %s", fieldName(path), sibling, wanted.Name)
+		c.fail(path, n, "%s refers to %q, which is no sibling that is a %s", fieldName(path), sibling, resource.Either(wanted))
 		return
 	}
-	local, outside, message := c.lead(n.text, wanted)
+	led, message := c.lead(n.text, wanted)
 	if message != "" {
 		c.fail(path, n, "%s", message)
 		return
 	}
-	ref.Local, ref.Outside = local, outside
+	ref.Local, ref.Outside, ref.Type = led.local, led.outside, led.kind.Type
 	c.spec.References = append(c.spec.References, ref)
 }
 
-// lead finds where a reference leads: to a resource of the stack or, as a full name, out of it.
-func (c *specChecker) lead(text string, wanted *resource.Kind) (local, outside, message string) {
+// led is where a reference leads: to a resource of the stack or, as a full name, out of it.
+type led struct {
+	local, outside string
+	kind           *resource.Kind // the wanted one that it is, or that stands for it
+}
+
+// answers gives the one of the wanted kinds that a resource of a kind is, or has a child for; nil if there is none.
+func answers(k *resource.Kind, wanted []*resource.Kind) *resource.Kind {
+	for _, w := range wanted {
+		if k.Type == w.Type {
+			return w
+		}
+	}
+	for _, w := range wanted {
+		if k.Provides(w.Type) != "" {
+			return w
+		}
+	}
+	return nil
+}
+
+// lead finds where a reference to one of the wanted kinds leads. Where several are wanted all of them are tenants'.
+func (c *specChecker) lead(text string, wanted []*resource.Kind) (to led, message string) {
 	if !strings.Contains(text, "/") {
 		return c.leadByName(text, wanted)
 	}
-	name := text
-	if wanted.Tenanted && !strings.HasPrefix(text, "tenants/") {
+	name, tenanted := text, wanted[0].Tenanted
+	if tenanted && !strings.HasPrefix(text, "tenants/") {
 		name = "tenants/" + c.scope.Tenant + "/" + text
 	}
 	parsed, err := resource.ParseName(name)
 	if err != nil {
-		return "", "", fmt.Sprintf("%q is no name: %s", text, err)
+		return led{}, fmt.Sprintf("%q is no name: %s", text, err)
 	}
-	if wanted.Tenanted && parsed.Tenant != c.scope.Tenant {
-		return "", "", fmt.Sprintf("%q belongs to another tenant; a stack can use only what is its own tenant's", text)
+	if tenanted && parsed.Tenant != c.scope.Tenant {
+		return led{}, fmt.Sprintf("%q belongs to another tenant; a stack can use only what is its own tenant's", text)
 	}
 	collection := parsed.Collection
 	k, ok := c.scope.Kinds.ByCollection(collection)
-	if ok && k != wanted {
-		child := k.Provides(wanted.Type)
-		if child == "" {
-			return "", "", fmt.Sprintf("%q is a %s; a %s is wanted here, written %s/NAME", text, k.Name, wanted.Name, wanted.Collection)
-		}
-		parsed.Collection, parsed.ID = wanted.Collection, parsed.ID+"."+child
-	}
 	if !ok {
-		return "", "", fmt.Sprintf("%q: there is no kind whose collection is %q; a %s is written %s/NAME", text, collection, wanted.Name, wanted.Collection)
+		return led{}, fmt.Sprintf("%q: there is no kind whose collection is %q; a %s is written %s", text, collection, resource.Either(wanted), resource.Written(wanted))
+	}
+	kind := answers(k, wanted)
+	if kind == nil {
+		return led{}, fmt.Sprintf("%q is a %s; a %s is wanted here, written %s", text, k.Name, resource.Either(wanted), resource.Written(wanted))
+	}
+	if child := k.Provides(kind.Type); k != kind && child != "" {
+		parsed.Collection, parsed.ID = kind.Collection, parsed.ID+"."+child
 	}
 	if own, ok := strings.CutPrefix(parsed.ID, c.scope.Stack+"."); ok && parsed.Tenant == c.scope.Tenant {
 		name, _, _ := strings.Cut(own, ".")
 		return c.leadByName(name, wanted)
 	}
-	return "", parsed.String(), ""
+	return led{outside: parsed.String(), kind: kind}, ""
 }
 
-func (c *specChecker) leadByName(text string, wanted *resource.Kind) (local, outside, message string) {
+func (c *specChecker) leadByName(text string, wanted []*resource.Kind) (to led, message string) {
 	k, ok := c.scope.Local(text)
-	if ok && (k.Type == wanted.Type || k.Provides(wanted.Type) != "") {
-		return text, "", ""
-	}
-	if !wanted.Options.GetStackable() {
-		full := wanted.FullName(c.scope.Tenant, text)
-		if _, err := resource.ParseName(full); err != nil {
-			return "", "", fmt.Sprintf("%q is no name: %s", text, err)
+	if ok {
+		if kind := answers(k, wanted); kind != nil {
+			return led{local: text, kind: kind}, ""
 		}
-		return "", full, ""
+	}
+	if len(wanted) == 1 && !wanted[0].Options.GetStackable() {
+		full := wanted[0].FullName(c.scope.Tenant, text)
+		if _, err := resource.ParseName(full); err != nil {
+			return led{}, fmt.Sprintf("%q is no name: %s", text, err)
+		}
+		return led{outside: full, kind: wanted[0]}, ""
 	}
 	if ok {
-		return "", "", fmt.Sprintf("%q is a %s; a %s is wanted here%s", text, k.Name, wanted.Name, c.candidates(wanted))
+		return led{}, fmt.Sprintf("%q is a %s; a %s is wanted here%s", text, k.Name, resource.Either(wanted), c.candidates(wanted))
 	}
 	near := ""
 	if word := expr.Nearest(text, c.fitting(wanted)); word != "" {
 		near = fmt.Sprintf("; did you mean %q?", word)
 	}
-	return "", "", fmt.Sprintf("there is no resource %q in the stack%s%s; a %s outside of the stack is written %s/NAME", text, near, c.candidates(wanted), wanted.Name, wanted.Collection)
+	return led{}, fmt.Sprintf("there is no resource %q in the stack%s%s; a %s outside of the stack is written %s", text, near, c.candidates(wanted), resource.Either(wanted), resource.Written(wanted))
 }
 
-// fitting lists the resources of the stack that a reference to a kind can lead to.
-func (c *specChecker) fitting(wanted *resource.Kind) []string {
+// fitting lists the resources of the stack that a reference to one of the kinds can lead to.
+func (c *specChecker) fitting(wanted []*resource.Kind) []string {
 	var out []string
 	for _, name := range c.scope.Locals {
-		if k, ok := c.scope.Local(name); ok && (k.Type == wanted.Type || k.Provides(wanted.Type) != "") {
+		if k, ok := c.scope.Local(name); ok && answers(k, wanted) != nil {
 			out = append(out, name)
 		}
 	}
 	return out
 }
 
-func (c *specChecker) candidates(wanted *resource.Kind) string {
+func (c *specChecker) candidates(wanted []*resource.Kind) string {
 	names := c.fitting(wanted)
 	switch {
 	case len(names) == 0:
-		return fmt.Sprintf("; the stack has no %s", wanted.Name)
+		return fmt.Sprintf("; the stack has no %s", resource.Either(wanted))
 	case len(names) > 10:
 		names = append(names[:10:10], "…")
 	}

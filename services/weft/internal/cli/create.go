@@ -113,10 +113,20 @@ func qualify(c *client, spec proto.Message) error {
 		return err
 	}
 	for _, ref := range resource.References(spec) {
-		kind, ok := kinds.ByType(ref.Type)
-		if !ok || strings.Contains(ref.Value, "/") {
+		if strings.Contains(ref.Value, "/") {
 			continue
 		}
+		may := kinds.Targets(ref.Types)
+		if len(may) > 1 {
+			return &failure{
+				what: "read the spec", err: fault.New(fault.Invalid, "%s is %q, which may be one of several kinds", ref.Path, ref.Value),
+				next: "write it as " + resource.Written(may),
+			}
+		}
+		if len(may) == 0 {
+			continue
+		}
+		kind := may[0]
 		if kind.Tenanted && c.tenant == "" {
 			_, err := c.parent()
 			return err

@@ -163,9 +163,14 @@ type ClusterSpec struct {
 	// How the cluster comes to be.
 	Driver ClusterDriver `protobuf:"varint,1,opt,name=driver,proto3,enum=weft.container.v1.ClusterDriver" json:"driver,omitempty"`
 	// For ADOPT: the secret that holds the kubeconfig under the key "kubeconfig".
-	Credentials   string `protobuf:"bytes,2,opt,name=credentials,proto3" json:"credentials,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Credentials string `protobuf:"bytes,2,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	// The tenant network that the nodes were joined to, on which servers, load balancers and port forwardings reach them.
+	Network string `protobuf:"bytes,3,opt,name=network,proto3" json:"network,omitempty"`
+	// How the nodes' ports on that network are named, where neither the node's provider id nor its address tells the port:
+	// {node} stands for the node's name. Empty means {node}. Workloads take a change up when they are changed next.
+	NodePortsNamed string `protobuf:"bytes,4,opt,name=node_ports_named,json=nodePortsNamed,proto3" json:"node_ports_named,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ClusterSpec) Reset() {
@@ -208,6 +213,20 @@ func (x *ClusterSpec) GetDriver() ClusterDriver {
 func (x *ClusterSpec) GetCredentials() string {
 	if x != nil {
 		return x.Credentials
+	}
+	return ""
+}
+
+func (x *ClusterSpec) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *ClusterSpec) GetNodePortsNamed() string {
+	if x != nil {
+		return x.NodePortsNamed
 	}
 	return ""
 }
@@ -654,11 +673,14 @@ const file_weft_container_v1_cluster_proto_rawDesc = "" +
 	"\bobserved\x18\x05 \x01(\v2\".weft.container.v1.ClusterObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:l\xeaAV\n" +
 	"\x1ccontainer.weft.cloud/Cluster\x12#tenants/{tenant}/clusters/{cluster}*\bclusters2\acluster\xaa\xbb\x18\x0f\n" +
-	"\tcontainer\x10\x020\x01\"\xb9\x01\n" +
+	"\tcontainer\x10\x020\x01\"\xdd\x02\n" +
 	"\vClusterSpec\x12P\n" +
 	"\x06driver\x18\x01 \x01(\x0e2 .weft.container.v1.ClusterDriverB\x16\xe0A\x02\xe0A\x05\xbaH\a\x82\x01\x04\x10\x01 \x00\xb2\xbb\x18\x02\b\x04R\x06driver\x12X\n" +
 	"\vcredentials\x18\x02 \x01(\tB6\xe0A\x02\xfaA \n" +
-	"\x1eorchestrator.weft.cloud/Secret\xbaH\ar\x05\x10\x01\x18\x80\x02\xb2\xbb\x18\x02\b\x02R\vcredentials\"\x92\x01\n" +
+	"\x1eorchestrator.weft.cloud/Secret\xbaH\ar\x05\x10\x01\x18\x80\x02\xb2\xbb\x18\x02\b\x02R\vcredentials\x12J\n" +
+	"\anetwork\x18\x03 \x01(\tB0\xe0A\x01\xfaA\x1c\n" +
+	"\x1anetwork.weft.cloud/Network\xbaH\x05r\x03\x18\x80\x02\xb2\xbb\x18\x02\b\x02R\anetwork\x12V\n" +
+	"\x10node_ports_named\x18\x04 \x01(\tB,\xe0A\x01\xbaH r\x1e\x18\x80\x012\x19^([^{}]*\\{node\\}[^{}]*)?$\xb2\xbb\x18\x02\b\x02R\x0enodePortsNamed\"\x92\x01\n" +
 	"\x0fClusterObserved\x12\x1d\n" +
 	"\aversion\x18\x01 \x01(\tB\x03\xe0A\x03R\aversion\x12\x1f\n" +
 	"\bendpoint\x18\x02 \x01(\tB\x03\xe0A\x03R\bendpoint\x12\x19\n" +

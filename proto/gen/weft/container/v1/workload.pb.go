@@ -273,7 +273,13 @@ type WorkloadObserved struct {
 	// How many copies are ready.
 	ReadyReplicas int32 `protobuf:"varint,4,opt,name=ready_replicas,json=readyReplicas,proto3" json:"ready_replicas,omitempty"`
 	// The ports on every node, in the order of the containers' ports; empty unless exposed on the nodes.
-	NodePorts     []int32 `protobuf:"varint,5,rep,packed,name=node_ports,json=nodePorts,proto3" json:"node_ports,omitempty"`
+	NodePorts []int32 `protobuf:"varint,5,rep,packed,name=node_ports,json=nodePorts,proto3" json:"node_ports,omitempty"`
+	// The nodes on which it answers: those that are ready, ordered by name; empty unless exposed on the nodes.
+	Nodes []*Node `protobuf:"bytes,6,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// How the nodes' ports at the cloud are named, as the cluster's node_ports_named says; empty unless exposed on the nodes.
+	NodePortName string `protobuf:"bytes,7,opt,name=node_port_name,json=nodePortName,proto3" json:"node_port_name,omitempty"`
+	// The network that the nodes were joined to, as the cluster's network says; empty unless exposed on the nodes.
+	NodeNetwork   string `protobuf:"bytes,8,opt,name=node_network,json=nodeNetwork,proto3" json:"node_network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -343,6 +349,91 @@ func (x *WorkloadObserved) GetNodePorts() []int32 {
 	return nil
 }
 
+func (x *WorkloadObserved) GetNodes() []*Node {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *WorkloadObserved) GetNodePortName() string {
+	if x != nil {
+		return x.NodePortName
+	}
+	return ""
+}
+
+func (x *WorkloadObserved) GetNodeNetwork() string {
+	if x != nil {
+		return x.NodeNetwork
+	}
+	return ""
+}
+
+// Node is one node of a workload's cluster.
+type Node struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its addresses inside the cluster.
+	Addresses []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// What it is at its cloud, e.g. openstack:///<server id>; empty if the cluster does not know.
+	ProviderId    string `protobuf:"bytes,3,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Node) Reset() {
+	*x = Node{}
+	mi := &file_weft_container_v1_workload_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Node) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Node) ProtoMessage() {}
+
+func (x *Node) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_container_v1_workload_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Node.ProtoReflect.Descriptor instead.
+func (*Node) Descriptor() ([]byte, []int) {
+	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Node) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Node) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Node) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
 // Container is one container of a workload.
 type Container struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -373,7 +464,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_weft_container_v1_workload_proto_msgTypes[3]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +476,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_container_v1_workload_proto_msgTypes[3]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +489,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{3}
+	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Container) GetName() string {
@@ -488,7 +579,7 @@ type ResourceRequirements struct {
 
 func (x *ResourceRequirements) Reset() {
 	*x = ResourceRequirements{}
-	mi := &file_weft_container_v1_workload_proto_msgTypes[4]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +591,7 @@ func (x *ResourceRequirements) String() string {
 func (*ResourceRequirements) ProtoMessage() {}
 
 func (x *ResourceRequirements) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_container_v1_workload_proto_msgTypes[4]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +604,7 @@ func (x *ResourceRequirements) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceRequirements.ProtoReflect.Descriptor instead.
 func (*ResourceRequirements) Descriptor() ([]byte, []int) {
-	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{4}
+	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ResourceRequirements) GetCpu() string {
@@ -563,7 +654,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_weft_container_v1_workload_proto_msgTypes[5]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +666,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_container_v1_workload_proto_msgTypes[5]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +679,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{5}
+	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Probe) GetHttpPath() string {
@@ -639,7 +730,7 @@ type WorkloadVolume struct {
 
 func (x *WorkloadVolume) Reset() {
 	*x = WorkloadVolume{}
-	mi := &file_weft_container_v1_workload_proto_msgTypes[6]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +742,7 @@ func (x *WorkloadVolume) String() string {
 func (*WorkloadVolume) ProtoMessage() {}
 
 func (x *WorkloadVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_container_v1_workload_proto_msgTypes[6]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +755,7 @@ func (x *WorkloadVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadVolume.ProtoReflect.Descriptor instead.
 func (*WorkloadVolume) Descriptor() ([]byte, []int) {
-	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{6}
+	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WorkloadVolume) GetName() string {
@@ -694,7 +785,7 @@ type VolumeMount struct {
 
 func (x *VolumeMount) Reset() {
 	*x = VolumeMount{}
-	mi := &file_weft_container_v1_workload_proto_msgTypes[7]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +797,7 @@ func (x *VolumeMount) String() string {
 func (*VolumeMount) ProtoMessage() {}
 
 func (x *VolumeMount) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_container_v1_workload_proto_msgTypes[7]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +810,7 @@ func (x *VolumeMount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeMount.ProtoReflect.Descriptor instead.
 func (*VolumeMount) Descriptor() ([]byte, []int) {
-	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{7}
+	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *VolumeMount) GetVolume() string {
@@ -747,7 +838,7 @@ type GetWorkloadRequest struct {
 
 func (x *GetWorkloadRequest) Reset() {
 	*x = GetWorkloadRequest{}
-	mi := &file_weft_container_v1_workload_proto_msgTypes[8]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +850,7 @@ func (x *GetWorkloadRequest) String() string {
 func (*GetWorkloadRequest) ProtoMessage() {}
 
 func (x *GetWorkloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_container_v1_workload_proto_msgTypes[8]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +863,7 @@ func (x *GetWorkloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWorkloadRequest.ProtoReflect.Descriptor instead.
 func (*GetWorkloadRequest) Descriptor() ([]byte, []int) {
-	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{8}
+	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetWorkloadRequest) GetName() string {
@@ -799,7 +890,7 @@ type ListWorkloadsRequest struct {
 
 func (x *ListWorkloadsRequest) Reset() {
 	*x = ListWorkloadsRequest{}
-	mi := &file_weft_container_v1_workload_proto_msgTypes[9]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +902,7 @@ func (x *ListWorkloadsRequest) String() string {
 func (*ListWorkloadsRequest) ProtoMessage() {}
 
 func (x *ListWorkloadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_container_v1_workload_proto_msgTypes[9]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +915,7 @@ func (x *ListWorkloadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkloadsRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkloadsRequest) Descriptor() ([]byte, []int) {
-	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{9}
+	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListWorkloadsRequest) GetParent() string {
@@ -868,7 +959,7 @@ type ListWorkloadsResponse struct {
 
 func (x *ListWorkloadsResponse) Reset() {
 	*x = ListWorkloadsResponse{}
-	mi := &file_weft_container_v1_workload_proto_msgTypes[10]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +971,7 @@ func (x *ListWorkloadsResponse) String() string {
 func (*ListWorkloadsResponse) ProtoMessage() {}
 
 func (x *ListWorkloadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_container_v1_workload_proto_msgTypes[10]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +984,7 @@ func (x *ListWorkloadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkloadsResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkloadsResponse) Descriptor() ([]byte, []int) {
-	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{10}
+	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListWorkloadsResponse) GetWorkloads() []*Workload {
@@ -927,7 +1018,7 @@ type CreateWorkloadRequest struct {
 
 func (x *CreateWorkloadRequest) Reset() {
 	*x = CreateWorkloadRequest{}
-	mi := &file_weft_container_v1_workload_proto_msgTypes[11]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1030,7 @@ func (x *CreateWorkloadRequest) String() string {
 func (*CreateWorkloadRequest) ProtoMessage() {}
 
 func (x *CreateWorkloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_container_v1_workload_proto_msgTypes[11]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1043,7 @@ func (x *CreateWorkloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateWorkloadRequest.ProtoReflect.Descriptor instead.
 func (*CreateWorkloadRequest) Descriptor() ([]byte, []int) {
-	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{11}
+	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateWorkloadRequest) GetParent() string {
@@ -996,7 +1087,7 @@ type UpdateWorkloadRequest struct {
 
 func (x *UpdateWorkloadRequest) Reset() {
 	*x = UpdateWorkloadRequest{}
-	mi := &file_weft_container_v1_workload_proto_msgTypes[12]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1099,7 @@ func (x *UpdateWorkloadRequest) String() string {
 func (*UpdateWorkloadRequest) ProtoMessage() {}
 
 func (x *UpdateWorkloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_container_v1_workload_proto_msgTypes[12]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1112,7 @@ func (x *UpdateWorkloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateWorkloadRequest.ProtoReflect.Descriptor instead.
 func (*UpdateWorkloadRequest) Descriptor() ([]byte, []int) {
-	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{12}
+	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateWorkloadRequest) GetWorkload() *Workload {
@@ -1051,7 +1142,7 @@ type DeleteWorkloadRequest struct {
 
 func (x *DeleteWorkloadRequest) Reset() {
 	*x = DeleteWorkloadRequest{}
-	mi := &file_weft_container_v1_workload_proto_msgTypes[13]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1154,7 @@ func (x *DeleteWorkloadRequest) String() string {
 func (*DeleteWorkloadRequest) ProtoMessage() {}
 
 func (x *DeleteWorkloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_container_v1_workload_proto_msgTypes[13]
+	mi := &file_weft_container_v1_workload_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1167,7 @@ func (x *DeleteWorkloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteWorkloadRequest.ProtoReflect.Descriptor instead.
 func (*DeleteWorkloadRequest) Descriptor() ([]byte, []int) {
-	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{13}
+	return file_weft_container_v1_workload_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteWorkloadRequest) GetName() string {
@@ -1120,14 +1211,22 @@ const file_weft_container_v1_workload_proto_rawDesc = "" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
-	"\t_replicas\"\xbd\x01\n" +
+	"\t_replicas\"\xc4\x02\n" +
 	"\x10WorkloadObserved\x12!\n" +
 	"\tnamespace\x18\x01 \x01(\tB\x03\xe0A\x03R\tnamespace\x12\x1d\n" +
 	"\aaddress\x18\x02 \x01(\tB\x03\xe0A\x03R\aaddress\x12\x17\n" +
 	"\x04host\x18\x03 \x01(\tB\x03\xe0A\x03R\x04host\x12*\n" +
 	"\x0eready_replicas\x18\x04 \x01(\x05B\x03\xe0A\x03R\rreadyReplicas\x12\"\n" +
 	"\n" +
-	"node_ports\x18\x05 \x03(\x05B\x03\xe0A\x03R\tnodePorts\"\xbb\x05\n" +
+	"node_ports\x18\x05 \x03(\x05B\x03\xe0A\x03R\tnodePorts\x122\n" +
+	"\x05nodes\x18\x06 \x03(\v2\x17.weft.container.v1.NodeB\x03\xe0A\x03R\x05nodes\x12)\n" +
+	"\x0enode_port_name\x18\a \x01(\tB\x03\xe0A\x03R\fnodePortName\x12&\n" +
+	"\fnode_network\x18\b \x01(\tB\x03\xe0A\x03R\vnodeNetwork\"h\n" +
+	"\x04Node\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12!\n" +
+	"\taddresses\x18\x02 \x03(\tB\x03\xe0A\x03R\taddresses\x12$\n" +
+	"\vprovider_id\x18\x03 \x01(\tB\x03\xe0A\x03R\n" +
+	"providerId\"\xbb\x05\n" +
 	"\tContainer\x12D\n" +
 	"\x04name\x18\x01 \x01(\tB0\xe0A\x02\xbaH*r(\x18?2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x04name\x12#\n" +
 	"\x05image\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05\x10\x01\x18\x80\bR\x05image\x12.\n" +
@@ -1221,65 +1320,67 @@ func file_weft_container_v1_workload_proto_rawDescGZIP() []byte {
 }
 
 var file_weft_container_v1_workload_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_weft_container_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_weft_container_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_weft_container_v1_workload_proto_goTypes = []any{
 	(Exposure)(0),                   // 0: weft.container.v1.Exposure
 	(*Workload)(nil),                // 1: weft.container.v1.Workload
 	(*WorkloadSpec)(nil),            // 2: weft.container.v1.WorkloadSpec
 	(*WorkloadObserved)(nil),        // 3: weft.container.v1.WorkloadObserved
-	(*Container)(nil),               // 4: weft.container.v1.Container
-	(*ResourceRequirements)(nil),    // 5: weft.container.v1.ResourceRequirements
-	(*Probe)(nil),                   // 6: weft.container.v1.Probe
-	(*WorkloadVolume)(nil),          // 7: weft.container.v1.WorkloadVolume
-	(*VolumeMount)(nil),             // 8: weft.container.v1.VolumeMount
-	(*GetWorkloadRequest)(nil),      // 9: weft.container.v1.GetWorkloadRequest
-	(*ListWorkloadsRequest)(nil),    // 10: weft.container.v1.ListWorkloadsRequest
-	(*ListWorkloadsResponse)(nil),   // 11: weft.container.v1.ListWorkloadsResponse
-	(*CreateWorkloadRequest)(nil),   // 12: weft.container.v1.CreateWorkloadRequest
-	(*UpdateWorkloadRequest)(nil),   // 13: weft.container.v1.UpdateWorkloadRequest
-	(*DeleteWorkloadRequest)(nil),   // 14: weft.container.v1.DeleteWorkloadRequest
-	nil,                             // 15: weft.container.v1.WorkloadSpec.LabelsEntry
-	nil,                             // 16: weft.container.v1.Container.EnvEntry
-	nil,                             // 17: weft.container.v1.WorkloadVolume.ConfigEntry
-	(*v1.Metadata)(nil),             // 18: weft.kind.v1.Metadata
-	(*v1.Status)(nil),               // 19: weft.kind.v1.Status
-	(*fieldmaskpb.FieldMask)(nil),   // 20: google.protobuf.FieldMask
-	(*longrunningpb.Operation)(nil), // 21: google.longrunning.Operation
+	(*Node)(nil),                    // 4: weft.container.v1.Node
+	(*Container)(nil),               // 5: weft.container.v1.Container
+	(*ResourceRequirements)(nil),    // 6: weft.container.v1.ResourceRequirements
+	(*Probe)(nil),                   // 7: weft.container.v1.Probe
+	(*WorkloadVolume)(nil),          // 8: weft.container.v1.WorkloadVolume
+	(*VolumeMount)(nil),             // 9: weft.container.v1.VolumeMount
+	(*GetWorkloadRequest)(nil),      // 10: weft.container.v1.GetWorkloadRequest
+	(*ListWorkloadsRequest)(nil),    // 11: weft.container.v1.ListWorkloadsRequest
+	(*ListWorkloadsResponse)(nil),   // 12: weft.container.v1.ListWorkloadsResponse
+	(*CreateWorkloadRequest)(nil),   // 13: weft.container.v1.CreateWorkloadRequest
+	(*UpdateWorkloadRequest)(nil),   // 14: weft.container.v1.UpdateWorkloadRequest
+	(*DeleteWorkloadRequest)(nil),   // 15: weft.container.v1.DeleteWorkloadRequest
+	nil,                             // 16: weft.container.v1.WorkloadSpec.LabelsEntry
+	nil,                             // 17: weft.container.v1.Container.EnvEntry
+	nil,                             // 18: weft.container.v1.WorkloadVolume.ConfigEntry
+	(*v1.Metadata)(nil),             // 19: weft.kind.v1.Metadata
+	(*v1.Status)(nil),               // 20: weft.kind.v1.Status
+	(*fieldmaskpb.FieldMask)(nil),   // 21: google.protobuf.FieldMask
+	(*longrunningpb.Operation)(nil), // 22: google.longrunning.Operation
 }
 var file_weft_container_v1_workload_proto_depIdxs = []int32{
-	18, // 0: weft.container.v1.Workload.metadata:type_name -> weft.kind.v1.Metadata
+	19, // 0: weft.container.v1.Workload.metadata:type_name -> weft.kind.v1.Metadata
 	2,  // 1: weft.container.v1.Workload.spec:type_name -> weft.container.v1.WorkloadSpec
 	3,  // 2: weft.container.v1.Workload.observed:type_name -> weft.container.v1.WorkloadObserved
-	19, // 3: weft.container.v1.Workload.status:type_name -> weft.kind.v1.Status
-	4,  // 4: weft.container.v1.WorkloadSpec.containers:type_name -> weft.container.v1.Container
-	15, // 5: weft.container.v1.WorkloadSpec.labels:type_name -> weft.container.v1.WorkloadSpec.LabelsEntry
-	7,  // 6: weft.container.v1.WorkloadSpec.volumes:type_name -> weft.container.v1.WorkloadVolume
+	20, // 3: weft.container.v1.Workload.status:type_name -> weft.kind.v1.Status
+	5,  // 4: weft.container.v1.WorkloadSpec.containers:type_name -> weft.container.v1.Container
+	16, // 5: weft.container.v1.WorkloadSpec.labels:type_name -> weft.container.v1.WorkloadSpec.LabelsEntry
+	8,  // 6: weft.container.v1.WorkloadSpec.volumes:type_name -> weft.container.v1.WorkloadVolume
 	0,  // 7: weft.container.v1.WorkloadSpec.exposure:type_name -> weft.container.v1.Exposure
-	16, // 8: weft.container.v1.Container.env:type_name -> weft.container.v1.Container.EnvEntry
-	5,  // 9: weft.container.v1.Container.resources:type_name -> weft.container.v1.ResourceRequirements
-	6,  // 10: weft.container.v1.Container.readiness_probe:type_name -> weft.container.v1.Probe
-	6,  // 11: weft.container.v1.Container.liveness_probe:type_name -> weft.container.v1.Probe
-	8,  // 12: weft.container.v1.Container.mounts:type_name -> weft.container.v1.VolumeMount
-	17, // 13: weft.container.v1.WorkloadVolume.config:type_name -> weft.container.v1.WorkloadVolume.ConfigEntry
-	1,  // 14: weft.container.v1.ListWorkloadsResponse.workloads:type_name -> weft.container.v1.Workload
-	1,  // 15: weft.container.v1.CreateWorkloadRequest.workload:type_name -> weft.container.v1.Workload
-	1,  // 16: weft.container.v1.UpdateWorkloadRequest.workload:type_name -> weft.container.v1.Workload
-	20, // 17: weft.container.v1.UpdateWorkloadRequest.update_mask:type_name -> google.protobuf.FieldMask
-	9,  // 18: weft.container.v1.WorkloadService.GetWorkload:input_type -> weft.container.v1.GetWorkloadRequest
-	10, // 19: weft.container.v1.WorkloadService.ListWorkloads:input_type -> weft.container.v1.ListWorkloadsRequest
-	12, // 20: weft.container.v1.WorkloadService.CreateWorkload:input_type -> weft.container.v1.CreateWorkloadRequest
-	13, // 21: weft.container.v1.WorkloadService.UpdateWorkload:input_type -> weft.container.v1.UpdateWorkloadRequest
-	14, // 22: weft.container.v1.WorkloadService.DeleteWorkload:input_type -> weft.container.v1.DeleteWorkloadRequest
-	1,  // 23: weft.container.v1.WorkloadService.GetWorkload:output_type -> weft.container.v1.Workload
-	11, // 24: weft.container.v1.WorkloadService.ListWorkloads:output_type -> weft.container.v1.ListWorkloadsResponse
-	21, // 25: weft.container.v1.WorkloadService.CreateWorkload:output_type -> google.longrunning.Operation
-	21, // 26: weft.container.v1.WorkloadService.UpdateWorkload:output_type -> google.longrunning.Operation
-	21, // 27: weft.container.v1.WorkloadService.DeleteWorkload:output_type -> google.longrunning.Operation
-	23, // [23:28] is the sub-list for method output_type
-	18, // [18:23] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	4,  // 8: weft.container.v1.WorkloadObserved.nodes:type_name -> weft.container.v1.Node
+	17, // 9: weft.container.v1.Container.env:type_name -> weft.container.v1.Container.EnvEntry
+	6,  // 10: weft.container.v1.Container.resources:type_name -> weft.container.v1.ResourceRequirements
+	7,  // 11: weft.container.v1.Container.readiness_probe:type_name -> weft.container.v1.Probe
+	7,  // 12: weft.container.v1.Container.liveness_probe:type_name -> weft.container.v1.Probe
+	9,  // 13: weft.container.v1.Container.mounts:type_name -> weft.container.v1.VolumeMount
+	18, // 14: weft.container.v1.WorkloadVolume.config:type_name -> weft.container.v1.WorkloadVolume.ConfigEntry
+	1,  // 15: weft.container.v1.ListWorkloadsResponse.workloads:type_name -> weft.container.v1.Workload
+	1,  // 16: weft.container.v1.CreateWorkloadRequest.workload:type_name -> weft.container.v1.Workload
+	1,  // 17: weft.container.v1.UpdateWorkloadRequest.workload:type_name -> weft.container.v1.Workload
+	21, // 18: weft.container.v1.UpdateWorkloadRequest.update_mask:type_name -> google.protobuf.FieldMask
+	10, // 19: weft.container.v1.WorkloadService.GetWorkload:input_type -> weft.container.v1.GetWorkloadRequest
+	11, // 20: weft.container.v1.WorkloadService.ListWorkloads:input_type -> weft.container.v1.ListWorkloadsRequest
+	13, // 21: weft.container.v1.WorkloadService.CreateWorkload:input_type -> weft.container.v1.CreateWorkloadRequest
+	14, // 22: weft.container.v1.WorkloadService.UpdateWorkload:input_type -> weft.container.v1.UpdateWorkloadRequest
+	15, // 23: weft.container.v1.WorkloadService.DeleteWorkload:input_type -> weft.container.v1.DeleteWorkloadRequest
+	1,  // 24: weft.container.v1.WorkloadService.GetWorkload:output_type -> weft.container.v1.Workload
+	12, // 25: weft.container.v1.WorkloadService.ListWorkloads:output_type -> weft.container.v1.ListWorkloadsResponse
+	22, // 26: weft.container.v1.WorkloadService.CreateWorkload:output_type -> google.longrunning.Operation
+	22, // 27: weft.container.v1.WorkloadService.UpdateWorkload:output_type -> google.longrunning.Operation
+	22, // 28: weft.container.v1.WorkloadService.DeleteWorkload:output_type -> google.longrunning.Operation
+	24, // [24:29] is the sub-list for method output_type
+	19, // [19:24] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_weft_container_v1_workload_proto_init() }
@@ -1294,7 +1395,7 @@ func file_weft_container_v1_workload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_container_v1_workload_proto_rawDesc), len(file_weft_container_v1_workload_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -437,7 +437,10 @@ type FieldOptions struct {
 	// Replacing because of this field loses data.
 	LosesData bool `protobuf:"varint,5,opt,name=loses_data,json=losesData,proto3" json:"loses_data,omitempty"`
 	// The field's text may be long or private: plans and tables show only that it changed.
-	Opaque        bool `protobuf:"varint,6,opt,name=opaque,proto3" json:"opaque,omitempty"`
+	Opaque bool `protobuf:"varint,6,opt,name=opaque,proto3" json:"opaque,omitempty"`
+	// For a reference that may lead to one of several kinds, whose resource_reference.type is "*": the resource types that it
+	// may lead to, e.g. compute.weft.cloud/Server. All of them are of tenants. A type that no contract describes is left out.
+	Types         []string `protobuf:"bytes,7,rep,name=types,proto3" json:"types,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -512,6 +515,13 @@ func (x *FieldOptions) GetOpaque() bool {
 		return x.Opaque
 	}
 	return false
+}
+
+func (x *FieldOptions) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
 }
 
 // Access says who may call a method.
@@ -1010,7 +1020,7 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\tstackable\x18\x06 \x01(\bR\tstackable\"j\n" +
 	"\bProvides\x12=\n" +
 	"\x04type\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x04type\x12\x1f\n" +
-	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\xd6\x01\n" +
+	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\xa0\x02\n" +
 	"\fFieldOptions\x126\n" +
 	"\x06change\x18\x01 \x01(\x0e2\x14.weft.kind.v1.ChangeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06change\x12\x1c\n" +
 	"\tcompletes\x18\x02 \x01(\bR\tcompletes\x12\x1c\n" +
@@ -1018,7 +1028,8 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\tgrow_only\x18\x04 \x01(\bR\bgrowOnly\x12\x1d\n" +
 	"\n" +
 	"loses_data\x18\x05 \x01(\bR\tlosesData\x12\x16\n" +
-	"\x06opaque\x18\x06 \x01(\bR\x06opaque\"F\n" +
+	"\x06opaque\x18\x06 \x01(\bR\x06opaque\x12H\n" +
+	"\x05types\x18\a \x03(\tB2\xbaH/\x92\x01,\x10\x10\x18\x01\"&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x05types\"F\n" +
 	"\x06Access\x12<\n" +
 	"\baudience\x18\x01 \x01(\x0e2\x16.weft.kind.v1.AudienceB\b\xbaH\x05\x82\x01\x02\x10\x01R\baudience\"\x9b\x04\n" +
 	"\bMetadata\x12\x15\n" +

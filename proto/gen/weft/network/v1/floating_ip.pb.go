@@ -26,7 +26,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// FloatingIP is an address on an external network, led to a server.
+// FloatingIP is an address on an external network. It leads to a server or a load balancer, or nowhere: then port
+// forwardings may share it.
 type FloatingIP struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource's name: tenants/{tenant}/floatingIps/{floating_ip}.
@@ -122,8 +123,11 @@ type FloatingIPSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The cloud's external network, by name or id; empty means the only one there is.
 	ExternalNetwork string `protobuf:"bytes,1,opt,name=external_network,json=externalNetwork,proto3" json:"external_network,omitempty"`
-	// The server that it leads to; empty keeps the address and leads nowhere.
-	Server        string `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
+	// The server that it leads to. With neither server nor target the address is kept and leads nowhere, and port forwardings
+	// may use it.
+	Server string `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
+	// What it leads to, a server or a load balancer; a server may be written as server instead.
+	Target        string `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -168,6 +172,13 @@ func (x *FloatingIPSpec) GetExternalNetwork() string {
 func (x *FloatingIPSpec) GetServer() string {
 	if x != nil {
 		return x.Server
+	}
+	return ""
+}
+
+func (x *FloatingIPSpec) GetTarget() string {
+	if x != nil {
+		return x.Target
 	}
 	return ""
 }
@@ -609,11 +620,14 @@ const file_weft_network_v1_floating_ip_proto_rawDesc = "" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:x\xeaAd\n" +
 	"\x1dnetwork.weft.cloud/FloatingIP\x12*tenants/{tenant}/floatingIps/{floating_ip}*\vfloatingIps2\n" +
 	"floatingIp\xaa\xbb\x18\r\n" +
-	"\anetwork\x10\x010\x01\"\x9a\x01\n" +
+	"\anetwork\x10\x010\x01\"\x8c\x03\n" +
 	"\x0eFloatingIPSpec\x12?\n" +
 	"\x10external_network\x18\x01 \x01(\tB\x14\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x04R\x0fexternalNetwork\x12G\n" +
 	"\x06server\x18\x02 \x01(\tB/\xe0A\x01\xfaA\x1b\n" +
-	"\x19compute.weft.cloud/Server\xbaH\x05r\x03\x18\x80\x02\xb2\xbb\x18\x02\b\x02R\x06server\"\x88\x01\n" +
+	"\x19compute.weft.cloud/Server\xbaH\x05r\x03\x18\x80\x02\xb2\xbb\x18\x02\b\x02R\x06server\x12k\n" +
+	"\x06target\x18\x03 \x01(\tBS\xe0A\x01\xfaA\x03\n" +
+	"\x01*\xbaH\x05r\x03\x18\x80\x02\xb2\xbb\x18>\b\x02:\x19compute.weft.cloud/Server:\x1fnetwork.weft.cloud/LoadBalancerR\x06target:\x82\x01\xbaH\x7f\x1a}\n" +
+	"\x16floating_ip.one_target\x12;server and target both say where it leads; give one of them\x1a&this.server == '' || this.target == ''\"\x88\x01\n" +
 	"\x12FloatingIPObserved\x12)\n" +
 	"\x0efloating_ip_id\x18\x01 \x01(\tB\x03\xe0A\x03R\ffloatingIpId\x12\x1d\n" +
 	"\aaddress\x18\x02 \x01(\tB\x03\xe0A\x03R\aaddress\x12(\n" +

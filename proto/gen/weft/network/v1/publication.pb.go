@@ -34,6 +34,10 @@ const (
 	Via_VIA_UNSPECIFIED Via = 0
 	// A public address of its own.
 	Via_VIA_FLOATING_IP Via = 1
+	// A port of a public address that others may share.
+	Via_VIA_PORT_MAPPING Via = 2
+	// A load balancer with a public address.
+	Via_VIA_LOAD_BALANCER Via = 3
 )
 
 // Enum value maps for Via.
@@ -41,10 +45,14 @@ var (
 	Via_name = map[int32]string{
 		0: "VIA_UNSPECIFIED",
 		1: "VIA_FLOATING_IP",
+		2: "VIA_PORT_MAPPING",
+		3: "VIA_LOAD_BALANCER",
 	}
 	Via_value = map[string]int32{
-		"VIA_UNSPECIFIED": 0,
-		"VIA_FLOATING_IP": 1,
+		"VIA_UNSPECIFIED":   0,
+		"VIA_FLOATING_IP":   1,
+		"VIA_PORT_MAPPING":  2,
+		"VIA_LOAD_BALANCER": 3,
 	}
 )
 
@@ -75,7 +83,8 @@ func (Via) EnumDescriptor() ([]byte, []int) {
 	return file_weft_network_v1_publication_proto_rawDescGZIP(), []int{0}
 }
 
-// Publication makes a port of a server reachable from outside. It is a composite kind: its child is named address.
+// Publication makes a port of a server, a scaling group or a workload reachable from outside. It is a composite kind: its
+// children are named address, the public address if it has one of its own, and mapping, the port of a shared one.
 type Publication struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource's name: tenants/{tenant}/publications/{publication}.
@@ -169,16 +178,28 @@ func (x *Publication) GetStatus() *v1.Status {
 // PublicationSpec is what is wanted of a Publication.
 type PublicationSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The server that is published.
+	// What is published. FLOATING_IP publishes a server.
 	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	// The port, from 1 to 65535.
+	// The port of the target, from 1 to 65535; of a workload a port of its containers.
 	Port int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
 	// The way in.
 	Via Via `protobuf:"varint,3,opt,name=via,proto3,enum=weft.network.v1.Via" json:"via,omitempty"`
 	// The cloud's external network, by name or id; empty means the only one there is.
 	ExternalNetwork string `protobuf:"bytes,4,opt,name=external_network,json=externalNetwork,proto3" json:"external_network,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// For PORT_MAPPING: the floating IP, which may serve many stacks of the tenant; empty means one of its own.
+	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	// For PORT_MAPPING: the public port; 0 means that one is chosen from public_ports.
+	PublicPort int32 `protobuf:"varint,6,opt,name=public_port,json=publicPort,proto3" json:"public_port,omitempty"`
+	// For PORT_MAPPING: the range that the public port is chosen from, e.g. 30000-30099; empty means 20000-29999.
+	PublicPorts string `protobuf:"bytes,7,opt,name=public_ports,json=publicPorts,proto3" json:"public_ports,omitempty"`
+	// TCP or UDP; unspecified means TCP.
+	Protocol Protocol `protobuf:"varint,8,opt,name=protocol,proto3,enum=weft.network.v1.Protocol" json:"protocol,omitempty"`
+	// For PORT_MAPPING: the network on which the target is reached, where it is on several.
+	Network string `protobuf:"bytes,9,opt,name=network,proto3" json:"network,omitempty"`
+	// The scheme of the url that observed tells, e.g. https; empty means http.
+	Scheme        string `protobuf:"bytes,10,opt,name=scheme,proto3" json:"scheme,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PublicationSpec) Reset() {
@@ -239,13 +260,57 @@ func (x *PublicationSpec) GetExternalNetwork() string {
 	return ""
 }
 
+func (x *PublicationSpec) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *PublicationSpec) GetPublicPort() int32 {
+	if x != nil {
+		return x.PublicPort
+	}
+	return 0
+}
+
+func (x *PublicationSpec) GetPublicPorts() string {
+	if x != nil {
+		return x.PublicPorts
+	}
+	return ""
+}
+
+func (x *PublicationSpec) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *PublicationSpec) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *PublicationSpec) GetScheme() string {
+	if x != nil {
+		return x.Scheme
+	}
+	return ""
+}
+
 // PublicationObserved is what was last seen of a Publication; its fields are the outputs that expressions may use.
 type PublicationObserved struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The public address.
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	// The public port.
-	Port          int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Port int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// Where it answers, e.g. http://203.0.113.7:8080.
+	Url           string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -292,6 +357,13 @@ func (x *PublicationObserved) GetPort() int32 {
 		return x.Port
 	}
 	return 0
+}
+
+func (x *PublicationObserved) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
 }
 
 // GetPublicationRequest asks for one Publication.
@@ -655,7 +727,7 @@ var File_weft_network_v1_publication_proto protoreflect.FileDescriptor
 
 const file_weft_network_v1_publication_proto_rawDesc = "" +
 	"\n" +
-	"!weft/network/v1/publication.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\xba\x04\n" +
+	"!weft/network/v1/publication.proto\x12\x0fweft.network.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\x1a$weft/network/v1/security_group.proto\"\xe5\x04\n" +
 	"\vPublication\x12F\n" +
 	"\x04name\x18\x01 \x01(\tB2\xe0A\b\xbaH,\xd8\x01\x01r'\x18\x80\x022\"^tenants/[^/]+/publications/[^/]+$R\x04name\x127\n" +
 	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12o\n" +
@@ -663,18 +735,30 @@ const file_weft_network_v1_publication_proto_rawDesc = "" +
 	"\x1dorchestrator.weft.cloud/Cloud\xbaH.r,\x18F2(^clouds/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05cloud\x12?\n" +
 	"\x04spec\x18\x04 \x01(\v2 .weft.network.v1.PublicationSpecB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\x04spec\x12E\n" +
 	"\bobserved\x18\x05 \x01(\v2$.weft.network.v1.PublicationObservedB\x03\xe0A\x03R\bobserved\x121\n" +
-	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:~\xeaAh\n" +
-	"\x1enetwork.weft.cloud/Publication\x12+tenants/{tenant}/publications/{publication}*\fpublications2\vpublication\xaa\xbb\x18\x0f\n" +
-	"\anetwork\x10\x01\x18\x010\x01\"\x84\x02\n" +
-	"\x0fPublicationSpec\x12I\n" +
-	"\x06target\x18\x01 \x01(\tB1\xe0A\x02\xfaA\x1b\n" +
-	"\x19compute.weft.cloud/Server\xbaH\ar\x05\x10\x01\x18\x80\x02\xb2\xbb\x18\x02\b\x02R\x06target\x12(\n" +
+	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:\xa8\x01\xeaAh\n" +
+	"\x1enetwork.weft.cloud/Publication\x12+tenants/{tenant}/publications/{publication}*\fpublications2\vpublication\xaa\xbb\x189\n" +
+	"\anetwork\x10\x01\x18\x01\"(\n" +
+	"\x1dnetwork.weft.cloud/FloatingIP\x12\aaddress0\x01\"\x83\x06\n" +
+	"\x0fPublicationSpec\x12\x8c\x01\n" +
+	"\x06target\x18\x01 \x01(\tBt\xe0A\x02\xfaA\x03\n" +
+	"\x01*\xbaH\ar\x05\x10\x01\x18\x80\x02\xb2\xbb\x18]\b\x02:\x19compute.weft.cloud/Server:\x1fcompute.weft.cloud/ScalingGroup:\x1dcontainer.weft.cloud/WorkloadR\x06target\x12(\n" +
 	"\x04port\x18\x02 \x01(\x05B\x14\xe0A\x02\xbaH\b\x1a\x06\x18\xff\xff\x03(\x01\xb2\xbb\x18\x02\b\x02R\x04port\x12;\n" +
 	"\x03via\x18\x03 \x01(\x0e2\x14.weft.network.v1.ViaB\x13\xe0A\x02\xbaH\a\x82\x01\x04\x10\x01 \x00\xb2\xbb\x18\x02\b\x04R\x03via\x12?\n" +
-	"\x10external_network\x18\x04 \x01(\tB\x14\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x04R\x0fexternalNetwork\"M\n" +
+	"\x10external_network\x18\x04 \x01(\tB\x14\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x04R\x0fexternalNetwork\x12M\n" +
+	"\aaddress\x18\x05 \x01(\tB3\xe0A\x01\xfaA\x1f\n" +
+	"\x1dnetwork.weft.cloud/FloatingIP\xbaH\x05r\x03\x18\x80\x02\xb2\xbb\x18\x02\b\x04R\aaddress\x125\n" +
+	"\vpublic_port\x18\x06 \x01(\x05B\x14\xe0A\x01\xbaH\b\x1a\x06\x18\xff\xff\x03(\x00\xb2\xbb\x18\x02\b\x02R\n" +
+	"publicPort\x12Y\n" +
+	"\fpublic_ports\x18\a \x01(\tB6\xe0A\x01\xbaH*r(\x18\v2$^([1-9][0-9]{0,4}-[1-9][0-9]{0,4})?$\xb2\xbb\x18\x02\b\x02R\vpublicPorts\x12J\n" +
+	"\bprotocol\x18\b \x01(\x0e2\x19.weft.network.v1.ProtocolB\x13\xe0A\x01\xbaH\a\x82\x01\x04\x10\x01 \x03\xb2\xbb\x18\x02\b\x02R\bprotocol\x12J\n" +
+	"\anetwork\x18\t \x01(\tB0\xe0A\x01\xfaA\x1c\n" +
+	"\x1anetwork.weft.cloud/Network\xbaH\x05r\x03\x18\x80\x02\xb2\xbb\x18\x02\b\x02R\anetwork\x12@\n" +
+	"\x06scheme\x18\n" +
+	" \x01(\tB(\xe0A\x01\xbaH\x1cr\x1a\x18 2\x16^([a-z][a-z0-9+.-]*)?$\xb2\xbb\x18\x02\b\x02R\x06scheme\"d\n" +
 	"\x13PublicationObserved\x12\x1d\n" +
 	"\aaddress\x18\x01 \x01(\tB\x03\xe0A\x03R\aaddress\x12\x17\n" +
-	"\x04port\x18\x02 \x01(\x05B\x03\xe0A\x03R\x04port\"\x7f\n" +
+	"\x04port\x18\x02 \x01(\x05B\x03\xe0A\x03R\x04port\x12\x15\n" +
+	"\x03url\x18\x03 \x01(\tB\x03\xe0A\x03R\x03url\"\x7f\n" +
 	"\x15GetPublicationRequest\x12f\n" +
 	"\x04name\x18\x01 \x01(\tBR\xe0A\x02\xfaA \n" +
 	"\x1enetwork.weft.cloud/Publication\xbaH)r'\x18\x80\x022\"^tenants/[^/]+/publications/[^/]+$R\x04name\"\xec\x01\n" +
@@ -701,10 +785,12 @@ const file_weft_network_v1_publication_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tBR\xe0A\x02\xfaA \n" +
 	"\x1enetwork.weft.cloud/Publication\xbaH)r'\x18\x80\x022\"^tenants/[^/]+/publications/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
-	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag*/\n" +
+	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag*\\\n" +
 	"\x03Via\x12\x13\n" +
 	"\x0fVIA_UNSPECIFIED\x10\x00\x12\x13\n" +
-	"\x0fVIA_FLOATING_IP\x10\x012\x86\x06\n" +
+	"\x0fVIA_FLOATING_IP\x10\x01\x12\x14\n" +
+	"\x10VIA_PORT_MAPPING\x10\x02\x12\x15\n" +
+	"\x11VIA_LOAD_BALANCER\x10\x032\x86\x06\n" +
 	"\x12PublicationService\x12_\n" +
 	"\x0eGetPublication\x12&.weft.network.v1.GetPublicationRequest\x1a\x1c.weft.network.v1.Publication\"\a\xdaA\x04name\x12r\n" +
 	"\x10ListPublications\x12(.weft.network.v1.ListPublicationsRequest\x1a).weft.network.v1.ListPublicationsResponse\"\t\xdaA\x06parent\x12\xbb\x01\n" +
@@ -742,8 +828,9 @@ var file_weft_network_v1_publication_proto_goTypes = []any{
 	(*DeletePublicationRequest)(nil), // 9: weft.network.v1.DeletePublicationRequest
 	(*v1.Metadata)(nil),              // 10: weft.kind.v1.Metadata
 	(*v1.Status)(nil),                // 11: weft.kind.v1.Status
-	(*fieldmaskpb.FieldMask)(nil),    // 12: google.protobuf.FieldMask
-	(*longrunningpb.Operation)(nil),  // 13: google.longrunning.Operation
+	(Protocol)(0),                    // 12: weft.network.v1.Protocol
+	(*fieldmaskpb.FieldMask)(nil),    // 13: google.protobuf.FieldMask
+	(*longrunningpb.Operation)(nil),  // 14: google.longrunning.Operation
 }
 var file_weft_network_v1_publication_proto_depIdxs = []int32{
 	10, // 0: weft.network.v1.Publication.metadata:type_name -> weft.kind.v1.Metadata
@@ -751,25 +838,26 @@ var file_weft_network_v1_publication_proto_depIdxs = []int32{
 	3,  // 2: weft.network.v1.Publication.observed:type_name -> weft.network.v1.PublicationObserved
 	11, // 3: weft.network.v1.Publication.status:type_name -> weft.kind.v1.Status
 	0,  // 4: weft.network.v1.PublicationSpec.via:type_name -> weft.network.v1.Via
-	1,  // 5: weft.network.v1.ListPublicationsResponse.publications:type_name -> weft.network.v1.Publication
-	1,  // 6: weft.network.v1.CreatePublicationRequest.publication:type_name -> weft.network.v1.Publication
-	1,  // 7: weft.network.v1.UpdatePublicationRequest.publication:type_name -> weft.network.v1.Publication
-	12, // 8: weft.network.v1.UpdatePublicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	4,  // 9: weft.network.v1.PublicationService.GetPublication:input_type -> weft.network.v1.GetPublicationRequest
-	5,  // 10: weft.network.v1.PublicationService.ListPublications:input_type -> weft.network.v1.ListPublicationsRequest
-	7,  // 11: weft.network.v1.PublicationService.CreatePublication:input_type -> weft.network.v1.CreatePublicationRequest
-	8,  // 12: weft.network.v1.PublicationService.UpdatePublication:input_type -> weft.network.v1.UpdatePublicationRequest
-	9,  // 13: weft.network.v1.PublicationService.DeletePublication:input_type -> weft.network.v1.DeletePublicationRequest
-	1,  // 14: weft.network.v1.PublicationService.GetPublication:output_type -> weft.network.v1.Publication
-	6,  // 15: weft.network.v1.PublicationService.ListPublications:output_type -> weft.network.v1.ListPublicationsResponse
-	13, // 16: weft.network.v1.PublicationService.CreatePublication:output_type -> google.longrunning.Operation
-	13, // 17: weft.network.v1.PublicationService.UpdatePublication:output_type -> google.longrunning.Operation
-	13, // 18: weft.network.v1.PublicationService.DeletePublication:output_type -> google.longrunning.Operation
-	14, // [14:19] is the sub-list for method output_type
-	9,  // [9:14] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	12, // 5: weft.network.v1.PublicationSpec.protocol:type_name -> weft.network.v1.Protocol
+	1,  // 6: weft.network.v1.ListPublicationsResponse.publications:type_name -> weft.network.v1.Publication
+	1,  // 7: weft.network.v1.CreatePublicationRequest.publication:type_name -> weft.network.v1.Publication
+	1,  // 8: weft.network.v1.UpdatePublicationRequest.publication:type_name -> weft.network.v1.Publication
+	13, // 9: weft.network.v1.UpdatePublicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 10: weft.network.v1.PublicationService.GetPublication:input_type -> weft.network.v1.GetPublicationRequest
+	5,  // 11: weft.network.v1.PublicationService.ListPublications:input_type -> weft.network.v1.ListPublicationsRequest
+	7,  // 12: weft.network.v1.PublicationService.CreatePublication:input_type -> weft.network.v1.CreatePublicationRequest
+	8,  // 13: weft.network.v1.PublicationService.UpdatePublication:input_type -> weft.network.v1.UpdatePublicationRequest
+	9,  // 14: weft.network.v1.PublicationService.DeletePublication:input_type -> weft.network.v1.DeletePublicationRequest
+	1,  // 15: weft.network.v1.PublicationService.GetPublication:output_type -> weft.network.v1.Publication
+	6,  // 16: weft.network.v1.PublicationService.ListPublications:output_type -> weft.network.v1.ListPublicationsResponse
+	14, // 17: weft.network.v1.PublicationService.CreatePublication:output_type -> google.longrunning.Operation
+	14, // 18: weft.network.v1.PublicationService.UpdatePublication:output_type -> google.longrunning.Operation
+	14, // 19: weft.network.v1.PublicationService.DeletePublication:output_type -> google.longrunning.Operation
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_weft_network_v1_publication_proto_init() }
@@ -777,6 +865,7 @@ func file_weft_network_v1_publication_proto_init() {
 	if File_weft_network_v1_publication_proto != nil {
 		return
 	}
+	file_weft_network_v1_security_group_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

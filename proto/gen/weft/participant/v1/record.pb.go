@@ -51,12 +51,14 @@ type Record struct {
 	MissingTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=missing_time,json=missingTime,proto3" json:"missing_time,omitempty"`
 	// The provider itself said that it did not make the object; no look-up is needed to know that there is none.
 	Refused bool `protobuf:"varint,11,opt,name=refused,proto3" json:"refused,omitempty"`
+	// What it holds of spaces that it shares with others.
+	Claims []*Claim `protobuf:"bytes,12,rep,name=claims,proto3" json:"claims,omitempty"`
 	// The object is broken: it is taken away, and another is made in its place.
-	Remake bool `protobuf:"varint,12,opt,name=remake,proto3" json:"remake,omitempty"`
+	Remake bool `protobuf:"varint,13,opt,name=remake,proto3" json:"remake,omitempty"`
 	// How many objects in a row turned out to be broken.
-	Remakes int32 `protobuf:"varint,13,opt,name=remakes,proto3" json:"remakes,omitempty"`
+	Remakes int32 `protobuf:"varint,14,opt,name=remakes,proto3" json:"remakes,omitempty"`
 	// What the object was last made from of what its references observe, for kinds that follow these.
-	Followed      string `protobuf:"bytes,14,opt,name=followed,proto3" json:"followed,omitempty"`
+	Followed      string `protobuf:"bytes,15,opt,name=followed,proto3" json:"followed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -168,6 +170,13 @@ func (x *Record) GetRefused() bool {
 	return false
 }
 
+func (x *Record) GetClaims() []*Claim {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
 func (x *Record) GetRemake() bool {
 	if x != nil {
 		return x.Remake
@@ -189,6 +198,80 @@ func (x *Record) GetFollowed() string {
 	return ""
 }
 
+// Claim is one number of a shared space that a resource holds for itself, e.g. a port of an address. While it is held, a
+// key of the store says who holds it; both are written in one transaction.
+type Claim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The field of the spec that asks for it, e.g. externalPort.
+	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// The space, e.g. floating-ip/<key>/tcp.
+	Space string `protobuf:"bytes,2,opt,name=space,proto3" json:"space,omitempty"`
+	// The number.
+	Number int32 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	// The spec asks for it no longer; it is held until the object at the provider has been brought to the spec.
+	Former        bool `protobuf:"varint,4,opt,name=former,proto3" json:"former,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Claim) Reset() {
+	*x = Claim{}
+	mi := &file_weft_participant_v1_record_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Claim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Claim) ProtoMessage() {}
+
+func (x *Claim) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_participant_v1_record_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Claim.ProtoReflect.Descriptor instead.
+func (*Claim) Descriptor() ([]byte, []int) {
+	return file_weft_participant_v1_record_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Claim) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *Claim) GetSpace() string {
+	if x != nil {
+		return x.Space
+	}
+	return ""
+}
+
+func (x *Claim) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Claim) GetFormer() bool {
+	if x != nil {
+		return x.Former
+	}
+	return false
+}
+
 // Tombstone remembers a key that was released, so that a late command cannot make it again.
 type Tombstone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -206,7 +289,7 @@ type Tombstone struct {
 
 func (x *Tombstone) Reset() {
 	*x = Tombstone{}
-	mi := &file_weft_participant_v1_record_proto_msgTypes[1]
+	mi := &file_weft_participant_v1_record_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -218,7 +301,7 @@ func (x *Tombstone) String() string {
 func (*Tombstone) ProtoMessage() {}
 
 func (x *Tombstone) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_record_proto_msgTypes[1]
+	mi := &file_weft_participant_v1_record_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -231,7 +314,7 @@ func (x *Tombstone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tombstone.ProtoReflect.Descriptor instead.
 func (*Tombstone) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_record_proto_rawDescGZIP(), []int{1}
+	return file_weft_participant_v1_record_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Tombstone) GetName() string {
@@ -266,7 +349,7 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xdc\x05\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\x9b\x06\n" +
 	"\x06Record\x128\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12f\n" +
@@ -281,13 +364,21 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\twake_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bwakeTime\x12G\n" +
 	"\fmissing_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\vmissingTime\x12\x18\n" +
-	"\arefused\x18\v \x01(\bR\arefused\x12\x16\n" +
-	"\x06remake\x18\f \x01(\bR\x06remake\x12!\n" +
-	"\aremakes\x18\r \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\aremakes\x12%\n" +
-	"\bfollowed\x18\x0e \x01(\tB\t\xbaH\x06r\x04(\x80\x80 R\bfollowed\x1a=\n" +
+	"\arefused\x18\v \x01(\bR\arefused\x12=\n" +
+	"\x06claims\x18\f \x03(\v2\x1a.weft.participant.v1.ClaimB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x06claims\x12\x16\n" +
+	"\x06remake\x18\r \x01(\bR\x06remake\x12!\n" +
+	"\aremakes\x18\x0e \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\aremakes\x12%\n" +
+	"\bfollowed\x18\x0f \x01(\tB\t\xbaH\x06r\x04(\x80\x80 R\bfollowed\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x84\x01\n" +
+	"\x05Claim\x12 \n" +
+	"\x05field\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x05field\x12 \n" +
+	"\x05space\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x05space\x12\x1f\n" +
+	"\x06number\x18\x03 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\x06number\x12\x16\n" +
+	"\x06former\x18\x04 \x01(\bR\x06former\"\x8c\x02\n" +
 	"\tTombstone\x12@\n" +
 	"\x04name\x18\x01 \x01(\tB,\xbaH)r'\x18\x80\x022\"^(tenants/[^/]+/)?[a-zA-Z]+/[^/]+$R\x04name\x12+\n" +
 	"\x06origin\x18\x02 \x01(\v2\x13.weft.bus.v1.OriginR\x06origin\x12G\n" +
@@ -306,29 +397,31 @@ func file_weft_participant_v1_record_proto_rawDescGZIP() []byte {
 	return file_weft_participant_v1_record_proto_rawDescData
 }
 
-var file_weft_participant_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_weft_participant_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_weft_participant_v1_record_proto_goTypes = []any{
 	(*Record)(nil),                // 0: weft.participant.v1.Record
-	(*Tombstone)(nil),             // 1: weft.participant.v1.Tombstone
-	nil,                           // 2: weft.participant.v1.Record.ReferencesEntry
-	(*anypb.Any)(nil),             // 3: google.protobuf.Any
-	(*v1.Origin)(nil),             // 4: weft.bus.v1.Origin
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*Claim)(nil),                 // 1: weft.participant.v1.Claim
+	(*Tombstone)(nil),             // 2: weft.participant.v1.Tombstone
+	nil,                           // 3: weft.participant.v1.Record.ReferencesEntry
+	(*anypb.Any)(nil),             // 4: google.protobuf.Any
+	(*v1.Origin)(nil),             // 5: weft.bus.v1.Origin
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_weft_participant_v1_record_proto_depIdxs = []int32{
-	3, // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
-	2, // 1: weft.participant.v1.Record.references:type_name -> weft.participant.v1.Record.ReferencesEntry
-	4, // 2: weft.participant.v1.Record.origin:type_name -> weft.bus.v1.Origin
-	5, // 3: weft.participant.v1.Record.wake_time:type_name -> google.protobuf.Timestamp
-	5, // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
-	4, // 5: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
-	5, // 6: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
-	5, // 7: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	4, // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
+	3, // 1: weft.participant.v1.Record.references:type_name -> weft.participant.v1.Record.ReferencesEntry
+	5, // 2: weft.participant.v1.Record.origin:type_name -> weft.bus.v1.Origin
+	6, // 3: weft.participant.v1.Record.wake_time:type_name -> google.protobuf.Timestamp
+	6, // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
+	1, // 5: weft.participant.v1.Record.claims:type_name -> weft.participant.v1.Claim
+	5, // 6: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
+	6, // 7: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
+	6, // 8: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_record_proto_init() }
@@ -342,7 +435,7 @@ func file_weft_participant_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_participant_v1_record_proto_rawDesc), len(file_weft_participant_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,6 +1,7 @@
 package openstack
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -182,6 +183,69 @@ func TestFloatingIPs(t *testing.T) {
 			},
 		})
 	})
+}
+
+func TestPortForwardings(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
+		n, s := p.Network(t, "10.99.0.0/24")
+		p.Routed(t, s)
+		server := func(t *testing.T, name string) *computev1.Server {
+			id, address := p.PortAs(t, neutron.CreateOpts{Name: name, Description: openstacktest.Mark, NetworkID: n.GetObserved().GetNetworkId()})
+			return &computev1.Server{Name: "tenants/conform/servers/" + name, Observed: &computev1.ServerObserved{Interfaces: []*computev1.ServerInterface{
+				{PortId: id, NetworkId: n.GetObserved().GetNetworkId(), Address: address},
+			}}}
+		}
+		address := floatingIPAt(t, p)
+		port := int32(30000)
+		spec := func(t *testing.T, name string, protocol networkv1.Protocol) (*networkv1.PortForwardingSpec, driver.Refs) {
+			port++
+			to := server(t, name)
+			return &networkv1.PortForwardingSpec{
+				FloatingIp: address.GetName(), Target: to.GetName(), Port: 80, ExternalPort: port, Protocol: protocol,
+			}, driver.Refs{address.GetName(): address, to.GetName(): to}
+		}
+		drivertest.Run(t, drivertest.Harness[*networkv1.PortForwardingSpec, *networkv1.PortForwardingObserved]{
+			Driver: NewPortForwardings(p.Session), Name: func(id string) string { return "tenants/conform/portForwardings/" + id },
+			Spec: func(t *testing.T) (*networkv1.PortForwardingSpec, driver.Refs) {
+				return spec(t, "a", networkv1.Protocol_PROTOCOL_UNSPECIFIED)
+			},
+			Outage: p.Outage, Wait: p.Wait, AbsentID: openstacktest.AbsentID + "/" + openstacktest.AbsentID,
+			Change: func(t *testing.T, _ driver.Request[*networkv1.PortForwardingSpec]) (*networkv1.PortForwardingSpec, driver.Refs) {
+				s, refs := spec(t, "b", networkv1.Protocol_PROTOCOL_UDP)
+				s.Port = 8081
+				return s, refs
+			},
+			Verify: func(t *testing.T, r driver.Request[*networkv1.PortForwardingSpec], o *networkv1.PortForwardingObserved) {
+				to := r.Refs[r.Spec.GetTarget()].(*computev1.Server).GetObserved().GetInterfaces()[0].GetAddress()
+				protocol := max(r.Spec.GetProtocol(), networkv1.Protocol_PROTOCOL_TCP)
+				if o.GetAddress() != address.GetObserved().GetAddress() || o.GetPort() != r.Spec.GetExternalPort() || o.GetTargetAddress() != to ||
+					o.GetTargetPort() != r.Spec.GetPort() || o.GetProtocol() != protocol {
+					t.Errorf("observed %v, want %v to %s", o, r.Spec, to)
+				}
+			},
+		})
+	})
+}
+
+// floatingIPAt makes a floating IP that leads nowhere.
+func floatingIPAt(t *testing.T, p *openstacktest.Place) *networkv1.FloatingIP {
+	t.Helper()
+	name := "tenants/conform/floatingIps/shared"
+	d := NewFloatingIPs(p.Session)
+	id, err := d.Create(t.Context(), driver.Request[*networkv1.FloatingIPSpec]{Key: openstacktest.AbsentID, Name: name, Spec: &networkv1.FloatingIPSpec{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Delete(context.WithoutCancel(t.Context()), id); err != nil {
+			t.Errorf("delete the shared address: %v", err)
+		}
+	})
+	seen, err := d.Observe(t.Context(), []string{id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &networkv1.FloatingIP{Name: name, Spec: &networkv1.FloatingIPSpec{}, Observed: seen[id].Observed}
 }
 
 func TestChecks(t *testing.T) {

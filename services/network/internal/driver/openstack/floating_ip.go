@@ -59,36 +59,47 @@ func (d *FloatingIPs) Create(ctx context.Context, r driver.Request[*networkv1.Fl
 	return f.ID, nil
 }
 
-// portOf gives the port that the spec's server is reached by; empty if the address leads nowhere. Of several
-// interfaces it is the first on a network that has a router to the external network.
+// portOf gives the port that the address leads to; empty if it leads nowhere.
 func (d *FloatingIPs) portOf(ctx context.Context, r driver.Request[*networkv1.FloatingIPSpec], externalID string) (string, error) {
-	name := r.Spec.GetServer()
+	field, name := "spec.server", r.Spec.GetServer()
+	if name == "" {
+		field, name = "spec.target", r.Spec.GetTarget()
+	}
 	if name == "" {
 		return "", nil
 	}
-	first, err := cloud.Ref(r.Refs, "spec.server", name, func(s *computev1.Server) string {
-		if len(s.GetObserved().GetInterfaces()) == 0 {
-			return ""
-		}
-		return s.GetObserved().GetInterfaces()[0].GetPortId()
-	})
-	if err != nil {
-		return "", err
+	switch target := r.Refs[name].(type) {
+	case *computev1.Server:
+		return d.portOfServer(ctx, target, field, externalID)
+	case *networkv1.LoadBalancer:
+		return cloud.Ref(r.Refs, field, name, func(l *networkv1.LoadBalancer) string { return l.GetObserved().GetPortId() })
+	case nil:
+		return "", &fault.Error{Kind: fault.Precondition, Field: field, Message: name + " does not exist yet"}
+	default:
+		return "", &fault.Error{Kind: fault.Unsupported, Field: field, Message: "a floating IP cannot lead to " + name}
 	}
-	server, ok := r.Refs[name].(*computev1.Server)
-	if !ok || len(server.GetObserved().GetInterfaces()) == 1 {
-		return first, nil
+}
+
+// portOfServer gives the port that a server is reached by: of several interfaces it is the first on a network that has a
+// router to the external network.
+func (d *FloatingIPs) portOfServer(ctx context.Context, server *computev1.Server, field, externalID string) (string, error) {
+	interfaces := server.GetObserved().GetInterfaces()
+	if len(interfaces) == 0 {
+		return "", &fault.Error{Kind: fault.Precondition, Field: field, Message: server.GetName() + " does not exist at the cloud yet"}
+	}
+	if len(interfaces) == 1 {
+		return interfaces[0].GetPortId(), nil
 	}
 	reached, err := d.networksRoutedTo(ctx, externalID)
 	if err != nil {
 		return "", err
 	}
-	for _, i := range server.GetObserved().GetInterfaces() {
+	for _, i := range interfaces {
 		if reached[i.GetNetworkId()] {
 			return i.GetPortId(), nil
 		}
 	}
-	return "", &fault.Error{Kind: fault.Precondition, Field: "spec.server", Message: "none of the networks of " + name + " has a router to the external network"}
+	return "", &fault.Error{Kind: fault.Precondition, Field: field, Message: "none of the networks of " + server.GetName() + " has a router to the external network"}
 }
 
 // networksRoutedTo gives the networks that have a router whose gateway is on an external network.

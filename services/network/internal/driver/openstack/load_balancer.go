@@ -19,6 +19,7 @@ import (
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
+	containerv1 "github.com/weftcloud/weft/proto/gen/weft/container/v1"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
 
@@ -221,7 +222,7 @@ func (d *LoadBalancers) membersOf(ctx context.Context, refs driver.Refs, field s
 	if !ok {
 		return nil, &fault.Error{Kind: fault.Precondition, Field: field, Message: m.GetTarget() + " does not exist yet"}
 	}
-	at, err := d.places(ctx, target, m.GetPort(), networkID)
+	at, err := targets{d.s}.places(ctx, target, m.GetPort(), networkID)
 	if err != nil {
 		if e, ok := errors.AsType[*fault.Error](err); ok && e.Field == "" {
 			return nil, &fault.Error{Kind: e.Kind, Field: field, Cause: err}
@@ -573,34 +574,18 @@ func (d *LoadBalancers) Follows(r driver.Request[*networkv1.LoadBalancerSpec]) s
 
 // answers tells where a target answers, as text, as far as it observes that itself.
 func answers(target proto.Message) string {
-	server, ok := target.(*computev1.Server)
-	if !ok {
-		return ""
-	}
 	var parts []string
-	for _, i := range server.GetObserved().GetInterfaces() {
-		parts = append(parts, i.GetPortId()+" "+i.GetAddress())
+	switch m := target.(type) {
+	case *computev1.Server:
+		for _, i := range m.GetObserved().GetInterfaces() {
+			parts = append(parts, i.GetPortId()+" "+i.GetAddress())
+		}
+	case *containerv1.Workload:
+		for _, n := range m.GetObserved().GetNodes() {
+			parts = append(parts, n.GetName()+" "+n.GetProviderId()+" "+strings.Join(n.GetAddresses(), " "))
+		}
+		parts = append(parts, fmt.Sprint(m.GetObserved().GetNodePorts()))
 	}
 	slices.Sort(parts)
 	return strings.Join(parts, ",")
-}
-
-// place is where a target answers.
-type place struct {
-	portID, address, subnetID string
-	port                      int32
-}
-
-// places gives where a target answers on a network.
-func (d *LoadBalancers) places(_ context.Context, target proto.Message, port int32, networkID string) ([]place, error) {
-	server, ok := target.(*computev1.Server)
-	if !ok {
-		return nil, fault.New(fault.Invalid, "a %s answers nowhere", target.ProtoReflect().Descriptor().Name())
-	}
-	for _, i := range server.GetObserved().GetInterfaces() {
-		if i.GetNetworkId() == networkID {
-			return []place{{portID: i.GetPortId(), address: i.GetAddress(), port: port}}, nil
-		}
-	}
-	return nil, fault.New(fault.Precondition, "%s is not on the network of the load balancer", server.GetName())
 }

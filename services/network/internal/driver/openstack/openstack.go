@@ -27,12 +27,13 @@ func Provider(sessions *cloud.Sessions) driver.Provider {
 // Drivers gives the drivers of one session by resource type.
 func Drivers(s *cloud.Session) map[string]driver.Any {
 	return map[string]driver.Any{
-		"network.weft.cloud/Network":       driver.Erase(NewNetworks(s)),
-		"network.weft.cloud/Subnet":        driver.Erase(NewSubnets(s)),
-		"network.weft.cloud/Router":        driver.Erase(NewRouters(s)),
-		"network.weft.cloud/SecurityGroup": driver.Erase(NewSecurityGroups(s)),
-		"network.weft.cloud/FloatingIP":    driver.Erase(NewFloatingIPs(s)),
-		"network.weft.cloud/LoadBalancer":  driver.Erase(NewLoadBalancers(s)),
+		"network.weft.cloud/Network":        driver.Erase(NewNetworks(s)),
+		"network.weft.cloud/Subnet":         driver.Erase(NewSubnets(s)),
+		"network.weft.cloud/Router":         driver.Erase(NewRouters(s)),
+		"network.weft.cloud/SecurityGroup":  driver.Erase(NewSecurityGroups(s)),
+		"network.weft.cloud/FloatingIP":     driver.Erase(NewFloatingIPs(s)),
+		"network.weft.cloud/PortForwarding": driver.Erase(NewPortForwardings(s)),
+		"network.weft.cloud/LoadBalancer":   driver.Erase(NewLoadBalancers(s)),
 	}
 }
 
