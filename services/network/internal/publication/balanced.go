@@ -1,7 +1,6 @@
 package publication
 
 import (
-	"net"
 	"strconv"
 
 	"google.golang.org/protobuf/types/known/structpb"
@@ -14,10 +13,11 @@ import (
 // balancerChild is the name of the child that spreads what comes over the target.
 const balancerChild = "balancer"
 
-// balanced gives the children of a Publication by LOAD_BALANCER: a load balancer with one listener and one pool, whose
+// expandBalanced gives the children of a Publication by LOAD_BALANCER: a load balancer with one listener and one pool, whose
 // member is the target, and a public address that leads to it. The public port is public_port, or else the target's.
 // Requests are told from each other, so that each goes to the next server, where the scheme says that they are HTTP.
-func balanced(spec map[string]*structpb.Value) (*participantv1.ExpandResponse, error) {
+func expandBalanced(item *participantv1.Item) (*participantv1.ExpandResponse, error) {
+	spec := item.GetSpec().GetFields()
 	port, err := known(spec, "port")
 	if err != nil {
 		return nil, err
@@ -42,10 +42,6 @@ func balanced(spec map[string]*structpb.Value) (*participantv1.ExpandResponse, e
 	case spec["scheme"].GetStringValue() == "http":
 		protocol = networkv1.ListenerProtocol_LISTENER_PROTOCOL_HTTP
 	}
-	scheme := spec["scheme"].GetStringValue()
-	if scheme == "" {
-		scheme = "http"
-	}
 	text, number := structpb.NewStringValue, func(n int) *structpb.Value { return structpb.NewNumberValue(float64(n)) }
 	object := func(fields map[string]*structpb.Value) *structpb.Value {
 		return structpb.NewStructValue(&structpb.Struct{Fields: fields})
@@ -67,19 +63,12 @@ func balanced(spec map[string]*structpb.Value) (*participantv1.ExpandResponse, e
 			"pools[0].members[0].target": "target", "pools[0].members[0].port": "port",
 		},
 	}
-	address := &participantv1.Child{
-		Name: addressChild, Type: "network.weft.cloud/FloatingIP",
-		Spec:    &structpb.Struct{Fields: map[string]*structpb.Value{"target": text("." + balancerChild)}},
-		Sources: map[string]string{"externalNetwork": "externalNetwork"},
-	}
-	if v, ok := spec["externalNetwork"]; ok {
-		address.Spec.Fields["externalNetwork"] = v
-	}
+	address := child(addressChild, "FloatingIP", spec, map[string]string{"externalNetwork": "externalNetwork"})
+	address.Spec.Fields["target"] = structpb.NewStringValue("." + balancerChild)
 	return &participantv1.ExpandResponse{
 		Children: []*participantv1.Child{balancer, address},
 		Outputs: map[string]string{
-			"address": addressChild + ".address", "port": strconv.Itoa(public),
-			"url": strconv.Quote(scheme+"://") + " + " + addressChild + ".address + " + strconv.Quote(net.JoinHostPort("", strconv.Itoa(public))),
+			"address": addressChild + ".address", "port": strconv.Itoa(public), "url": url(spec, addressChild+".address", strconv.Itoa(public)),
 		},
 	}, nil
 }

@@ -35,7 +35,7 @@ func TestExpandBalanced(t *testing.T) {
 	if d := cmp.Diff(want, children); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff(map[string]string{"address": "address.address", "port": "80", "url": `"http://" + address.address + ":80"`}, got.GetOutputs()); d != "" {
+	if d := cmp.Diff(map[string]string{"address": "address.address", "port": "80", "url": `"http://" + address.address + ":" + "80"`}, got.GetOutputs()); d != "" {
 		t.Error(d)
 	}
 }

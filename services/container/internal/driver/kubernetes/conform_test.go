@@ -256,7 +256,11 @@ func TestWorkloadConforms(t *testing.T) {
 				s.Volumes[0].Config = map[string]string{"a.conf": "three"}
 				s.Containers = s.Containers[:1]
 				s.Containers[0].Env = map[string]string{"A": "3"}
-				return s, nil
+				cluster := &containerv1.Cluster{Name: "tenants/conform/clusters/main", Spec: &containerv1.ClusterSpec{
+					Network: "tenants/conform/networks/lan", NodePortsNamed: "k8s-{node}",
+				}}
+				s.Cluster = cluster.GetName()
+				return s, driver.Refs{cluster.GetName(): cluster}
 			},
 			Verify: func(t *testing.T, r driver.Request[*containerv1.WorkloadSpec], o *containerv1.WorkloadObserved) {
 				p.verifyWorkload(t, r, o)
@@ -278,6 +282,10 @@ func (p *peer) verifyWorkload(t *testing.T, r driver.Request[*containerv1.Worklo
 	exposed := 0
 	if r.Spec.GetExposure() == containerv1.Exposure_EXPOSURE_NODES {
 		exposed = len(r.Spec.GetContainers()[0].GetPorts())
+	}
+	joined := o.GetNodePortName() == "k8s-{node}" && o.GetNodeNetwork() == "tenants/conform/networks/lan" && len(o.GetNodes()) > 0 && o.GetNodes()[0].GetName() != ""
+	if (exposed > 0) != joined {
+		t.Errorf("observed nodes %v, ports %q, network %q, with %d ports exposed", o.GetNodes(), o.GetNodePortName(), o.GetNodeNetwork(), exposed)
 	}
 	if len(o.GetNodePorts()) != exposed {
 		t.Errorf("observed node ports %v, want %d", o.GetNodePorts(), exposed)

@@ -33,6 +33,10 @@ const (
 	annotationSpec = "weft.cloud/spec"
 	// annotationConfig, on a pod, holds a digest of the files that are mounted: a change makes new pods.
 	annotationConfig = "weft.cloud/config"
+	// annotationNodePort, on a service, holds how the ports of the cluster's nodes are named at the cloud, and
+	// annotationNodeNetwork the network that the nodes were joined to, both as the cluster's spec says.
+	annotationNodePort    = "weft.cloud/node-port-name"
+	annotationNodeNetwork = "weft.cloud/node-network"
 	// reserved is the prefix of labels and annotations that users may not set.
 	reserved = "weft.cloud/"
 )

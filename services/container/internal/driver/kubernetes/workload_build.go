@@ -36,9 +36,10 @@ type workloadObjects struct {
 
 // builder builds the objects of one workload.
 type builder struct {
-	spec *containerv1.WorkloadSpec
-	name string
-	meta metav1.ObjectMeta
+	spec    *containerv1.WorkloadSpec
+	cluster *containerv1.ClusterSpec // nil if it is not known
+	name    string
+	meta    metav1.ObjectMeta
 }
 
 // buildWorkload gives the objects of a workload. The error is Invalid and names the field; see examineWorkload.
@@ -50,6 +51,9 @@ func buildWorkload(r workloadRequest) (workloadObjects, error) {
 		Name: objectName(r.Name), Namespace: namespaceOf(r.Spec.GetNamespace()),
 		Labels: mark(partWorkload, r.Key), Annotations: map[string]string{annotationName: r.Name},
 	}}
+	if c, ok := r.Refs[r.Spec.GetCluster()].(*containerv1.Cluster); ok {
+		b.cluster = c.GetSpec()
+	}
 	out := workloadObjects{namespace: b.meta.Namespace}
 	typed, err := b.deployment(r.Key)
 	if err != nil {
@@ -229,8 +233,20 @@ func (b builder) service(ports []corev1.ServicePort, key string) *corev1.Service
 	}}
 	if b.spec.GetExposure() == containerv1.Exposure_EXPOSURE_NODES {
 		out.Spec.Type = corev1.ServiceTypeNodePort
+		out.Annotations[annotationNodePort] = nodePortName(b.cluster)
+		if n := b.cluster.GetNetwork(); n != "" {
+			out.Annotations[annotationNodeNetwork] = n
+		}
 	}
 	return out
+}
+
+// nodePortName gives how the ports of a cluster's nodes are named at the cloud.
+func nodePortName(c *containerv1.ClusterSpec) string {
+	if n := c.GetNodePortsNamed(); n != "" {
+		return n
+	}
+	return "{node}"
 }
 
 // examineWorkload lists what is wrong with a spec in itself, each an Invalid fault that names the field.

@@ -3,15 +3,18 @@ package kubernetes
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	cloud "github.com/weftcloud/weft/pkg/cloud/kubernetes"
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 	containerv1 "github.com/weftcloud/weft/proto/gen/weft/container/v1"
@@ -68,13 +71,62 @@ func (w *workloads) Observe(ctx context.Context, ids []string) (map[string]workl
 			}
 		}
 	}
+	nodes, err := w.nodes(ctx, seen)
+	if err != nil {
+		return nil, err
+	}
 	out := map[string]workloadSeen{}
 	for id, at := range parsed {
 		if p := seen[at.key]; !p.gone() {
-			out[id] = p.observation(at)
+			out[id] = p.observation(at, nodes)
 		}
 	}
 	return out, nil
+}
+
+// nodes lists the nodes that are ready, ordered by name, if one of the workloads is exposed on them.
+func (w *workloads) nodes(ctx context.Context, seen map[string]*parts) ([]*containerv1.Node, error) {
+	if !slices.ContainsFunc(slices.Collect(maps.Values(seen)), (*parts).onNodes) {
+		return nil, nil
+	}
+	var out []*containerv1.Node
+	opts := metav1.ListOptions{Limit: pageSize}
+	for {
+		page, err := w.session.Typed.CoreV1().Nodes().List(ctx, opts)
+		if err != nil {
+			return nil, fault.Wrap(cloud.Fault(err), "observe workloads: list nodes")
+		}
+		for _, n := range page.Items {
+			if isReady(&n) && n.DeletionTimestamp == nil {
+				out = append(out, node(&n))
+			}
+		}
+		if opts.Continue = page.Continue; opts.Continue == "" {
+			slices.SortFunc(out, func(a, b *containerv1.Node) int { return strings.Compare(a.GetName(), b.GetName()) })
+			return out, nil
+		}
+	}
+}
+
+func isReady(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+func node(n *corev1.Node) *containerv1.Node {
+	out := &containerv1.Node{Name: n.Name, ProviderId: n.Spec.ProviderID}
+	for _, a := range n.Status.Addresses {
+		if a.Type == corev1.NodeInternalIP || a.Type == corev1.NodeExternalIP {
+			out.Addresses = append(out.Addresses, a.Address)
+		}
+	}
+	return out
+}
+
+// onNodes tells that the workload can be reached on a port of every node.
+func (p *parts) onNodes() bool {
+	return p.service != nil && p.service.DeletionTimestamp == nil && p.service.Spec.Type == corev1.ServiceTypeNodePort
 }
 
 // add files an object.
@@ -132,7 +184,7 @@ func (p *parts) ports() []int32 {
 	return out
 }
 
-func (p *parts) observation(at identity) workloadSeen {
+func (p *parts) observation(at identity, nodes []*containerv1.Node) workloadSeen {
 	o := workloadSeen{Observed: &containerv1.WorkloadObserved{Namespace: at.namespace}}
 	o.State, o.Fault = p.state()
 	if p.deployment == nil {
@@ -144,6 +196,10 @@ func (p *parts) observation(at identity) workloadSeen {
 	}
 	o.Observed.Address = p.service.Spec.ClusterIP
 	o.Observed.Host = p.service.Name + "." + p.service.Namespace + ".svc"
+	if p.onNodes() {
+		o.Observed.Nodes = nodes
+		o.Observed.NodePortName, o.Observed.NodeNetwork = p.service.Annotations[annotationNodePort], p.service.Annotations[annotationNodeNetwork]
+	}
 	ofPort := index(p.service.Spec.Ports, func(s corev1.ServicePort) int32 { return s.Port })
 	for _, port := range p.ports() {
 		if node := ofPort[port].NodePort; node != 0 {
