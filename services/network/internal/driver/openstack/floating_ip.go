@@ -127,6 +127,14 @@ func (d *FloatingIPs) networksRoutedTo(ctx context.Context, externalID string) (
 	return out, nil
 }
 
+// Follows implements driver.Follower: a load balancer that is made anew has another port.
+func (d *FloatingIPs) Follows(r driver.Request[*networkv1.FloatingIPSpec]) string {
+	if l, ok := r.Refs[r.Spec.GetTarget()].(*networkv1.LoadBalancer); ok {
+		return l.GetObserved().GetPortId()
+	}
+	return ""
+}
+
 // Observe implements driver.Driver. The status is not asked whether the address works: DOWN is also an address whose
 // server is stopped.
 func (d *FloatingIPs) Observe(ctx context.Context, ids []string) (map[string]driver.Observation[*networkv1.FloatingIPObserved], error) {

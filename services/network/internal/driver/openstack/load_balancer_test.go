@@ -1,6 +1,7 @@
 package openstack
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -96,6 +97,58 @@ func TestLoadBalancers(t *testing.T) {
 				}
 			},
 		})
+	})
+}
+
+// TestFloatingIPToLoadBalancer: an address is led to a load balancer, and goes again although the port that it leads to
+// bears no mark of ours.
+func TestFloatingIPToLoadBalancer(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
+		n, subnet := p.Network(t, "10.89.0.0/24")
+		p.Routed(t, subnet)
+		balancers, floats := NewLoadBalancers(p.Session), NewFloatingIPs(p.Session)
+		key := func(last string) string {
+			return openstacktest.AbsentID[:24] + "f10a7" + last + "00" + p.Session.ProjectID[:4]
+		}
+		b := driver.Request[*networkv1.LoadBalancerSpec]{Key: key("1"), Name: "tenants/conform/loadBalancers/led", Generation: 1, Refs: driver.Refs{n.GetName(): n}, Spec: &networkv1.LoadBalancerSpec{
+			Network: n.GetName(), Listeners: []*networkv1.LoadBalancerListener{{Name: "web", Port: 80}}, Pools: []*networkv1.LoadBalancerPool{{Name: "web"}},
+		}}
+		id, err := balancers.Create(t.Context(), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			p.Await(t, "the load balancer is gone", func() (bool, error) {
+				ctx := context.WithoutCancel(t.Context())
+				if err := balancers.Delete(ctx, id); err != nil && !fault.Is(err, fault.Conflict) {
+					return false, err
+				}
+				seen, err := balancers.Observe(ctx, []string{id})
+				return len(seen) == 0, err
+			})
+		})
+		observed := &networkv1.LoadBalancerObserved{}
+		p.Await(t, "the load balancer is ready", func() (bool, error) {
+			seen, err := balancers.Observe(t.Context(), []string{id})
+			observed = seen[id].Observed
+			return seen[id].State == driver.Ready, err
+		})
+		target := &networkv1.LoadBalancer{Name: b.Name, Observed: observed}
+		r := driver.Request[*networkv1.FloatingIPSpec]{Key: key("2"), Name: "tenants/conform/floatingIps/led", Generation: 1, Refs: driver.Refs{b.Name: target}, Spec: &networkv1.FloatingIPSpec{Target: b.Name}}
+		address, err := floats.Create(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen, err := floats.Observe(t.Context(), []string{address})
+		if err != nil || seen[address].Observed.GetFixedAddress() != observed.GetAddress() {
+			t.Errorf("the address leads to %v (%v), want %s", seen[address].Observed, err, observed.GetAddress())
+		}
+		if floats.Follows(r) != observed.GetPortId() {
+			t.Errorf("it follows %q, want the port %s", floats.Follows(r), observed.GetPortId())
+		}
+		if err := floats.Delete(t.Context(), address); err != nil {
+			t.Errorf("delete: %v", err)
+		}
 	})
 }
 
