@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
@@ -346,6 +347,9 @@ func (c *specChecker) literal(n *node, fd protoreflect.FieldDescriptor, path str
 		}
 		return wrong("%s is %s; it must be a number%s", name, describeNode(n), unquoted(n))
 	case protoreflect.MessageKind, protoreflect.GroupKind:
+		if fd.Message().FullName() == durationName {
+			return c.duration(n, path, name)
+		}
 		if n.kind != mapNode {
 			return wrong("%s is %s; it must be a map with the fields of a %s", name, describeNode(n), fd.Message().Name())
 		}
@@ -353,6 +357,19 @@ func (c *specChecker) literal(n *node, fd protoreflect.FieldDescriptor, path str
 	default:
 		return c.integer(n, fd, path, name)
 	}
+}
+
+// durationName is the type of durations; its JSON is a text.
+const durationName = "google.protobuf.Duration"
+
+// duration reads a duration as people write it, e.g. 90s, 1.5h or 1h30m, and gives it in seconds, as JSON has it.
+func (c *specChecker) duration(n *node, path, name string) *structpb.Value {
+	d, err := time.ParseDuration(n.text)
+	if n.kind != stringNode || err != nil {
+		c.fail(path, n, "%s is %s; it must be a duration with its unit, e.g. 30s, 5m or 1h30m", name, describeNode(n))
+		return nil
+	}
+	return structpb.NewStringValue(strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s")
 }
 
 func (c *specChecker) enum(n *node, fd protoreflect.FieldDescriptor, path, name string) *structpb.Value {
