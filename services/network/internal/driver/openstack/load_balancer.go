@@ -2,6 +2,7 @@ package openstack
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/url"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/resource"
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
 	containerv1 "github.com/weftcloud/weft/proto/gen/weft/container/v1"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
@@ -572,7 +574,8 @@ func (d *LoadBalancers) Follows(r driver.Request[*networkv1.LoadBalancerSpec]) s
 	return strings.Join(slices.Compact(parts), "\n")
 }
 
-// answers tells where a target answers, as text, as far as it observes that itself.
+// answers tells where a target answers, as text, as far as it observes that itself. Of a kind of which it is not said here
+// what that is, all that is observed counts: a change too many costs a look, one too few a member that does not answer.
 func answers(target proto.Message) string {
 	var parts []string
 	switch m := target.(type) {
@@ -585,6 +588,13 @@ func answers(target proto.Message) string {
 			parts = append(parts, n.GetName()+" "+n.GetProviderId()+" "+strings.Join(n.GetAddresses(), " "))
 		}
 		parts = append(parts, fmt.Sprint(m.GetObserved().GetNodePorts()))
+	case nil:
+	default:
+		text, err := proto.MarshalOptions{Deterministic: true}.Marshal(resource.Wrap(m).Observed())
+		if err != nil {
+			return err.Error() // it is the same as long as the message is as it is
+		}
+		parts = append(parts, fmt.Sprintf("%x", sha256.Sum256(text)))
 	}
 	slices.Sort(parts)
 	return strings.Join(parts, ",")

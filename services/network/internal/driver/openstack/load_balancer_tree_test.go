@@ -5,9 +5,13 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
+	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
+	containerv1 "github.com/weftcloud/weft/proto/gen/weft/container/v1"
 	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
 )
 
@@ -123,5 +127,33 @@ func TestChangesOrder(t *testing.T) {
 	}
 	if complete([]change{{verb: "create", pool: &pool{}}}) || !complete([]change{{verb: "create", listener: &listener{}}}) {
 		t.Error("a pool that was just made is empty, and a listener is whole")
+	}
+}
+
+// TestFollowsTargets: what a load balancer follows changes with where its targets answer, and with nothing else.
+func TestFollowsTargets(t *testing.T) {
+	const name = "tenants/conform/servers/web"
+	spec := &networkv1.LoadBalancerSpec{Pools: []*networkv1.LoadBalancerPool{{Name: "web", Members: []*networkv1.LoadBalancerMember{{Target: name, Port: 80}, {Address: "10.0.0.1", Port: 80}}}}}
+	d := NewLoadBalancers(nil)
+	of := func(m proto.Message) string {
+		return d.Follows(driver.Request[*networkv1.LoadBalancerSpec]{Spec: spec, Refs: driver.Refs{name: m}})
+	}
+	server := func(port string, power computev1.PowerState) proto.Message {
+		return &computev1.Server{Name: name, Observed: &computev1.ServerObserved{PowerState: power, Interfaces: []*computev1.ServerInterface{{PortId: port, Address: "10.0.0.9"}}}}
+	}
+	workload := func(ports ...int32) proto.Message {
+		return &containerv1.Workload{Observed: &containerv1.WorkloadObserved{NodePorts: ports, Nodes: []*containerv1.Node{{Name: "n"}}}}
+	}
+	if of(server("a", 0)) != of(server("a", 1)) || of(server("a", 0)) == of(server("b", 0)) {
+		t.Error("a server is followed by its ports")
+	}
+	if of(workload(30001)) == of(workload(30002)) {
+		t.Error("a workload is followed by the ports of the nodes")
+	}
+	other := func(id string) proto.Message {
+		return &networkv1.Subnet{Observed: &networkv1.SubnetObserved{SubnetId: id}}
+	}
+	if of(other("a")) == of(other("b")) || of(other("a")) != of(other("a")) {
+		t.Error("of any other kind all that is observed is followed")
 	}
 }
