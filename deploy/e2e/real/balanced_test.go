@@ -32,9 +32,9 @@ func TestBalanced(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	i.Must(t, "apply", "-f", document, "--wait", "--timeout", "15m")
+	t.Cleanup(func() { ended(t, i, "destroy", "balanced") })
+	ended(t, i, "apply", "-f", document)
 	t.Logf("ready after %s", time.Since(began).Round(time.Second))
-	t.Cleanup(func() { i.Must(t, "destroy", "balanced", "--wait") })
 	address, front := &networkv1.FloatingIP{}, &networkv1.LoadBalancer{}
 	i.Must(t, "get", "floatingIp", "balanced.address", "-o", "json").Decode(t, address)
 	i.Must(t, "get", "loadBalancer", "balanced.front", "-o", "json").Decode(t, front)
@@ -67,6 +67,18 @@ func TestBalanced(t *testing.T) {
 	}
 	await(t, "one is back", func() error { return answers(url, 8, all...) })
 	t.Run("a node in the same pool", func(t *testing.T) { withNode(t, i, document, url) })
+}
+
+// ended runs a command that begins an operation, and waits until that is done: it may take longer than a command may.
+func ended(t *testing.T, i *story.Installation, args ...string) {
+	t.Helper()
+	op := i.Must(t, append(args, "--no-wait", "-o", "json")...).Operation(t)
+	await(t, strings.Join(args[:1], " ")+" is done", func() error {
+		if now := i.Op(t, op.ID()); !now.Is("DONE") {
+			return fmt.Errorf("it is %s", now.State())
+		}
+		return nil
+	})
 }
 
 // powered is an error until a server has a status.
@@ -121,7 +133,7 @@ func withNode(t *testing.T, i *story.Installation, document, url string) {
 		t.Fatal(err)
 	}
 	open := strings.Replace(string(text), "  front:\n", "  nodes: {kind: SecurityGroup, spec: {rules: [{protocol: TCP, ports: 30000-32767}]}}\n  front:\n", 1)
-	i.Must(t, "apply", "-f", i.Document(t, "open.yaml", open), "--wait", "--timeout", "10m")
+	ended(t, i, "apply", "-f", i.Document(t, "open.yaml", open))
 	network, group := &networkv1.Network{}, &networkv1.SecurityGroup{}
 	i.Must(t, "get", "network", "balanced.net.network", "-o", "json").Decode(t, network)
 	i.Must(t, "get", "securityGroup", "balanced.nodes", "-o", "json").Decode(t, group)
@@ -129,7 +141,7 @@ func withNode(t *testing.T, i *story.Installation, document, url string) {
 	join(t, id, group.GetObserved().GetSecurityGroupId())
 	t.Cleanup(func() { // the foreign ports would keep the network from going
 		join(t, "--leave", id)
-		i.Must(t, "apply", "-f", document, "--wait", "--timeout", "10m")
+		ended(t, i, "apply", "-f", document)
 	})
 	i.Must(t, "secret", "put", "kube", "--from-file", "kubeconfig="+os.Getenv("KUBECONFIG"))
 	with := strings.Replace(open, "{target: two, port: 80}]", "{target: two, port: 80}, {target: pods, port: 8080}]", 1)
@@ -137,6 +149,6 @@ func withNode(t *testing.T, i *story.Installation, document, url string) {
 	with = strings.Replace(with, "{delay: 2s, timeout: 1s, retries: 2}", "{delay: 6s, timeout: 5s, retries: 2}", 1)
 	with = strings.Replace(with, "  front:\n", "  apps: {kind: Cluster, spec: {driver: ADOPT, credentials: kube, network: net, nodePortsNamed: \"k8s-{node}\"}}\n"+
 		"  pods: {kind: Workload, spec: {cluster: apps, replicas: 1, exposure: NODES, containers: [{name: pods, image: "+string(quoted)+", ports: [8080], env: {DB_HOST: \"${two.address}\"}}]}}\n  front:\n", 1)
-	i.Must(t, "apply", "-f", i.Document(t, "with-node.yaml", with), "--wait", "--timeout", "10m")
+	ended(t, i, "apply", "-f", i.Document(t, "with-node.yaml", with))
 	await(t, "servers and pods answer", func() error { return answers(url, 24, "balanced-one", "balanced-two", "the-web") })
 }
