@@ -7,9 +7,12 @@ package driver
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weftcloud/weft/pkg/fault"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 )
 
@@ -49,6 +52,9 @@ const (
 	Outdated
 	// Failed: the provider gave up; Fault says why.
 	Failed
+	// Broken: the provider gave up, nothing but another object can be of use, and nothing is lost with this one. The loop
+	// takes it away and makes it anew; Fault says why.
+	Broken
 )
 
 // Observation is one object as it was seen.
@@ -82,6 +88,28 @@ type Driver[S, O proto.Message] interface {
 	// Delete asks for the object to be taken away; absent is success. Observe says when it is over. It may be called
 	// again while the deletion goes on.
 	Delete(ctx context.Context, id string) error
+}
+
+// errUnfinished is in the chain of the faults that Unfinished makes.
+var errUnfinished = errors.New("it is at work")
+
+// Unfinished is what Update returns when it has done, or could do, only a part: the provider takes one change after the
+// other, and a further Update must follow when the object is not at work any more. It is no failure, and is not told as one;
+// to who does not know of it, it is a Conflict. what says what is under way, and what is left.
+func Unfinished(what string, args ...any) error {
+	return &fault.Error{Kind: fault.Conflict, Message: fmt.Sprintf(what, args...), Cause: errUnfinished}
+}
+
+// IsUnfinished tells whether err is one that Unfinished made.
+func IsUnfinished(err error) bool { return errors.Is(err, errUnfinished) }
+
+// Follower is a capability: the object is made from what its references observe, and must follow that when it changes, as
+// the members of a load balancer follow a group of servers. The loop looks at the references of an object that is ready
+// every few seconds, and calls Update when what Follows gives is not what the object was last brought to.
+type Follower[S proto.Message] interface {
+	// Follows gives what the object is made from of what its references observe, as text that is compared and kept. It
+	// MUST be a function of the request alone and not ask the provider.
+	Follows(r Request[S]) string
 }
 
 // TwoStep is a capability: Create makes a bare object, and Update must follow before it is as wanted.

@@ -13,11 +13,12 @@ type Any interface {
 	NeedsUpdate() bool
 	// Adopts is Adopted's; false without the capability.
 	Adopts() bool
-	// Blockable, Console, Lister and Checker give the capability, or false.
+	// Blockable, Console, Lister, Checker and Follower give the capability, or false.
 	Blockable() (Blockable, bool)
 	Console() (Console, bool)
 	Lister() (Lister, bool)
 	Checker() (Checker[proto.Message], bool)
+	Follower() (Follower[proto.Message], bool)
 }
 
 // Erase erases the types of a driver.
@@ -105,3 +106,15 @@ func (e erasedChecker[S]) Check(ctx context.Context, items []Item[proto.Message]
 	}
 	return e.c.Check(ctx, narrowed)
 }
+
+func (e erased[S, O]) Follower() (Follower[proto.Message], bool) {
+	f, ok := e.d.(Follower[S])
+	if !ok {
+		return nil, false
+	}
+	return erasedFollower[S]{f}, true
+}
+
+type erasedFollower[S proto.Message] struct{ f Follower[S] }
+
+func (e erasedFollower[S]) Follows(r Request[proto.Message]) string { return e.f.Follows(typed[S](r)) }

@@ -123,7 +123,7 @@ func (l *Loop) grouped(ctx context.Context) ([]*group, error) {
 
 // inRound tells whether a record is this replica's, and ready.
 func (l *Loop) inRound(e *record.Entry) bool {
-	return l.ownerOf(e.ID) != nil && settled(e) && e.Object.Status().GetPhase() == kindv1.Phase_PHASE_READY && e.Object.Status().GetProviderId() != ""
+	return l.ownerOf(e.ID) != nil && l.settled(e) && e.Object.Status().GetPhase() == kindv1.Phase_PHASE_READY && e.Object.Status().GetProviderId() != ""
 }
 
 // ownerOf gives the shard of a record, if it is this replica's.
@@ -246,7 +246,7 @@ func (l *Loop) driftOf(e *record.Entry, o driver.Observation[proto.Message], lis
 	case !listed:
 		drift.Type = kindv1.DriftType_DRIFT_TYPE_MISSING
 		return drift
-	case o.State == driver.Failed:
+	case o.State == driver.Failed || o.State == driver.Broken:
 		drift.Type, drift.Fault = kindv1.DriftType_DRIFT_TYPE_FAILED, fault.Proto(o.Fault, l.Now())
 		return drift
 	}

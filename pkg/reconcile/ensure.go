@@ -26,6 +26,13 @@ func (l *Loop) ensure(ctx context.Context, at *turn, e *record.Entry) (time.Dura
 	if err != nil {
 		return l.failed(ctx, at, e, err)
 	}
+	if e.Record.GetRemake() {
+		if wait, err := l.dismantle(ctx, at, e, d); err != nil {
+			return l.failed(ctx, at, e, err)
+		} else if wait > 0 {
+			return wait, nil
+		}
+	}
 	if e.Object.Status().GetProviderId() == "" {
 		wait, err := l.make(ctx, at, e, d, refs)
 		if err != nil {
@@ -36,7 +43,9 @@ func (l *Loop) ensure(ctx context.Context, at *turn, e *record.Entry) (time.Dura
 		}
 	}
 	if e.Record.GetAppliedGeneration() != e.Object.Metadata().GetGeneration() {
-		if err := l.update(ctx, at, e, d, refs); err != nil {
+		if err := l.update(ctx, at, e, d, refs); driver.IsUnfinished(err) {
+			return l.unfinished(ctx, at, e)
+		} else if err != nil {
 			return l.failed(ctx, at, e, err)
 		}
 		at.pace(e.Kind.Type).restart(e.ID, l.Now())
@@ -138,7 +147,7 @@ func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.A
 	at.pace(e.Kind.Type).restart(e.ID, l.Now())
 	e.Object.Status().ProviderId = id
 	if !d.NeedsUpdate() {
-		e.Record.AppliedGeneration = e.Object.Metadata().GetGeneration()
+		e.Record.AppliedGeneration, e.Record.Followed = e.Object.Metadata().GetGeneration(), followed(d, request(e, refs))
 	}
 	return nil
 }
@@ -168,11 +177,11 @@ func (l *Loop) update(ctx context.Context, at *turn, e *record.Entry, d driver.A
 	if err != nil {
 		return fault.Wrap(err, "update %s", e.Name)
 	}
-	generation, status := e.Object.Metadata().GetGeneration(), e.Object.Status()
-	if e.Record.GetAppliedGeneration() == generation && e.Record.GetFailures() == 0 && status.GetFault() == nil {
+	generation, status, from := e.Object.Metadata().GetGeneration(), e.Object.Status(), followed(d, request(e, refs))
+	if e.Record.GetAppliedGeneration() == generation && e.Record.GetFailures() == 0 && status.GetFault() == nil && e.Record.GetFollowed() == from {
 		return nil // there is nothing new to keep, and what is kept wakes the loop at once
 	}
-	e.Record.AppliedGeneration, e.Record.Failures, status.Fault = generation, 0, nil
+	e.Record.AppliedGeneration, e.Record.Failures, e.Record.Followed, status.Fault = generation, 0, from, nil
 	return l.Book.Save(ctx, e, record.Notice{})
 }
 
@@ -190,7 +199,10 @@ func (l *Loop) observe(ctx context.Context, at *turn, e *record.Entry, d driver.
 	switch seen.State {
 	case driver.Ready:
 		pace.ready(e.ID, l.Now())
-		return 0, l.ready(ctx, e, seen)
+		return 0, l.ready(ctx, e, seen) // which wakes those that follow others
+	case driver.Broken:
+		pace.forget(e.ID)
+		return l.broken(ctx, e, seen.Fault)
 	case driver.Failed:
 		pace.forget(e.ID)
 		f := seen.Fault
@@ -199,7 +211,9 @@ func (l *Loop) observe(ctx context.Context, at *turn, e *record.Entry, d driver.
 		}
 		return 0, l.give(ctx, e, f)
 	case driver.Outdated:
-		if err := l.update(ctx, at, e, d, refs); err != nil {
+		if err := l.update(ctx, at, e, d, refs); driver.IsUnfinished(err) {
+			return l.unfinished(ctx, at, e)
+		} else if err != nil {
 			return l.failed(ctx, at, e, err)
 		}
 	default:
@@ -227,7 +241,7 @@ func (l *Loop) ready(ctx context.Context, e *record.Entry, seen driver.Observati
 	status := e.Object.Status()
 	status.Fault, status.Blockers, status.Drift = nil, nil, nil
 	status.ObserveTime, status.ObservedGeneration = timestamppb.New(l.Now()), e.Object.Metadata().GetGeneration()
-	e.Record.Failures, e.Record.WakeTime = 0, nil
+	e.Record.Failures, e.Record.Remakes, e.Record.WakeTime = 0, 0, nil
 	participant.SetPhase(e, kindv1.Phase_PHASE_READY, l.Now())
 	return l.save(ctx, e)
 }

@@ -19,7 +19,8 @@
 // # What it tells
 //
 // Faults that can pass are tried again with back-off, for as long as the resource is wanted, and are told as progress;
-// others end in FAILED, until the spec changes or someone asks again. That a provider asks to wait is no fault of a
+// others end in FAILED, until the spec changes or someone asks again. An object that is broken, and with which nothing is
+// lost, is made anew; what follows other resources is kept up with them (see follow.go). That a provider asks to wait is no fault of a
 // resource: what must wait keeps its turn in the account's budget (see package budget) and tells nothing.
 //
 // # Who works
@@ -108,6 +109,7 @@ type task struct {
 	// What follows belongs to the goroutine that works on the id.
 	ticket   *budget.Ticket // a place in line that an interrupted look has left; nil if none
 	refusals int            // how often in a row the provider refused a call as one too many
+	watched  time.Time      // when an object that is ready and follows others was last looked at
 }
 
 // leave gives up the place in line.
@@ -263,10 +265,11 @@ func (l *Loop) reconcile(ctx context.Context, at *turn, id record.ID) (time.Dura
 	if err != nil {
 		return 0, err
 	}
-	if l.settled(e) {
+	rests := l.settled(e)
+	if rests && !follows(e) {
 		return 0, nil
 	}
-	if wake := e.Record.GetWakeTime(); wake != nil && l.Now().Before(wake.AsTime()) {
+	if wake := e.Record.GetWakeTime(); !rests && wake != nil && l.Now().Before(wake.AsTime()) {
 		return wake.AsTime().Sub(l.Now()), nil
 	}
 	e.Fence = at.owned.fence()
@@ -276,9 +279,12 @@ func (l *Loop) reconcile(ctx context.Context, at *turn, id record.ID) (time.Dura
 		return l.control(ctx, at, c, e)
 	}
 	var wait time.Duration
-	if e.Record.GetRelease() {
+	switch {
+	case rests:
+		wait, err = l.keepUp(ctx, at, e)
+	case e.Record.GetRelease():
 		wait, err = l.release(ctx, at, e)
-	} else {
+	default:
 		wait, err = l.ensure(ctx, at, e)
 	}
 	if record.IsConflict(err) {

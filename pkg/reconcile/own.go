@@ -276,7 +276,7 @@ func (l *Loop) putBack(fresh map[int]*owned) {
 	l.refresh()
 }
 
-// find lists all records, and wakes those of the shards that are not settled.
+// find lists all records, and wakes those of the shards that are not settled, or follow others.
 func (l *Loop) find(ctx context.Context, shards map[int]*owned) error {
 	after := record.ID{}
 	for {
@@ -285,7 +285,7 @@ func (l *Loop) find(ctx context.Context, shards map[int]*owned) error {
 			return err
 		}
 		for _, e := range entries {
-			if shards[ShardOf(e.Key)] != nil && !l.settled(e) {
+			if shards[ShardOf(e.Key)] != nil && (!l.settled(e) || follows(e)) {
 				l.Wake(e.ID)
 			}
 			after = e.ID

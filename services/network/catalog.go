@@ -20,6 +20,7 @@ func Catalog(sessions *openstack.Sessions) service.Catalog {
 			{Message: &networkv1.Router{}},
 			{Message: &networkv1.SecurityGroup{}},
 			{Message: &networkv1.FloatingIP{}},
+			{Message: &networkv1.LoadBalancer{}},
 			{Message: &networkv1.PortForwarding{}, Claims: driveropenstack.PortClaims},
 			{Message: &networkv1.PrivateNetwork{}, Expand: privatenetwork.Expand},
 			{Message: &networkv1.Publication{}, Expand: publication.Expand},

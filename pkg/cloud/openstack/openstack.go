@@ -219,6 +219,11 @@ func (s *Session) Image(context.Context) (*gophercloud.ServiceClient, error) {
 	return s.client("image", openstack.NewImageV2, nil)
 }
 
+// LoadBalancer gives the client of the load balancer service.
+func (s *Session) LoadBalancer(context.Context) (*gophercloud.ServiceClient, error) {
+	return s.client("load-balancer", openstack.NewLoadBalancerV2, nil)
+}
+
 type constructor func(*gophercloud.ProviderClient, gophercloud.EndpointOpts) (*gophercloud.ServiceClient, error)
 
 // client gives the client of one service, made at the first need. It is Unsupported if the catalog has no such service.

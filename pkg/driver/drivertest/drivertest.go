@@ -125,7 +125,7 @@ func (s suite[S, O]) settle(t *testing.T, id string, r driver.Request[S]) O {
 			return false, fault.New(fault.NotFound, "observe does not give %s", id)
 		}
 		switch seen.State {
-		case driver.Failed:
+		case driver.Failed, driver.Broken:
 			return false, fault.Wrap(seen.Fault, "it failed")
 		case driver.Outdated:
 			if err := s.Driver.Update(ctx, id, r); err != nil && !fault.Is(err, fault.Conflict) {

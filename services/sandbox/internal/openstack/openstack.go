@@ -1,4 +1,4 @@
-// Package openstack puts the simulated services together: one world, one lock, five services below path prefixes
+// Package openstack puts the simulated services together: one world, one lock, the services below path prefixes
 // of one listener, with the catalog that leads from one to the other.
 package openstack
 
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weftcloud/weft/services/sandbox/internal/control"
+	"github.com/weftcloud/weft/services/sandbox/internal/openstack/balance"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/compute"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/identity"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/image"
@@ -35,6 +36,7 @@ type Cloud struct {
 	network  *network.Service
 	volume   *volume.Service
 	compute  *compute.Service
+	balance  *balance.Service
 	handler  http.Handler
 }
 
@@ -46,6 +48,7 @@ var catalog = []identity.CatalogEntry{
 	{Type: "volumev3", Name: "cinderv3", URL: "/volume/v3/{project}"},
 	{Type: "block-storage", Name: "cinder", URL: "/volume/v3/{project}"},
 	{Type: "image", Name: "glance", URL: "/image"},
+	{Type: "load-balancer", Name: "octavia", URL: "/load-balancer"},
 }
 
 // New makes the cloud, loads its state and registers it with the control.
@@ -70,6 +73,9 @@ func New(cfg Config) (*Cloud, error) {
 	if c.compute, err = compute.New(w, "/compute", c.image, c.network, c.volume, auth); err != nil {
 		return nil, fmt.Errorf("compute: %w", err)
 	}
+	if c.balance, err = balance.New(w, "/load-balancer", c.network, c.compute, auth); err != nil {
+		return nil, fmt.Errorf("load balancer: %w", err)
+	}
 	c.handler = c.mount()
 	cfg.Control.AddInventory(c)
 	cfg.Control.AddQuotas(c)
@@ -79,14 +85,14 @@ func New(cfg Config) (*Cloud, error) {
 
 func (c *Cloud) mount() http.Handler {
 	mux := http.NewServeMux()
-	for _, s := range []*rest.Service{&c.identity.Service, &c.image.Service, &c.network.Service, &c.volume.Service, &c.compute.Service} {
+	for _, s := range []*rest.Service{&c.identity.Service, &c.image.Service, &c.network.Service, &c.volume.Service, &c.compute.Service, &c.balance.Service} {
 		c.world.Control.AddDialect(s.Name, s.Dialect)
 		wrapped := c.world.Control.Middleware(s.Name, c.world.Journal.Middleware(s))
 		mux.Handle(s.Prefix, wrapped)
 		mux.Handle(s.Prefix+"/", wrapped)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		http.Error(w, "sandbox: nothing at "+r.URL.Path+"; the services are below /identity, /compute, /network, /volume and /image", http.StatusNotFound)
+		http.Error(w, "sandbox: nothing at "+r.URL.Path+"; the services are below /identity, /compute, /network, /volume, /image and /load-balancer", http.StatusNotFound)
 	})
 	return mux
 }
@@ -99,6 +105,7 @@ func (c *Cloud) Reset() error {
 	var err error
 	c.world.Do(func(time.Time) {
 		c.world.Agenda.Clear()
+		c.balance.Reset()
 		c.compute.Reset()
 		c.volume.Reset()
 		c.network.Reset()
@@ -115,6 +122,7 @@ func (c *Cloud) Inventory() []control.InventoryItem {
 		out = append(out, c.identity.Inventory()...)
 		out = append(out, c.compute.Inventory()...)
 		out = append(out, c.network.Inventory()...)
+		out = append(out, c.balance.Inventory()...)
 		out = append(out, c.volume.Inventory()...)
 		out = append(out, c.image.Inventory()...)
 	})
@@ -139,10 +147,10 @@ func (c *Cloud) SetQuotas(project, service string, limits map[string]int) error 
 		return fmt.Errorf("project %q: does not exist; there are admin, demo, other and service", project)
 	}
 	set := map[string]func(string, map[string]int) error{
-		"compute": c.compute.SetQuotas, "network": c.network.SetQuotas, "volume": c.volume.SetQuotas,
+		"compute": c.compute.SetQuotas, "network": c.network.SetQuotas, "volume": c.volume.SetQuotas, "load-balancer": c.balance.SetQuotas,
 	}[service]
 	if set == nil {
-		return fmt.Errorf("service %q: has no quotas; use compute, network or volume", service)
+		return fmt.Errorf("service %q: has no quotas; use compute, network, volume or load-balancer", service)
 	}
 	for key, limit := range limits {
 		if limit < -1 {
@@ -161,7 +169,7 @@ func (c *Cloud) SetQuotas(project, service string, limits map[string]int) error 
 func (c *Cloud) Quotas() map[string]map[string]map[string]int {
 	out := map[string]map[string]map[string]int{}
 	c.world.Do(func(time.Time) {
-		for service, all := range map[string]map[string]map[string]int{"compute": c.compute.Quotas(), "network": c.network.Quotas(), "volume": c.volume.Quotas()} {
+		for service, all := range map[string]map[string]map[string]int{"compute": c.compute.Quotas(), "network": c.network.Quotas(), "volume": c.volume.Quotas(), "load-balancer": c.balance.Quotas()} {
 			for project, limits := range all {
 				if out[project] == nil {
 					out[project] = map[string]map[string]int{}

@@ -663,11 +663,11 @@ const file_weft_compute_v1_server_group_proto_rawDesc = "" +
 	"\x0fServerGroupSpec\x12R\n" +
 	"\x06policy\x18\x01 \x01(\x0e2\".weft.compute.v1.ServerGroupPolicyB\x16\xe0A\x02\xe0A\x05\xbaH\a\x82\x01\x04\x10\x01 \x00\xb2\xbb\x18\x02\b\x04R\x06policy\x12G\n" +
 	"\x14max_servers_per_host\x18\x02 \x01(\x05B\x16\xe0A\x01\xe0A\x05\xbaH\a\x1a\x05\x18\xe8\a(\x00\xb2\xbb\x18\x02\b\x04R\x11maxServersPerHost:\x8a\x01\xbaH\x86\x01\x1a\x83\x01\n" +
-	"\x12server_group.rules\x129maxServersPerHost goes with the policy ANTI_AFFINITY only\x1a2this.max_servers_per_host == 0 || this.policy == 2\"f\n" +
+	"\x12server_group.rules\x129maxServersPerHost goes with the policy ANTI_AFFINITY only\x1a2this.max_servers_per_host == 0 || this.policy == 2\"l\n" +
 	"\x13ServerGroupObserved\x12+\n" +
-	"\x0fserver_group_id\x18\x01 \x01(\tB\x03\xe0A\x03R\rserverGroupId\x12\"\n" +
+	"\x0fserver_group_id\x18\x01 \x01(\tB\x03\xe0A\x03R\rserverGroupId\x12(\n" +
 	"\n" +
-	"server_ids\x18\x02 \x03(\tB\x03\xe0A\x03R\tserverIds\"\x7f\n" +
+	"server_ids\x18\x02 \x03(\tB\t\xe0A\x03\xb2\xbb\x18\x02@\x01R\tserverIds\"\x7f\n" +
 	"\x15GetServerGroupRequest\x12f\n" +
 	"\x04name\x18\x01 \x01(\tBR\xe0A\x02\xfaA \n" +
 	"\x1ecompute.weft.cloud/ServerGroup\xbaH)r'\x18\x80\x022\"^tenants/[^/]+/serverGroups/[^/]+$R\x04name\"\xec\x01\n" +

@@ -56,7 +56,13 @@ type Record struct {
 	// What a custom method asked for beside the spec, in the words of the kind, e.g. the size of a scaling group.
 	Requests map[string]string `protobuf:"bytes,13,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What it holds of spaces that it shares with others.
-	Claims        []*Claim `protobuf:"bytes,14,rep,name=claims,proto3" json:"claims,omitempty"`
+	Claims []*Claim `protobuf:"bytes,14,rep,name=claims,proto3" json:"claims,omitempty"`
+	// The object is broken: it is taken away, and another is made in its place.
+	Remake bool `protobuf:"varint,15,opt,name=remake,proto3" json:"remake,omitempty"`
+	// How many objects in a row turned out to be broken.
+	Remakes int32 `protobuf:"varint,16,opt,name=remakes,proto3" json:"remakes,omitempty"`
+	// What the object was last made from of what its references observe, for kinds that follow these.
+	Followed      string `protobuf:"bytes,17,opt,name=followed,proto3" json:"followed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -187,6 +193,27 @@ func (x *Record) GetClaims() []*Claim {
 		return x.Claims
 	}
 	return nil
+}
+
+func (x *Record) GetRemake() bool {
+	if x != nil {
+		return x.Remake
+	}
+	return false
+}
+
+func (x *Record) GetRemakes() int32 {
+	if x != nil {
+		return x.Remakes
+	}
+	return 0
+}
+
+func (x *Record) GetFollowed() string {
+	if x != nil {
+		return x.Followed
+	}
+	return ""
 }
 
 // Claim is one number of a shared space that a resource holds for itself, e.g. a port of an address. While it is held, a
@@ -340,7 +367,7 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xe9\a\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xcb\b\n" +
 	"\x06Record\x128\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12f\n" +
@@ -358,7 +385,10 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\arefused\x18\v \x01(\bR\arefused\x12W\n" +
 	"\x05facts\x18\f \x03(\v2&.weft.participant.v1.Record.FactsEntryB\x19\xbaH\x16\x9a\x01\x13\x10d\"\ar\x05\x10\x01\x18\x80\x02*\x06r\x04\x18\x80\x80\x04R\x05facts\x12^\n" +
 	"\brequests\x18\r \x03(\v2).weft.participant.v1.Record.RequestsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x10\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\x80 R\brequests\x12=\n" +
-	"\x06claims\x18\x0e \x03(\v2\x1a.weft.participant.v1.ClaimB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x06claims\x1a=\n" +
+	"\x06claims\x18\x0e \x03(\v2\x1a.weft.participant.v1.ClaimB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x06claims\x12\x16\n" +
+	"\x06remake\x18\x0f \x01(\bR\x06remake\x12!\n" +
+	"\aremakes\x18\x10 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\aremakes\x12%\n" +
+	"\bfollowed\x18\x11 \x01(\tB\t\xbaH\x06r\x04(\x80\x80 R\bfollowed\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +

@@ -267,6 +267,9 @@ func (d *FloatingIPs) strange(ctx context.Context, id string) ([]*kindv1.Blocker
 	if _, _, ours := cloud.ParseDescription(p.Description); ours {
 		return nil, nil
 	}
+	if ours, err := p.balancedByUs(ctx, d.s); err != nil || ours {
+		return nil, err
+	}
 	known, err := lookAround(ctx, d.s, []port{p})
 	if err != nil || known.servers[p.DeviceID].Key != "" {
 		return nil, err
@@ -274,6 +277,20 @@ func (d *FloatingIPs) strange(ctx context.Context, id string) ([]*kindv1.Blocker
 	b := p.blocker(d.s, known)
 	b.Action = fmt.Sprintf("have its owner give up floating IP %s (lead it nowhere: unset its port), which leads to %s", f.Address, f.FixedAddress)
 	return []*kindv1.Blocker{b}, nil
+}
+
+// balancedByUs tells a port that has the address of a load balancer of Weft. The load balancer service makes the port, so
+// it is the load balancer that bears the mark.
+func (p port) balancedByUs(ctx context.Context, s *cloud.Session) (bool, error) {
+	if !strings.HasPrefix(p.DeviceOwner, "Octavia") {
+		return false, nil
+	}
+	found, err := NewLoadBalancers(s).list(ctx, url.Values{"id": {strings.TrimPrefix(p.DeviceID, "lb-")}})
+	if err != nil || len(found) == 0 {
+		return false, err
+	}
+	_, _, ours := cloud.ParseDescription(found[0].Description)
+	return ours, nil
 }
 
 // mapping is one port mapping on a floating IP.

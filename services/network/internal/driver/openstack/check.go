@@ -82,5 +82,10 @@ func probe(ctx context.Context, s *cloud.Session) ([]driver.Feature, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(out, feature("external networks", strings.Join(names, ", ")), feature("quotas are shown", yesNo[len(limits) > 0])), nil
+	balance, err := probeBalancers(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, feature("external networks", strings.Join(names, ", ")), feature("quotas are shown", yesNo[len(limits) > 0]))
+	return append(out, balance...), nil
 }

@@ -71,6 +71,8 @@ func (d *FloatingIPs) portOf(ctx context.Context, r driver.Request[*networkv1.Fl
 	switch target := r.Refs[name].(type) {
 	case *computev1.Server:
 		return d.portOfServer(ctx, target, field, externalID)
+	case *networkv1.LoadBalancer:
+		return cloud.Ref(r.Refs, field, name, func(l *networkv1.LoadBalancer) string { return l.GetObserved().GetPortId() })
 	case nil:
 		return "", &fault.Error{Kind: fault.Precondition, Field: field, Message: name + " does not exist yet"}
 	default:
@@ -123,6 +125,14 @@ func (d *FloatingIPs) networksRoutedTo(ctx context.Context, externalID string) (
 		}
 	}
 	return out, nil
+}
+
+// Follows implements driver.Follower: a load balancer that is made anew has another port.
+func (d *FloatingIPs) Follows(r driver.Request[*networkv1.FloatingIPSpec]) string {
+	if l, ok := r.Refs[r.Spec.GetTarget()].(*networkv1.LoadBalancer); ok {
+		return l.GetObserved().GetPortId()
+	}
+	return ""
 }
 
 // Observe implements driver.Driver. The status is not asked whether the address works: DOWN is also an address whose

@@ -1,4 +1,4 @@
-// Package openstack holds the drivers of the network kinds for OpenStack's network service (Neutron).
+// Package openstack holds the drivers of the network kinds for OpenStack's network service (Neutron) and load balancer service (Octavia).
 package openstack
 
 import (
@@ -33,6 +33,7 @@ func Drivers(s *cloud.Session) map[string]driver.Any {
 		"network.weft.cloud/SecurityGroup":  driver.Erase(NewSecurityGroups(s)),
 		"network.weft.cloud/FloatingIP":     driver.Erase(NewFloatingIPs(s)),
 		"network.weft.cloud/PortForwarding": driver.Erase(NewPortForwardings(s)),
+		"network.weft.cloud/LoadBalancer":   driver.Erase(NewLoadBalancers(s)),
 	}
 }
 

@@ -32,7 +32,7 @@ func TestProvider(t *testing.T) {
 	}
 	p := Provider(cloud.NewSessions())
 	session, err := p.Open(t.Context(), good)
-	if err != nil || len(session.Drivers) != 5 {
+	if err != nil || len(session.Drivers) != 7 {
 		t.Fatalf("open = %d drivers, %v", len(session.Drivers), err)
 	}
 	if features, err := session.Probe(t.Context()); err != nil || len(features) == 0 {
