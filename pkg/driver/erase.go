@@ -17,6 +17,10 @@ type Any interface {
 	Blockable() (Blockable, bool)
 	Lister() (Lister, bool)
 	Checker() (Checker[proto.Message], bool)
+	// Keeper, Copier and SecretSource give the capability, or false.
+	Keeper() (Keeper, bool)
+	Copier() (Copier, bool)
+	SecretSource() (SecretSource, bool)
 }
 
 // Erase erases the types of a driver.
@@ -73,6 +77,21 @@ func (e erased[S, O]) Blockable() (Blockable, bool) {
 func (e erased[S, O]) Lister() (Lister, bool) {
 	l, ok := e.d.(Lister)
 	return l, ok
+}
+
+func (e erased[S, O]) Keeper() (Keeper, bool) {
+	k, ok := e.d.(Keeper)
+	return k, ok
+}
+
+func (e erased[S, O]) Copier() (Copier, bool) {
+	c, ok := e.d.(Copier)
+	return c, ok
+}
+
+func (e erased[S, O]) SecretSource() (SecretSource, bool) {
+	s, ok := e.d.(SecretSource)
+	return s, ok
 }
 
 func (e erased[S, O]) Checker() (Checker[proto.Message], bool) {

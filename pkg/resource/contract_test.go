@@ -281,8 +281,8 @@ func TestEveryKindDescribesItself(t *testing.T) {
 			}
 		}
 	}
-	if len(kinds.Kinds()) != 17 {
-		t.Errorf("%d kinds, want 17", len(kinds.Kinds()))
+	if len(kinds.Kinds()) != 20 {
+		t.Errorf("%d kinds, want 20", len(kinds.Kinds()))
 	}
 }
 

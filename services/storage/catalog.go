@@ -15,6 +15,7 @@ func Catalog(sessions *openstack.Sessions) service.Catalog {
 		Kinds: []service.Kind{
 			{Message: &storagev1.Volume{}},
 			{Message: &storagev1.VolumeAttachment{}},
+			{Message: &storagev1.VolumeSnapshot{}},
 		},
 		Providers: []driver.Provider{driveropenstack.Provider(sessions)},
 	}

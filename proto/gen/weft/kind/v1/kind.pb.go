@@ -84,6 +84,63 @@ func (Placement) EnumDescriptor() ([]byte, []int) {
 	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{0}
 }
 
+// Reclaim says what becomes of an object that holds data when its resource is deleted.
+type Reclaim int32
+
+const (
+	// Not given; taken as KEEP.
+	Reclaim_RECLAIM_UNSPECIFIED Reclaim = 0
+	// The object stays at the cloud, marked as kept.
+	Reclaim_RECLAIM_KEEP Reclaim = 1
+	// A copy stays at the cloud, marked as kept; the object goes.
+	Reclaim_RECLAIM_SNAPSHOT Reclaim = 2
+	// The object goes with its data.
+	Reclaim_RECLAIM_DESTROY Reclaim = 3
+)
+
+// Enum value maps for Reclaim.
+var (
+	Reclaim_name = map[int32]string{
+		0: "RECLAIM_UNSPECIFIED",
+		1: "RECLAIM_KEEP",
+		2: "RECLAIM_SNAPSHOT",
+		3: "RECLAIM_DESTROY",
+	}
+	Reclaim_value = map[string]int32{
+		"RECLAIM_UNSPECIFIED": 0,
+		"RECLAIM_KEEP":        1,
+		"RECLAIM_SNAPSHOT":    2,
+		"RECLAIM_DESTROY":     3,
+	}
+)
+
+func (x Reclaim) Enum() *Reclaim {
+	p := new(Reclaim)
+	*p = x
+	return p
+}
+
+func (x Reclaim) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Reclaim) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_kind_v1_kind_proto_enumTypes[1].Descriptor()
+}
+
+func (Reclaim) Type() protoreflect.EnumType {
+	return &file_weft_kind_v1_kind_proto_enumTypes[1]
+}
+
+func (x Reclaim) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Reclaim.Descriptor instead.
+func (Reclaim) EnumDescriptor() ([]byte, []int) {
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{1}
+}
+
 // Change is what a change of a field, or a planned change of a resource, does.
 type Change int32
 
@@ -133,11 +190,11 @@ func (x Change) String() string {
 }
 
 func (Change) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_kind_v1_kind_proto_enumTypes[1].Descriptor()
+	return file_weft_kind_v1_kind_proto_enumTypes[2].Descriptor()
 }
 
 func (Change) Type() protoreflect.EnumType {
-	return &file_weft_kind_v1_kind_proto_enumTypes[1]
+	return &file_weft_kind_v1_kind_proto_enumTypes[2]
 }
 
 func (x Change) Number() protoreflect.EnumNumber {
@@ -146,7 +203,7 @@ func (x Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change.Descriptor instead.
 func (Change) EnumDescriptor() ([]byte, []int) {
-	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{1}
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{2}
 }
 
 // Audience is a class of callers.
@@ -190,11 +247,11 @@ func (x Audience) String() string {
 }
 
 func (Audience) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_kind_v1_kind_proto_enumTypes[2].Descriptor()
+	return file_weft_kind_v1_kind_proto_enumTypes[3].Descriptor()
 }
 
 func (Audience) Type() protoreflect.EnumType {
-	return &file_weft_kind_v1_kind_proto_enumTypes[2]
+	return &file_weft_kind_v1_kind_proto_enumTypes[3]
 }
 
 func (x Audience) Number() protoreflect.EnumNumber {
@@ -203,7 +260,7 @@ func (x Audience) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Audience.Descriptor instead.
 func (Audience) EnumDescriptor() ([]byte, []int) {
-	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{2}
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{3}
 }
 
 // Phase is where a resource stands, in one word.
@@ -259,11 +316,11 @@ func (x Phase) String() string {
 }
 
 func (Phase) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_kind_v1_kind_proto_enumTypes[3].Descriptor()
+	return file_weft_kind_v1_kind_proto_enumTypes[4].Descriptor()
 }
 
 func (Phase) Type() protoreflect.EnumType {
-	return &file_weft_kind_v1_kind_proto_enumTypes[3]
+	return &file_weft_kind_v1_kind_proto_enumTypes[4]
 }
 
 func (x Phase) Number() protoreflect.EnumNumber {
@@ -272,7 +329,7 @@ func (x Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Phase.Descriptor instead.
 func (Phase) EnumDescriptor() ([]byte, []int) {
-	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{3}
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{4}
 }
 
 // KindOptions is how a kind describes itself, so that no service needs a list of the others' kinds.
@@ -437,7 +494,12 @@ type FieldOptions struct {
 	// Replacing because of this field loses data.
 	LosesData bool `protobuf:"varint,5,opt,name=loses_data,json=losesData,proto3" json:"loses_data,omitempty"`
 	// The field's text may be long or private: plans and tables show only that it changed.
-	Opaque        bool `protobuf:"varint,6,opt,name=opaque,proto3" json:"opaque,omitempty"`
+	Opaque bool `protobuf:"varint,6,opt,name=opaque,proto3" json:"opaque,omitempty"`
+	// For an output: the value is a secret. What is observed holds only a text that stands for it; see takes_secrets.
+	Secret bool `protobuf:"varint,20,opt,name=secret,proto3" json:"secret,omitempty"`
+	// A text that stands for a secret may be part of the field's text: the service puts the secret in when it hands the spec
+	// to the provider, and nowhere else.
+	TakesSecrets  bool `protobuf:"varint,21,opt,name=takes_secrets,json=takesSecrets,proto3" json:"takes_secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -510,6 +572,20 @@ func (x *FieldOptions) GetLosesData() bool {
 func (x *FieldOptions) GetOpaque() bool {
 	if x != nil {
 		return x.Opaque
+	}
+	return false
+}
+
+func (x *FieldOptions) GetSecret() bool {
+	if x != nil {
+		return x.Secret
+	}
+	return false
+}
+
+func (x *FieldOptions) GetTakesSecrets() bool {
+	if x != nil {
+		return x.TakesSecrets
 	}
 	return false
 }
@@ -1010,7 +1086,7 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\tstackable\x18\x06 \x01(\bR\tstackable\"j\n" +
 	"\bProvides\x12=\n" +
 	"\x04type\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x04type\x12\x1f\n" +
-	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\xd6\x01\n" +
+	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\x93\x02\n" +
 	"\fFieldOptions\x126\n" +
 	"\x06change\x18\x01 \x01(\x0e2\x14.weft.kind.v1.ChangeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06change\x12\x1c\n" +
 	"\tcompletes\x18\x02 \x01(\bR\tcompletes\x12\x1c\n" +
@@ -1018,7 +1094,9 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\tgrow_only\x18\x04 \x01(\bR\bgrowOnly\x12\x1d\n" +
 	"\n" +
 	"loses_data\x18\x05 \x01(\bR\tlosesData\x12\x16\n" +
-	"\x06opaque\x18\x06 \x01(\bR\x06opaque\"F\n" +
+	"\x06opaque\x18\x06 \x01(\bR\x06opaque\x12\x16\n" +
+	"\x06secret\x18\x14 \x01(\bR\x06secret\x12#\n" +
+	"\rtakes_secrets\x18\x15 \x01(\bR\ftakesSecrets\"F\n" +
 	"\x06Access\x12<\n" +
 	"\baudience\x18\x01 \x01(\x0e2\x16.weft.kind.v1.AudienceB\b\xbaH\x05\x82\x01\x02\x10\x01R\baudience\"\x9b\x04\n" +
 	"\bMetadata\x12\x15\n" +
@@ -1065,7 +1143,12 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\tPlacement\x12\x19\n" +
 	"\x15PLACEMENT_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fPLACEMENT_CLOUD\x10\x01\x12\x15\n" +
-	"\x11PLACEMENT_CLUSTER\x10\x02*\x83\x01\n" +
+	"\x11PLACEMENT_CLUSTER\x10\x02*_\n" +
+	"\aReclaim\x12\x17\n" +
+	"\x13RECLAIM_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fRECLAIM_KEEP\x10\x01\x12\x14\n" +
+	"\x10RECLAIM_SNAPSHOT\x10\x02\x12\x13\n" +
+	"\x0fRECLAIM_DESTROY\x10\x03*\x83\x01\n" +
 	"\x06Change\x12\x16\n" +
 	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rCHANGE_CREATE\x10\x01\x12\x13\n" +
@@ -1102,48 +1185,49 @@ func file_weft_kind_v1_kind_proto_rawDescGZIP() []byte {
 	return file_weft_kind_v1_kind_proto_rawDescData
 }
 
-var file_weft_kind_v1_kind_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_weft_kind_v1_kind_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_weft_kind_v1_kind_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_weft_kind_v1_kind_proto_goTypes = []any{
 	(Placement)(0),                      // 0: weft.kind.v1.Placement
-	(Change)(0),                         // 1: weft.kind.v1.Change
-	(Audience)(0),                       // 2: weft.kind.v1.Audience
-	(Phase)(0),                          // 3: weft.kind.v1.Phase
-	(*KindOptions)(nil),                 // 4: weft.kind.v1.KindOptions
-	(*Provides)(nil),                    // 5: weft.kind.v1.Provides
-	(*FieldOptions)(nil),                // 6: weft.kind.v1.FieldOptions
-	(*Access)(nil),                      // 7: weft.kind.v1.Access
-	(*Metadata)(nil),                    // 8: weft.kind.v1.Metadata
-	(*Status)(nil),                      // 9: weft.kind.v1.Status
-	(*Fault)(nil),                       // 10: weft.kind.v1.Fault
-	(*Blocker)(nil),                     // 11: weft.kind.v1.Blocker
-	nil,                                 // 12: weft.kind.v1.Metadata.LabelsEntry
-	(*timestamppb.Timestamp)(nil),       // 13: google.protobuf.Timestamp
-	(*descriptorpb.MessageOptions)(nil), // 14: google.protobuf.MessageOptions
-	(*descriptorpb.FieldOptions)(nil),   // 15: google.protobuf.FieldOptions
-	(*descriptorpb.MethodOptions)(nil),  // 16: google.protobuf.MethodOptions
+	(Reclaim)(0),                        // 1: weft.kind.v1.Reclaim
+	(Change)(0),                         // 2: weft.kind.v1.Change
+	(Audience)(0),                       // 3: weft.kind.v1.Audience
+	(Phase)(0),                          // 4: weft.kind.v1.Phase
+	(*KindOptions)(nil),                 // 5: weft.kind.v1.KindOptions
+	(*Provides)(nil),                    // 6: weft.kind.v1.Provides
+	(*FieldOptions)(nil),                // 7: weft.kind.v1.FieldOptions
+	(*Access)(nil),                      // 8: weft.kind.v1.Access
+	(*Metadata)(nil),                    // 9: weft.kind.v1.Metadata
+	(*Status)(nil),                      // 10: weft.kind.v1.Status
+	(*Fault)(nil),                       // 11: weft.kind.v1.Fault
+	(*Blocker)(nil),                     // 12: weft.kind.v1.Blocker
+	nil,                                 // 13: weft.kind.v1.Metadata.LabelsEntry
+	(*timestamppb.Timestamp)(nil),       // 14: google.protobuf.Timestamp
+	(*descriptorpb.MessageOptions)(nil), // 15: google.protobuf.MessageOptions
+	(*descriptorpb.FieldOptions)(nil),   // 16: google.protobuf.FieldOptions
+	(*descriptorpb.MethodOptions)(nil),  // 17: google.protobuf.MethodOptions
 }
 var file_weft_kind_v1_kind_proto_depIdxs = []int32{
 	0,  // 0: weft.kind.v1.KindOptions.placement:type_name -> weft.kind.v1.Placement
-	5,  // 1: weft.kind.v1.KindOptions.provides:type_name -> weft.kind.v1.Provides
-	1,  // 2: weft.kind.v1.FieldOptions.change:type_name -> weft.kind.v1.Change
-	2,  // 3: weft.kind.v1.Access.audience:type_name -> weft.kind.v1.Audience
-	13, // 4: weft.kind.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
-	13, // 5: weft.kind.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
-	13, // 6: weft.kind.v1.Metadata.delete_time:type_name -> google.protobuf.Timestamp
-	12, // 7: weft.kind.v1.Metadata.labels:type_name -> weft.kind.v1.Metadata.LabelsEntry
-	3,  // 8: weft.kind.v1.Status.phase:type_name -> weft.kind.v1.Phase
-	10, // 9: weft.kind.v1.Status.fault:type_name -> weft.kind.v1.Fault
-	11, // 10: weft.kind.v1.Status.blockers:type_name -> weft.kind.v1.Blocker
-	13, // 11: weft.kind.v1.Status.observe_time:type_name -> google.protobuf.Timestamp
-	13, // 12: weft.kind.v1.Status.phase_time:type_name -> google.protobuf.Timestamp
-	13, // 13: weft.kind.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	14, // 14: weft.kind.v1.kind:extendee -> google.protobuf.MessageOptions
-	15, // 15: weft.kind.v1.field:extendee -> google.protobuf.FieldOptions
-	16, // 16: weft.kind.v1.access:extendee -> google.protobuf.MethodOptions
-	4,  // 17: weft.kind.v1.kind:type_name -> weft.kind.v1.KindOptions
-	6,  // 18: weft.kind.v1.field:type_name -> weft.kind.v1.FieldOptions
-	7,  // 19: weft.kind.v1.access:type_name -> weft.kind.v1.Access
+	6,  // 1: weft.kind.v1.KindOptions.provides:type_name -> weft.kind.v1.Provides
+	2,  // 2: weft.kind.v1.FieldOptions.change:type_name -> weft.kind.v1.Change
+	3,  // 3: weft.kind.v1.Access.audience:type_name -> weft.kind.v1.Audience
+	14, // 4: weft.kind.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
+	14, // 5: weft.kind.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
+	14, // 6: weft.kind.v1.Metadata.delete_time:type_name -> google.protobuf.Timestamp
+	13, // 7: weft.kind.v1.Metadata.labels:type_name -> weft.kind.v1.Metadata.LabelsEntry
+	4,  // 8: weft.kind.v1.Status.phase:type_name -> weft.kind.v1.Phase
+	11, // 9: weft.kind.v1.Status.fault:type_name -> weft.kind.v1.Fault
+	12, // 10: weft.kind.v1.Status.blockers:type_name -> weft.kind.v1.Blocker
+	14, // 11: weft.kind.v1.Status.observe_time:type_name -> google.protobuf.Timestamp
+	14, // 12: weft.kind.v1.Status.phase_time:type_name -> google.protobuf.Timestamp
+	14, // 13: weft.kind.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	15, // 14: weft.kind.v1.kind:extendee -> google.protobuf.MessageOptions
+	16, // 15: weft.kind.v1.field:extendee -> google.protobuf.FieldOptions
+	17, // 16: weft.kind.v1.access:extendee -> google.protobuf.MethodOptions
+	5,  // 17: weft.kind.v1.kind:type_name -> weft.kind.v1.KindOptions
+	7,  // 18: weft.kind.v1.field:type_name -> weft.kind.v1.FieldOptions
+	8,  // 19: weft.kind.v1.access:type_name -> weft.kind.v1.Access
 	20, // [20:20] is the sub-list for method output_type
 	20, // [20:20] is the sub-list for method input_type
 	17, // [17:20] is the sub-list for extension type_name
@@ -1161,7 +1245,7 @@ func file_weft_kind_v1_kind_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_kind_v1_kind_proto_rawDesc), len(file_weft_kind_v1_kind_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   9,
 			NumExtensions: 3,
 			NumServices:   0,

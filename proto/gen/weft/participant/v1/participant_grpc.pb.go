@@ -27,6 +27,7 @@ const (
 	ParticipantService_Expand_FullMethodName     = "/weft.participant.v1.ParticipantService/Expand"
 	ParticipantService_Preflight_FullMethodName  = "/weft.participant.v1.ParticipantService/Preflight"
 	ParticipantService_Probe_FullMethodName      = "/weft.participant.v1.ParticipantService/Probe"
+	ParticipantService_OpenSecret_FullMethodName = "/weft.participant.v1.ParticipantService/OpenSecret"
 	ParticipantService_ListLedger_FullMethodName = "/weft.participant.v1.ParticipantService/ListLedger"
 )
 
@@ -46,6 +47,8 @@ type ParticipantServiceClient interface {
 	Preflight(ctx context.Context, in *PreflightRequest, opts ...grpc.CallOption) (*PreflightResponse, error)
 	// Asks a cloud what it can do.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
+	// Returns a secret output of a resource, for the service that hands it to a provider.
+	OpenSecret(ctx context.Context, in *OpenSecretRequest, opts ...grpc.CallOption) (*OpenSecretResponse, error)
 	// Lists all that the service keeps, and on request the objects at the clouds that bear our mark without a record.
 	ListLedger(ctx context.Context, in *ListLedgerRequest, opts ...grpc.CallOption) (*ListLedgerResponse, error)
 }
@@ -108,6 +111,16 @@ func (c *participantServiceClient) Probe(ctx context.Context, in *ProbeRequest, 
 	return out, nil
 }
 
+func (c *participantServiceClient) OpenSecret(ctx context.Context, in *OpenSecretRequest, opts ...grpc.CallOption) (*OpenSecretResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OpenSecretResponse)
+	err := c.cc.Invoke(ctx, ParticipantService_OpenSecret_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *participantServiceClient) ListLedger(ctx context.Context, in *ListLedgerRequest, opts ...grpc.CallOption) (*ListLedgerResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListLedgerResponse)
@@ -134,6 +147,8 @@ type ParticipantServiceServer interface {
 	Preflight(context.Context, *PreflightRequest) (*PreflightResponse, error)
 	// Asks a cloud what it can do.
 	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
+	// Returns a secret output of a resource, for the service that hands it to a provider.
+	OpenSecret(context.Context, *OpenSecretRequest) (*OpenSecretResponse, error)
 	// Lists all that the service keeps, and on request the objects at the clouds that bear our mark without a record.
 	ListLedger(context.Context, *ListLedgerRequest) (*ListLedgerResponse, error)
 	mustEmbedUnimplementedParticipantServiceServer()
@@ -160,6 +175,9 @@ func (UnimplementedParticipantServiceServer) Preflight(context.Context, *Preflig
 }
 func (UnimplementedParticipantServiceServer) Probe(context.Context, *ProbeRequest) (*ProbeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
+}
+func (UnimplementedParticipantServiceServer) OpenSecret(context.Context, *OpenSecretRequest) (*OpenSecretResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method OpenSecret not implemented")
 }
 func (UnimplementedParticipantServiceServer) ListLedger(context.Context, *ListLedgerRequest) (*ListLedgerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLedger not implemented")
@@ -275,6 +293,24 @@ func _ParticipantService_Probe_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ParticipantService_OpenSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(OpenSecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ParticipantServiceServer).OpenSecret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ParticipantService_OpenSecret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ParticipantServiceServer).OpenSecret(ctx, req.(*OpenSecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ParticipantService_ListLedger_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListLedgerRequest)
 	if err := dec(in); err != nil {
@@ -319,6 +355,10 @@ var ParticipantService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Probe",
 			Handler:    _ParticipantService_Probe_Handler,
+		},
+		{
+			MethodName: "OpenSecret",
+			Handler:    _ParticipantService_OpenSecret_Handler,
 		},
 		{
 			MethodName: "ListLedger",

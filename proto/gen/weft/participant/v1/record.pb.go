@@ -9,6 +9,7 @@ package participantv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
+	v11 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	anypb "google.golang.org/protobuf/types/known/anypb"
@@ -50,7 +51,9 @@ type Record struct {
 	// When the provider first listed the object no longer, or found none that bears the key, while it was being released.
 	MissingTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=missing_time,json=missingTime,proto3" json:"missing_time,omitempty"`
 	// The provider itself said that it did not make the object; no look-up is needed to know that there is none.
-	Refused       bool `protobuf:"varint,11,opt,name=refused,proto3" json:"refused,omitempty"`
+	Refused bool `protobuf:"varint,11,opt,name=refused,proto3" json:"refused,omitempty"`
+	// What becomes of its data when it is released, on a person's word; unspecified means what its spec says.
+	Reclaim       v11.Reclaim `protobuf:"varint,12,opt,name=reclaim,proto3,enum=weft.kind.v1.Reclaim" json:"reclaim,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -162,6 +165,13 @@ func (x *Record) GetRefused() bool {
 	return false
 }
 
+func (x *Record) GetReclaim() v11.Reclaim {
+	if x != nil {
+		return x.Reclaim
+	}
+	return v11.Reclaim(0)
+}
+
 // Tombstone remembers a key that was released, so that a late command cannot make it again.
 type Tombstone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -239,7 +249,7 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xfa\x04\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"\xb5\x05\n" +
 	"\x06Record\x128\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12f\n" +
@@ -254,7 +264,8 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\twake_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bwakeTime\x12G\n" +
 	"\fmissing_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\vmissingTime\x12\x18\n" +
-	"\arefused\x18\v \x01(\bR\arefused\x1a=\n" +
+	"\arefused\x18\v \x01(\bR\arefused\x129\n" +
+	"\areclaim\x18\f \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x02\n" +
@@ -284,6 +295,7 @@ var file_weft_participant_v1_record_proto_goTypes = []any{
 	(*anypb.Any)(nil),             // 3: google.protobuf.Any
 	(*v1.Origin)(nil),             // 4: weft.bus.v1.Origin
 	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(v11.Reclaim)(0),              // 6: weft.kind.v1.Reclaim
 }
 var file_weft_participant_v1_record_proto_depIdxs = []int32{
 	3, // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
@@ -291,14 +303,15 @@ var file_weft_participant_v1_record_proto_depIdxs = []int32{
 	4, // 2: weft.participant.v1.Record.origin:type_name -> weft.bus.v1.Origin
 	5, // 3: weft.participant.v1.Record.wake_time:type_name -> google.protobuf.Timestamp
 	5, // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
-	4, // 5: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
-	5, // 6: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
-	5, // 7: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	6, // 5: weft.participant.v1.Record.reclaim:type_name -> weft.kind.v1.Reclaim
+	4, // 6: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
+	5, // 7: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
+	5, // 8: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_record_proto_init() }

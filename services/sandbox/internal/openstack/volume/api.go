@@ -471,6 +471,8 @@ func (s *Service) volumeAction(r *rest.Request) (*rest.Response, error) {
 			v.ReadOnly = fmt.Sprint(args["readonly"]) == "true" || fmt.Sprint(args["readonly"]) == "True"
 			s.volumes.Put(v.ID, v)
 			return rest.Status(http.StatusAccepted, nil)
+		case "os-volume_upload_image":
+			return s.upload(r, v, args)
 		case "os-set_image_metadata":
 			return s.imageMetadata(v, args)
 		case "os-reset_status":
@@ -541,6 +543,27 @@ func (s *Service) retype(r *rest.Request, v *Volume, args map[string]any) (*rest
 	}
 	s.become(r.Now, v, "retyping", Due{v.Status, s.later(r.Now, "volume.retyped")})
 	return rest.Status(http.StatusAccepted, nil)
+}
+
+// upload copies a volume into an image. The content of volumes is not simulated: the image holds none of it.
+func (s *Service) upload(r *rest.Request, v *Volume, args map[string]any) (*rest.Response, error) {
+	name, ok := args["image_name"].(string)
+	if !ok || name == "" {
+		return nil, bad("Invalid input for field/attribute os-volume_upload_image. Value: %v. 'image_name' is a required property", args)
+	}
+	force, _ := rest.ParseBool(fmt.Sprint(args["force"]))
+	if v.Status != "available" && (v.Status != "in-use" || !force) {
+		return nil, bad("Invalid volume: Volume %s status must be available or in-use, but current status is: %s.", v.ID, v.Status)
+	}
+	ready := s.later(r.Now, "volume.uploaded")
+	id := s.images.FromVolume(r, name)
+	v.UploadID = id
+	s.become(r.Now, v, "uploading", Due{v.Status, ready})
+	return rest.Status(http.StatusAccepted, rest.M{"os-volume_upload_image": rest.M{
+		"id": v.ID, "updated_at": rest.Micros(r.Now), "status": "uploading", "display_description": optional(v.Description), "size": v.Size,
+		"volume_type": rest.M{"id": typeID(v.Type), "name": v.Type}, "image_id": id, "container_format": "bare", "disk_format": "raw",
+		"image_name": name, "protected": false, "visibility": "shared",
+	}})
 }
 
 // Lists.

@@ -27,6 +27,7 @@ func Drivers(s *cloud.Session) map[string]driver.Any {
 	return map[string]driver.Any{
 		"storage.weft.cloud/Volume":           driver.Erase(NewVolumes(s)),
 		"storage.weft.cloud/VolumeAttachment": driver.Erase(NewVolumeAttachments(s)),
+		"storage.weft.cloud/VolumeSnapshot":   driver.Erase(NewVolumeSnapshots(s)),
 	}
 }
 
