@@ -16,6 +16,8 @@ func Catalog(sessions *openstack.Sessions) service.Catalog {
 			{Message: &storagev1.Volume{}},
 			{Message: &storagev1.VolumeAttachment{}},
 			{Message: &storagev1.VolumeSnapshot{}},
+			{Message: &storagev1.Bucket{}},
+			{Message: &storagev1.Share{}},
 		},
 		Providers: []driver.Provider{driveropenstack.Provider(sessions)},
 	}

@@ -1,4 +1,4 @@
-// Package openstack puts the simulated services together: one world, one lock, five services below path prefixes
+// Package openstack puts the simulated services together: one world, one lock, the services below path prefixes
 // of one listener, with the catalog that leads from one to the other.
 package openstack
 
@@ -14,7 +14,9 @@ import (
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/identity"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/image"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/network"
+	"github.com/weftcloud/weft/services/sandbox/internal/openstack/object"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/rest"
+	"github.com/weftcloud/weft/services/sandbox/internal/openstack/share"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/volume"
 	"github.com/weftcloud/weft/services/sandbox/internal/world"
 )
@@ -35,6 +37,8 @@ type Cloud struct {
 	network  *network.Service
 	volume   *volume.Service
 	compute  *compute.Service
+	object   *object.Service
+	share    *share.Service
 	handler  http.Handler
 }
 
@@ -46,6 +50,9 @@ var catalog = []identity.CatalogEntry{
 	{Type: "volumev3", Name: "cinderv3", URL: "/volume/v3/{project}"},
 	{Type: "block-storage", Name: "cinder", URL: "/volume/v3/{project}"},
 	{Type: "image", Name: "glance", URL: "/image"},
+	{Type: "object-store", Name: "swift", URL: "/object/v1/AUTH_{project}"},
+	{Type: "shared-file-system", Name: "manila", URL: "/share/v2"},
+	{Type: "sharev2", Name: "manilav2", URL: "/share/v2"},
 }
 
 // New makes the cloud, loads its state and registers it with the control.
@@ -70,6 +77,12 @@ func New(cfg Config) (*Cloud, error) {
 	if c.compute, err = compute.New(w, "/compute", c.image, c.network, c.volume, auth); err != nil {
 		return nil, fmt.Errorf("compute: %w", err)
 	}
+	if c.object, err = object.New(w, "/object", auth, c.identity.EC2); err != nil {
+		return nil, fmt.Errorf("object: %w", err)
+	}
+	if c.share, err = share.New(w, "/share", auth); err != nil {
+		return nil, fmt.Errorf("share: %w", err)
+	}
 	c.handler = c.mount()
 	cfg.Control.AddInventory(c)
 	cfg.Control.AddQuotas(c)
@@ -79,14 +92,14 @@ func New(cfg Config) (*Cloud, error) {
 
 func (c *Cloud) mount() http.Handler {
 	mux := http.NewServeMux()
-	for _, s := range []*rest.Service{&c.identity.Service, &c.image.Service, &c.network.Service, &c.volume.Service, &c.compute.Service} {
+	for _, s := range []*rest.Service{&c.identity.Service, &c.image.Service, &c.network.Service, &c.volume.Service, &c.compute.Service, &c.object.Service, &c.share.Service} {
 		c.world.Control.AddDialect(s.Name, s.Dialect)
 		wrapped := c.world.Control.Middleware(s.Name, c.world.Journal.Middleware(s))
 		mux.Handle(s.Prefix, wrapped)
 		mux.Handle(s.Prefix+"/", wrapped)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		http.Error(w, "sandbox: nothing at "+r.URL.Path+"; the services are below /identity, /compute, /network, /volume and /image", http.StatusNotFound)
+		http.Error(w, "sandbox: nothing at "+r.URL.Path+"; the services are below /identity, /compute, /network, /volume, /image, /object and /share", http.StatusNotFound)
 	})
 	return mux
 }
@@ -102,6 +115,8 @@ func (c *Cloud) Reset() error {
 		c.compute.Reset()
 		c.volume.Reset()
 		c.network.Reset()
+		c.object.Reset()
+		c.share.Reset()
 		c.identity.Reset()
 		err = c.image.Reset()
 	})
@@ -117,6 +132,8 @@ func (c *Cloud) Inventory() []control.InventoryItem {
 		out = append(out, c.network.Inventory()...)
 		out = append(out, c.volume.Inventory()...)
 		out = append(out, c.image.Inventory()...)
+		out = append(out, c.object.Inventory()...)
+		out = append(out, c.share.Inventory()...)
 	})
 	return out
 }
@@ -139,10 +156,10 @@ func (c *Cloud) SetQuotas(project, service string, limits map[string]int) error 
 		return fmt.Errorf("project %q: does not exist; there are admin, demo, other and service", project)
 	}
 	set := map[string]func(string, map[string]int) error{
-		"compute": c.compute.SetQuotas, "network": c.network.SetQuotas, "volume": c.volume.SetQuotas,
+		"compute": c.compute.SetQuotas, "network": c.network.SetQuotas, "volume": c.volume.SetQuotas, "share": c.share.SetQuotas,
 	}[service]
 	if set == nil {
-		return fmt.Errorf("service %q: has no quotas; use compute, network or volume", service)
+		return fmt.Errorf("service %q: has no quotas; use compute, network, volume or share", service)
 	}
 	for key, limit := range limits {
 		if limit < -1 {
@@ -161,7 +178,7 @@ func (c *Cloud) SetQuotas(project, service string, limits map[string]int) error 
 func (c *Cloud) Quotas() map[string]map[string]map[string]int {
 	out := map[string]map[string]map[string]int{}
 	c.world.Do(func(time.Time) {
-		for service, all := range map[string]map[string]map[string]int{"compute": c.compute.Quotas(), "network": c.network.Quotas(), "volume": c.volume.Quotas()} {
+		for service, all := range map[string]map[string]map[string]int{"compute": c.compute.Quotas(), "network": c.network.Quotas(), "volume": c.volume.Quotas(), "share": c.share.Quotas()} {
 			for project, limits := range all {
 				if out[project] == nil {
 					out[project] = map[string]map[string]int{}

@@ -28,6 +28,8 @@ func Drivers(s *cloud.Session) map[string]driver.Any {
 		"storage.weft.cloud/Volume":           driver.Erase(NewVolumes(s)),
 		"storage.weft.cloud/VolumeAttachment": driver.Erase(NewVolumeAttachments(s)),
 		"storage.weft.cloud/VolumeSnapshot":   driver.Erase(NewVolumeSnapshots(s)),
+		"storage.weft.cloud/Bucket":           driver.Erase(NewBuckets(s)),
+		"storage.weft.cloud/Share":            driver.Erase(NewShares(s)),
 	}
 }
 
