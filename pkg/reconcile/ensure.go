@@ -110,6 +110,10 @@ func (l *Loop) adopt(ctx context.Context, at *turn, e *record.Entry, d driver.An
 }
 
 func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) error {
+	wanted, secrets, err := l.opened(ctx, e, refs)
+	if err != nil {
+		return err
+	}
 	sent := false
 	id, err := call(ctx, at, "create", func(ctx context.Context) (string, error) {
 		if err := l.attempt(ctx, e); err != nil {
@@ -120,7 +124,8 @@ func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.A
 		}
 		sent = true
 		crash.Point(crash.LoopCreateBefore)
-		return d.Create(ctx, request(e, refs))
+		id, err := d.Create(ctx, wanted)
+		return id, discreet(err, secrets)
 	})
 	crash.Point(crash.LoopCreateAfter)
 	if err != nil && !sent {
@@ -163,8 +168,12 @@ func answered(err error) bool {
 
 // update brings the object to the present generation.
 func (l *Loop) update(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) error {
+	wanted, secrets, err := l.opened(ctx, e, refs)
+	if err != nil {
+		return err
+	}
 	id := e.Object.Status().GetProviderId()
-	_, err := call(ctx, at, "update", func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Update(ctx, id, request(e, refs)) })
+	_, err = call(ctx, at, "update", func(ctx context.Context) (struct{}, error) { return struct{}{}, discreet(d.Update(ctx, id, wanted), secrets) })
 	if err != nil {
 		return fault.Wrap(err, "update %s", e.Name)
 	}
@@ -222,6 +231,7 @@ const effect = 250 * time.Millisecond
 
 // ready writes that the object stands as wanted.
 func (l *Loop) ready(ctx context.Context, e *record.Entry, observed proto.Message) error {
+	handles(e, observed)
 	e.Object.SetObserved(observed)
 	status := e.Object.Status()
 	status.Fault, status.Blockers = nil, nil

@@ -64,13 +64,15 @@ func bucketName(key, name string) string {
 	return words + "-" + strings.ReplaceAll(key, "-", "")
 }
 
-// accessKey gives the access key of the S3 credentials of a container; empty for a container that is not ours.
+// accessKey gives the access key of the S3 credentials of a container; empty for a container that is not ours. It is in capitals
+// so that it is no part of the container's name: s3token, which leads S3 requests to the account, puts the account's name in
+// the place of the access key wherever that stands in the path, in the bucket's name too.
 func accessKey(container string) string {
 	m := bucketPattern.FindStringSubmatch(container)
 	if m == nil {
 		return ""
 	}
-	return m[1]
+	return strings.ToUpper(m[1])
 }
 
 // send makes a request of the object store without a body that matters. Answers of the statuses in codes are success.

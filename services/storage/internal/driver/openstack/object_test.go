@@ -79,6 +79,7 @@ func s3(t *testing.T, o *storagev1.BucketObserved, secret, method, object, body 
 	sum := sha256.Sum256([]byte(body))
 	payload := hex.EncodeToString(sum[:])
 	r.Header.Set("X-Amz-Content-Sha256", payload)
+	r.Header.Set("Content-Type", "text/plain")
 	credentials := aws.Credentials{AccessKeyID: o.GetS3AccessKey(), SecretAccessKey: secret}
 	if err := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }).SignHTTP(t.Context(), credentials, r, payload, "s3", o.GetS3Region(), time.Now()); err != nil {
 		t.Fatal(err)
