@@ -60,6 +60,7 @@ func (s *Service) routes() []rest.Route {
 	add("GET", "/os-availability-zone", "zone.list", func(*rest.Request) (*rest.Response, error) {
 		return rest.OK(rest.M{"availabilityZoneInfo": []rest.M{{"zoneName": "nova", "zoneState": rest.M{"available": true}}}})
 	})
+	add("GET", "/scheduler-stats/get_pools", "pool.list", listPools)
 	add("GET", "/os-services", "service.list", listServices)
 	add("GET", "/extensions", "extension.list", func(*rest.Request) (*rest.Response, error) {
 		return rest.OK(rest.M{"extensions": []rest.M{}})
@@ -873,6 +874,19 @@ func (s *Service) getAttachment(r *rest.Request) (*rest.Response, error) {
 		}
 	}
 	return nil, rest.Errorf(http.StatusNotFound, "", "Volume attachment could not be found with filter: attachment_id = %s.", r.Params["id"])
+}
+
+func listPools(r *rest.Request) (*rest.Response, error) {
+	if !r.Token.Admin() {
+		return nil, rest.Errorf(http.StatusForbidden, "", "Policy doesn't allow scheduler_extension:scheduler_stats:get_pools to be performed.")
+	}
+	out := []rest.M{}
+	for _, t := range types[:2] {
+		out = append(out, rest.M{"name": "sandbox-node@" + t.Name + "#" + t.Name, "capabilities": rest.M{
+			"volume_backend_name": t.Name, "storage_protocol": "sandbox", "driver_version": "1.0", "total_capacity_gb": 1000.0, "free_capacity_gb": 900.0,
+		}})
+	}
+	return rest.OK(rest.M{"pools": out})
 }
 
 func listServices(r *rest.Request) (*rest.Response, error) {

@@ -345,8 +345,20 @@ func TestVolumeCheck(t *testing.T) {
 			t.Errorf("needs = %v", need)
 		}
 		features, err := probe(t.Context(), p.Session)
-		if err != nil || len(features) < 4 {
-			t.Errorf("probe = %v, %v", features, err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := map[string]string{}
+		for _, f := range features {
+			told[f.Service+" "+f.Name] = f.Value
+		}
+		for name, want := range map[string]string{
+			"block-storage extend while attached": "yes", "block-storage type standard": "any backend", "block-storage pools": "shown to administrators only",
+			"shared-file-system type default": "driver_handles_share_servers=false", "object-store S3": "yes",
+		} {
+			if !strings.HasPrefix(told[name], want) {
+				t.Errorf("the probe tells %s %q, want %q", name, told[name], want)
+			}
 		}
 	})
 }

@@ -357,7 +357,11 @@ func sizeGiB(text string) (int64, error) {
 }
 
 // volumeType is a volume type that the project may use.
-type volumeType struct{ ID, Name string }
+type volumeType struct {
+	ID    string         `json:"id"`
+	Name  string         `json:"name"`
+	Specs map[string]any `json:"extra_specs"`
+}
 
 func volumeTypes(ctx context.Context, s *cloud.Session) ([]volumeType, error) {
 	c, err := s.BlockStorage(ctx)
