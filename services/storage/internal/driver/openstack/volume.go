@@ -414,6 +414,9 @@ func (d *Volumes) Check(ctx context.Context, items []driver.Item[*storagev1.Volu
 			}
 			report("spec.image", err)
 		}
+		if s, ok := i.Refs[i.Spec.GetSnapshot()].(*storagev1.VolumeSnapshot); ok && i.Change != kindv1.Change_CHANGE_DELETE && size < s.GetObserved().GetSizeGib() {
+			report("spec.size", fault.InField("spec.size", "snapshot %s is of %d GiB; a volume made of it cannot have %d", i.Spec.GetSnapshot(), s.GetObserved().GetSizeGib(), size))
+		}
 		addNeed(need, i, size)
 	}
 	return findings, cloud.QuotaUses("block-storage", need, limits), nil
