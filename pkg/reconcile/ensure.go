@@ -173,7 +173,9 @@ func (l *Loop) update(ctx context.Context, at *turn, e *record.Entry, d driver.A
 		return err
 	}
 	id := e.Object.Status().GetProviderId()
-	_, err = call(ctx, at, "update", func(ctx context.Context) (struct{}, error) { return struct{}{}, discreet(d.Update(ctx, id, wanted), secrets) })
+	_, err = call(ctx, at, "update", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, discreet(d.Update(ctx, id, wanted), secrets)
+	})
 	if err != nil {
 		return fault.Wrap(err, "update %s", e.Name)
 	}

@@ -476,7 +476,9 @@ func (s *Service) exports(r *rest.Request) (*rest.Response, error) {
 }
 
 // noSnapshots answers the list of snapshots: none can be made here.
-func noSnapshots(*rest.Request) (*rest.Response, error) { return rest.OK(rest.M{"snapshots": []rest.M{}}) }
+func noSnapshots(*rest.Request) (*rest.Response, error) {
+	return rest.OK(rest.M{"snapshots": []rest.M{}})
+}
 
 func listTypes(*rest.Request) (*rest.Response, error) {
 	out := []rest.M{}

@@ -428,7 +428,9 @@ func (d *Buckets) OpenSecret(ctx context.Context, id, field string) (string, err
 
 // Check implements driver.Checker: that the cloud can do what is asked for.
 func (d *Buckets) Check(ctx context.Context, items []driver.Item[*storagev1.BucketSpec]) ([]driver.Finding, []driver.QuotaUse, error) {
-	if !slices.ContainsFunc(items, func(i driver.Item[*storagev1.BucketSpec]) bool { return i.Spec != nil && i.Change != kindv1.Change_CHANGE_DELETE }) {
+	if !slices.ContainsFunc(items, func(i driver.Item[*storagev1.BucketSpec]) bool {
+		return i.Spec != nil && i.Change != kindv1.Change_CHANGE_DELETE
+	}) {
 		return nil, nil, nil
 	}
 	info, err := swiftInfo(ctx, d.s)
