@@ -139,7 +139,7 @@ var blockerCases = map[string]blockerCase{
 			h.drop(neutron + "networks/" + network)
 		}
 	}},
-	"attached volume": {resources: "  data: {kind: Volume, spec: {size: 1Gi}}\n", block: func(t *testing.T, h *hands) (*kindv1.Blocker, func()) {
+	"attached volume": {resources: "  data: {kind: Volume, spec: {size: 1Gi, reclaim: DESTROY}}\n", block: func(t *testing.T, h *hands) (*kindv1.Blocker, func()) {
 		volume := h.id(t, "volume.volume", "data")
 		network, _ := h.yard("10.63.0.0/24")
 		server, drop := h.server(t, network)

@@ -77,7 +77,7 @@ func TestBusy(t *testing.T) {
 	since := i.Cloud.Last(t)
 	first := i.Go(t, "apply", "-f", i.Document(t, "busy.yaml", stackOf("busy", machine)), "--wait", "-o", "json")
 	i.Cloud.AwaitCall(t, since, "POST", "/servers")
-	changed := i.Document(t, "changed.yaml", stackOf("busy", machine+"  more: {kind: Volume, spec: {size: 1Gi}}\n"))
+	changed := i.Document(t, "changed.yaml", stackOf("busy", machine+"  more: {kind: Volume, spec: {size: 1Gi, reclaim: DESTROY}}\n"))
 	if r := i.Weft(t, "apply", "-f", changed, "--if-busy", "refuse").Refused(t); !strings.Contains(r.Err, "is being worked on by") {
 		t.Errorf("a second apply: %s", r.Err)
 	}

@@ -87,7 +87,7 @@ func TestKeepOnFailure(t *testing.T) {
 // stuck destroys a stack with a volume that the cloud refuses to delete, until the operation needs a hand.
 func stuck(t *testing.T, i *story.Installation, name string) *story.Operation {
 	t.Helper()
-	i.Apply(t, stackOf(name, "  data: {kind: Volume, spec: {size: 1Gi}}\n"+fabric), "DONE")
+	i.Apply(t, stackOf(name, "  data: {kind: Volume, spec: {size: 1Gi, reclaim: DESTROY}}\n"+fabric), "DONE")
 	i.Cloud.Break(t, story.Fault{Service: "volume", Method: "DELETE", Path: "/volumes/*", Effect: "status", Status: 403, Message: "Policy doesn't allow volume:delete"})
 	op := i.Destroy(t, name, "NEEDS_HAND")
 	if op.StepState("data") != "STUCK" || !strings.Contains(op.Step("data").GetFault().GetMessage(), "Policy doesn't allow volume:delete") {

@@ -22,10 +22,10 @@ resources:
   subnet: {kind: Subnet, spec: {network: net, cidr: 10.70.0.0/24}}
   router: {kind: Router, spec: {externalNetwork: public, subnets: [subnet]}}
   wall: {kind: SecurityGroup, spec: {rules: [{protocol: TCP, ports: "80"}]}}
-  data: {kind: Volume, spec: {size: 2Gi}}
+  data: {kind: Volume, spec: {size: 2Gi, reclaim: DESTROY}}
   key: {kind: KeyPair, spec: {publicKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0v1h7mXyV9G6Zp7o2Ff7gkL9cQJ4nT1uQd5y8wXb3K me"}}
   vm: {kind: Server, spec: {image: tiny, flavor: m1.tiny, network: net, securityGroups: [wall], metadata: {role: a}}}
-  lone: {kind: Volume, spec: {size: 1Gi}}
+  lone: {kind: Volume, spec: {size: 1Gi, reclaim: DESTROY}}
   ip: {kind: FloatingIP, spec: {externalNetwork: public, server: vm}}
   apps: {kind: Cluster, spec: {driver: ADOPT, credentials: kube}}
   web: {kind: Workload, spec: {cluster: apps, replicas: 1, containers: [{name: web, image: pause, ports: [80]}]}}
@@ -47,8 +47,8 @@ var edits = []edit{
 	{"more copies", "replicas: 1", "replicas: 2", map[string]string{"web": "IN_PLACE"}, ""},
 	{"name servers", "cidr: 10.70.0.0/24", "dnsServers: [1.1.1.1], cidr: 10.70.0.0/24", map[string]string{"subnet": "IN_PLACE"}, ""},
 	{"a bigger machine", "flavor: m1.tiny", "flavor: m1.small", map[string]string{"vm": "RESTART"}, ""},
-	{"something new", "  ip:", "  second: {kind: Volume, spec: {size: 1Gi}}\n  ip:", map[string]string{"second": "CREATE"}, ""},
-	{"something less", "  lone: {kind: Volume, spec: {size: 1Gi}}\n", "", map[string]string{"lone": "DELETE"}, "lone"},
+	{"something new", "  ip:", "  second: {kind: Volume, spec: {size: 1Gi, reclaim: DESTROY}}\n  ip:", map[string]string{"second": "CREATE"}, ""},
+	{"something less", "  lone: {kind: Volume, spec: {size: 1Gi, reclaim: DESTROY}}\n", "", map[string]string{"lone": "DELETE"}, "lone"},
 	{"a volume shrinks", "size: 3Gi", "size: 1Gi", map[string]string{"data": "REPLACE"}, "data"},
 	{"another key", "XyV9G6Zp7o2Ff7gkL9cQJ4nT1uQd5y8wXb3K", "XyV9G6Zp7o2Ff7gkL9cQJ4nT1uQd5y8wXb4K", map[string]string{"key": "REPLACE"}, ""},
 	{"another image", "image: tiny, flavor", "image: debian-12, flavor", map[string]string{"vm": "REPLACE", "ip": "IN_PLACE"}, "vm"},

@@ -25,7 +25,7 @@ resources:
   router: {kind: Router, spec: {externalNetwork: public, subnets: [subnet]}}
   wall: {kind: SecurityGroup, spec: {rules: [{protocol: TCP, ports: "80"}]}}
   key: {kind: KeyPair, spec: {publicKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0v1h7mXyV9G6Zp7o2Ff7gkL9cQJ4nT1uQd5y8wXb3K me"}}
-  data: {kind: Volume, spec: {size: 2Gi}}
+  data: {kind: Volume, spec: {size: 2Gi, reclaim: DESTROY}}
   db: {kind: Server, spec: {image: "${params.image}", flavor: m1.tiny, network: net, securityGroups: [wall], keyPair: key, metadata: {role: a}}}
   disk: {kind: VolumeAttachment, spec: {server: db, volume: data}}
   address: {kind: FloatingIP, spec: {externalNetwork: public, server: db}}
@@ -193,7 +193,7 @@ func TestRehearsalRefused(t *testing.T) {
 name: other
 placement: {cloud: lab}
 resources:
-  data: {kind: Volume, spec: {size: 1Gi, type: rare}}
+  data: {kind: Volume, spec: {size: 1Gi, reclaim: DESTROY, type: rare}}
 `
 	r := i.Weft(t, "plan", "-f", i.Document(t, "other.yaml", document), "--rehearse", "--skip-preflight").Refused(t)
 	for _, want := range []string{"rehearse other.yaml: the simulated cloud cannot stand in", "other.yaml:5:", "resources.data.spec.type", "rare"} {

@@ -99,7 +99,7 @@ func (s *soak) count(what string) {
 func (s *soak) document(name string) string {
 	text := fabric
 	for n := range s.draw(3) {
-		text += fmt.Sprintf("  data%d: {kind: Volume, spec: {size: %dGi}}\n", n, 1+s.draw(2))
+		text += fmt.Sprintf("  data%d: {kind: Volume, spec: {size: %dGi, reclaim: DESTROY}}\n", n, 1+s.draw(2))
 	}
 	if s.draw(2) == 0 {
 		text += fmt.Sprintf("  vm: {kind: Server, spec: {image: tiny, flavor: m1.tiny, network: net, metadata: {round: \"%d\"}}}\n", s.draw(100))

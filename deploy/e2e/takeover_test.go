@@ -33,7 +33,7 @@ const takeOverWithin = 6 * time.Second
 const unbounded = "callsPerSecond: 5000\n"
 
 // oneVolume is a stack whose only object takes as long as the cloud is told to.
-const oneVolume = "  data: {kind: Volume, spec: {size: 1Gi}}\n"
+const oneVolume = "  data: {kind: Volume, spec: {size: 1Gi, reclaim: DESTROY}}\n"
 
 // TestSeveralOrchestrators runs two orchestrators. Either takes any request; when one is killed, or is paused for longer
 // than its lease, the other goes on where it was, and what the paused one still sends when it wakes up has no effect.

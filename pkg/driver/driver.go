@@ -146,6 +146,33 @@ type Marked struct {
 	Key string
 	// Name is the resource's full name as the mark has it; empty if the mark has none.
 	Name string
+	// Kept says that it was left for its data when its resource was deleted.
+	Kept bool
+}
+
+// Keeper is a capability: an object that holds data can outlive its resource.
+type Keeper interface {
+	// Keep changes the mark of an object to that of one that was kept: Find no longer gives it, ListMarked gives it as
+	// kept. An absent object is success. It may be called again after it failed half way.
+	Keep(ctx context.Context, id, key, name string) error
+	// TakenUp tells whether the object was a kept one that Create took up instead of making one: an undo keeps it again.
+	TakenUp(ctx context.Context, id string) (bool, error)
+}
+
+// Copier is a capability: the driver can keep a copy of what an object holds, which outlives the object.
+type Copier interface {
+	// Copy makes the copy, marked as kept with key, if there is none yet, and tells whether it is complete. It is called
+	// until it is.
+	Copy(ctx context.Context, id, key, name string) (done bool, err error)
+}
+
+// SecretHere is what a driver observes in place of a secret output that exists. The secret itself it MUST NOT observe.
+const SecretHere = "secret"
+
+// SecretSource is a capability: the object has secret outputs.
+type SecretSource interface {
+	// OpenSecret reads a secret output of the object by its field, e.g. s3_secret_key. The error is NotFound if it has none.
+	OpenSecret(ctx context.Context, id, field string) (string, error)
 }
 
 // Lister is a capability: the driver can list all objects of its kind that bear our mark, so that orphans are found.

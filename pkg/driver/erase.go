@@ -19,6 +19,10 @@ type Any interface {
 	Lister() (Lister, bool)
 	Checker() (Checker[proto.Message], bool)
 	Follower() (Follower[proto.Message], bool)
+	// Keeper, Copier and SecretSource give the capability, or false.
+	Keeper() (Keeper, bool)
+	Copier() (Copier, bool)
+	SecretSource() (SecretSource, bool)
 }
 
 // Erase erases the types of a driver.
@@ -80,6 +84,21 @@ func (e erased[S, O]) Console() (Console, bool) {
 func (e erased[S, O]) Lister() (Lister, bool) {
 	l, ok := e.d.(Lister)
 	return l, ok
+}
+
+func (e erased[S, O]) Keeper() (Keeper, bool) {
+	k, ok := e.d.(Keeper)
+	return k, ok
+}
+
+func (e erased[S, O]) Copier() (Copier, bool) {
+	c, ok := e.d.(Copier)
+	return c, ok
+}
+
+func (e erased[S, O]) SecretSource() (SecretSource, bool) {
+	s, ok := e.d.(SecretSource)
+	return s, ok
 }
 
 func (e erased[S, O]) Checker() (Checker[proto.Message], bool) {

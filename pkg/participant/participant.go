@@ -162,6 +162,9 @@ func (in *Inbox) release(ctx context.Context, id record.ID, e *record.Entry, cmd
 	}
 	again := e.Record.GetRelease()
 	e.Record.Origin, e.Record.WakeTime = cmd.GetOrigin(), nil
+	if word := cmd.GetRelease().GetReclaim(); word != kindv1.Reclaim_RECLAIM_UNSPECIFIED {
+		e.Record.Reclaim = word
+	}
 	if again {
 		e.Record.Failures = 0
 		SetPhase(e, kindv1.Phase_PHASE_RELEASING, in.now())

@@ -211,6 +211,9 @@ func (l *Loop) note(ctx context.Context, id record.ID, object string, o driver.O
 		return false, nil
 	}
 	status := e.Object.Status()
+	if listed {
+		handles(e, o.Observed)
+	}
 	next := l.driftOf(e, o, listed)
 	news := !sameDrift(status.GetDrift(), next)
 	moved := listed && next == nil && !proto.Equal(e.Object.Observed(), o.Observed)

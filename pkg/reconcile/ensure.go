@@ -119,6 +119,10 @@ func (l *Loop) adopt(ctx context.Context, at *turn, e *record.Entry, d driver.An
 }
 
 func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) error {
+	wanted, secrets, err := l.opened(ctx, e, refs)
+	if err != nil {
+		return err
+	}
 	sent := false
 	id, err := call(ctx, at, "create", func(ctx context.Context) (string, error) {
 		if err := l.attempt(ctx, e); err != nil {
@@ -129,7 +133,8 @@ func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.A
 		}
 		sent = true
 		crash.Point(crash.LoopCreateBefore)
-		return d.Create(ctx, request(e, refs))
+		id, err := d.Create(ctx, wanted)
+		return id, discreet(err, secrets)
 	})
 	crash.Point(crash.LoopCreateAfter)
 	if err != nil && !sent {
@@ -172,8 +177,14 @@ func answered(err error) bool {
 
 // update brings the object to the present generation.
 func (l *Loop) update(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) error {
+	wanted, secrets, err := l.opened(ctx, e, refs)
+	if err != nil {
+		return err
+	}
 	id := e.Object.Status().GetProviderId()
-	_, err := call(ctx, at, "update", func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Update(ctx, id, request(e, refs)) })
+	_, err = call(ctx, at, "update", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, discreet(d.Update(ctx, id, wanted), secrets)
+	})
 	if err != nil {
 		return fault.Wrap(err, "update %s", e.Name)
 	}
@@ -236,6 +247,7 @@ const effect = 250 * time.Millisecond
 
 // ready writes that the object stands as wanted.
 func (l *Loop) ready(ctx context.Context, e *record.Entry, seen driver.Observation[proto.Message]) error {
+	handles(e, seen.Observed)
 	e.Object.SetObserved(seen.Observed)
 	e.Record.Facts = seen.Facts
 	status := e.Object.Status()

@@ -61,6 +61,12 @@ type Resolver interface {
 	Resolve(ctx context.Context, name, key string) (proto.Message, error)
 }
 
+// Secrets opens secret outputs.
+type Secrets interface {
+	// Secret gives the value of a secret output of the resource of a name and key.
+	Secret(ctx context.Context, name, key, field string) (string, error)
+}
+
 // Config is what a Loop is made of.
 type Config struct {
 	Book     *record.Book
@@ -78,6 +84,8 @@ type Config struct {
 	TombstoneAge time.Duration
 	// ObserveEvery is how often what is ready is looked at, to find what was done to it elsewhere; 0 means never.
 	ObserveEvery time.Duration
+	// Secrets opens secret outputs of other resources; nil opens none.
+	Secrets Secrets
 	// Taken is called when shards have come to be owned: another replica may have had them, and have died with messages that
 	// it had committed and not published. It must not block. nil means nothing.
 	Taken func()

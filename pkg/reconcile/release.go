@@ -41,6 +41,9 @@ func (l *Loop) release(ctx context.Context, at *turn, e *record.Entry) (time.Dur
 			return 0, l.gone(ctx, e)
 		}
 	}
+	if wait, err := l.reclaim(ctx, at, e, d); wait > 0 || err != nil || e.Object.Status().GetProviderId() == "" {
+		return wait, err
+	}
 	return l.remove(ctx, at, e, d)
 }
 

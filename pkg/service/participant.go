@@ -90,6 +90,14 @@ func (p *participantServer) Probe(ctx context.Context, r *participantv1.ProbeReq
 	return out, nil
 }
 
+func (p *participantServer) OpenSecret(ctx context.Context, r *participantv1.OpenSecretRequest) (*participantv1.OpenSecretResponse, error) {
+	value, err := p.s.secretOfOwn(ctx, r.GetName(), r.GetKey(), r.GetField())
+	if err != nil {
+		return nil, err
+	}
+	return &participantv1.OpenSecretResponse{Value: value}, nil
+}
+
 func (p *participantServer) ListLedger(ctx context.Context, r *participantv1.ListLedgerRequest) (*participantv1.ListLedgerResponse, error) {
 	tenant := resource.TenantOf(r.GetTenant())
 	prefix := ""
@@ -168,7 +176,7 @@ func (p *participantServer) orphans(ctx context.Context, account *reconcile.Acco
 				continue
 			}
 			out.Entries = append(out.Entries, &participantv1.LedgerEntry{
-				Name: m.Name, Type: typ, Cloud: account.Name, Key: m.Key, ProviderId: m.ID, Orphan: true,
+				Name: m.Name, Type: typ, Cloud: account.Name, Key: m.Key, ProviderId: m.ID, Orphan: !m.Kept, Kept: m.Kept,
 			})
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/weftcloud/weft/pkg/budget"
 	"github.com/weftcloud/weft/pkg/bus"
@@ -170,7 +171,7 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 	s.inbox = participant.NewInbox(s.book, s.own, deps.Now)
 	s.inbox.Traces = deps.Traces
 	s.loop = reconcile.New(reconcile.Config{
-		Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Traces: deps.Traces, Now: deps.Now, Taken: s.outbox.Recover,
+		Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Traces: deps.Traces, Now: deps.Now, Taken: s.outbox.Recover, Secrets: s,
 		ObserveEvery: deps.ObserveEvery,
 		Controllers:  s.controllers(),
 	})
@@ -306,6 +307,48 @@ func (s *Service) Resolve(ctx context.Context, name, key string) (proto.Message,
 		return nil, fault.As(fault.Internal, fault.Wrap(err, "decode %s", name))
 	}
 	return m, nil
+}
+
+// Secret gives the value of a secret output: of an own resource from its provider, else from the service that owns its kind.
+func (s *Service) Secret(ctx context.Context, name, key, field string) (string, error) {
+	kind, _, err := s.linked.Of(name)
+	if err != nil {
+		return "", err
+	}
+	if _, own := s.own.ByType(kind.Type); own {
+		return s.secretOfOwn(ctx, name, key, field)
+	}
+	peer, ok := s.deps.Peers[kind.Service]
+	if !ok {
+		return "", fault.New(fault.Unavailable, "open a secret of %s: no connection to the %s service", name, kind.Service)
+	}
+	answer, err := participantv1.NewParticipantServiceClient(peer).OpenSecret(ctx, &participantv1.OpenSecretRequest{Name: name, Key: key, Field: field})
+	return answer.GetValue(), fault.FromStatus(err)
+}
+
+// secretOfOwn reads a secret output of a resource of this service from its provider.
+func (s *Service) secretOfOwn(ctx context.Context, name, key, field string) (string, error) {
+	e, err := s.book.Get(ctx, record.ID{Name: name, Key: key})
+	if err != nil {
+		return "", err
+	}
+	f := e.Kind.Observed.Fields().ByName(protoreflect.Name(field))
+	if f == nil || !resource.FieldOptionsOf(f).GetSecret() || e.Object.Status().GetProviderId() == "" {
+		return "", fault.New(fault.NotFound, "%s has no secret output %s", name, field)
+	}
+	account, err := s.accounts.Account(ctx, e, nil)
+	if err != nil {
+		return "", err
+	}
+	d, ok := account.Session.Drivers[e.Kind.Type]
+	if !ok {
+		return "", fault.New(fault.Unsupported, "%s has no driver for %s", account.Name, e.Kind.Name)
+	}
+	source, ok := d.SecretSource()
+	if !ok {
+		return "", fault.New(fault.NotFound, "%s has no secret output %s", name, field)
+	}
+	return source.OpenSecret(ctx, e.Object.Status().GetProviderId(), field)
 }
 
 func (s *Service) resolveOwn(ctx context.Context, name, key string) (proto.Message, error) {

@@ -15,6 +15,9 @@ func Catalog(sessions *openstack.Sessions) service.Catalog {
 		Kinds: []service.Kind{
 			{Message: &storagev1.Volume{}},
 			{Message: &storagev1.VolumeAttachment{}},
+			{Message: &storagev1.VolumeSnapshot{}},
+			{Message: &storagev1.Bucket{}},
+			{Message: &storagev1.Share{}},
 		},
 		Providers: []driver.Provider{driveropenstack.Provider(sessions)},
 	}

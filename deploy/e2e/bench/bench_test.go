@@ -69,11 +69,11 @@ func document() string {
 			"  sub%[1]d: {kind: Subnet, spec: {network: net%[1]d, cidr: 10.%[1]d.0.0/24}}\n"+
 			"  rtr%[1]d: {kind: Router, spec: {externalNetwork: public, subnets: [sub%[1]d]}}\n", c)
 		for s := range 2 {
-			fmt.Fprintf(&b, "  vol%[1]d-%[2]d: {kind: Volume, spec: {size: 1Gi}}\n"+
+			fmt.Fprintf(&b, "  vol%[1]d-%[2]d: {kind: Volume, spec: {size: 1Gi, reclaim: DESTROY}}\n"+
 				"  srv%[1]d-%[2]d: {kind: Server, spec: {image: tiny, flavor: m1.tiny, network: net%[1]d, volumes: [{volume: vol%[1]d-%[2]d}]}}\n"+
 				"  fip%[1]d-%[2]d: {kind: FloatingIP, spec: {server: srv%[1]d-%[2]d}}\n", c, s)
 		}
-		fmt.Fprintf(&b, "  vol%d-spare: {kind: Volume, spec: {size: 1Gi}}\n", c)
+		fmt.Fprintf(&b, "  vol%d-spare: {kind: Volume, spec: {size: 1Gi, reclaim: DESTROY}}\n", c)
 	}
 	return b.String()
 }

@@ -27,8 +27,8 @@ resources:
   subnet: {kind: Subnet, spec: {network: net, cidr: 10.60.0.0/24}}
   router: {kind: Router, spec: {externalNetwork: public, subnets: [subnet]}}
   wall: {kind: SecurityGroup, spec: {rules: [{protocol: TCP, ports: "80"}]}}
-  data: {kind: Volume, spec: {size: 1Gi}}
-  more: {kind: Volume, spec: {size: 1Gi}}
+  data: {kind: Volume, spec: {size: 1Gi, reclaim: DESTROY}}
+  more: {kind: Volume, spec: {size: 1Gi, reclaim: DESTROY}}
   db: {kind: Server, spec: {image: tiny, flavor: m1.tiny, network: net, securityGroups: [wall], metadata: {size: "${string(data.size_gib)}"}}}
   disk: {kind: VolumeAttachment, spec: {server: db, volume: data}}
   address: {kind: FloatingIP, spec: {externalNetwork: public, server: db}}

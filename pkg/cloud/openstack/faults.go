@@ -30,6 +30,8 @@ var quotaTexts = []string{"quota exceeded", "exceeds allowed", "overquota", "exc
 // rules is THE table of what the services' answers mean.
 var rules = []rule{
 	{status: 400, contains: []string{"volume status must be", "must not be migrating, attached"}, kind: fault.Conflict}, // cinder says so of a volume in use
+	{status: 400, contains: []string{"status must be 'available'", "is in an invalid state"}, kind: fault.Conflict},     // manila, of a share that is being changed
+	{status: 400, contains: []string{"retype needs volume"}, kind: fault.Conflict},                                      // cinder, of a volume that is being changed
 	{status: 400, contains: []string{"instance has not been resized"}, kind: fault.Conflict},                            // nova, of a resize that is being confirmed already
 	{status: 400, kind: fault.Invalid},
 	{status: 401, kind: fault.Denied},

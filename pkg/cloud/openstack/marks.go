@@ -20,6 +20,9 @@ const (
 	MetadataPrefix = "weft-"
 	MetadataKey    = MetadataPrefix + "key"
 	MetadataName   = MetadataPrefix + "name"
+	// MetadataKept stands in place of MetadataKey on an object that was kept for its data when its resource was deleted:
+	// it bears the key of that resource.
+	MetadataKept = MetadataPrefix + "kept"
 )
 
 // maxDescription is the longest description that the network service keeps, in bytes.
@@ -63,6 +66,12 @@ func Metadata(key, name string) map[string]string {
 func ParseMetadata(metadata map[string]string) (key, name string, ok bool) {
 	key = metadata[MetadataKey]
 	return key, metadata[MetadataName], key != ""
+}
+
+// ParseKept reads the mark of an object that was kept; it gives false for metadata that bear none.
+func ParseKept(metadata map[string]string) (key, name string, ok bool) {
+	key = metadata[MetadataKept]
+	return key, metadata[MetadataName], key != "" && metadata[MetadataKey] == ""
 }
 
 // Tag gives the mark as a server's tag. Tags hold up to 60 characters and neither comma nor slash.

@@ -33,6 +33,7 @@ const requestTimeout = 60 * time.Second
 const (
 	maxComputeMinor      = 93
 	maxBlockStorageMinor = 59
+	maxShareMinor        = 60
 )
 
 // TagsMinor is the minor of the compute API from which a server can bear tags in the call that makes it (2.52).
@@ -212,6 +213,34 @@ func (s *Session) Compute(ctx context.Context) (*gophercloud.ServiceClient, erro
 // BlockStorage gives the client of the volume service, with the microversion negotiated.
 func (s *Session) BlockStorage(ctx context.Context) (*gophercloud.ServiceClient, error) {
 	return s.client("block-storage", openstack.NewBlockStorageV3, func(c *gophercloud.ServiceClient) error { return negotiate(ctx, c, 3, maxBlockStorageMinor) })
+}
+
+// SharedFileSystem gives the client of the shared file system service, with the microversion negotiated.
+func (s *Session) SharedFileSystem(ctx context.Context) (*gophercloud.ServiceClient, error) {
+	return s.client("shared-file-system", openstack.NewSharedFileSystemV2, func(c *gophercloud.ServiceClient) error { return negotiate(ctx, c, 2, maxShareMinor) })
+}
+
+// ObjectStorage gives the client of the object storage service.
+func (s *Session) ObjectStorage(context.Context) (*gophercloud.ServiceClient, error) {
+	return s.client("object-store", openstack.NewObjectStorageV1, nil)
+}
+
+// Identity gives the client of the identity service.
+func (s *Session) Identity(context.Context) (*gophercloud.ServiceClient, error) {
+	return s.client("identity", openstack.NewIdentityV3, nil)
+}
+
+// UserID gives the id of the user that the session works as.
+func (s *Session) UserID() (string, error) {
+	result, ok := s.provider.GetAuthResult().(tokens.CreateResult)
+	if !ok {
+		return "", fault.New(fault.Unsupported, "the identity service answers with an old version of its API; version 3 is needed")
+	}
+	user, err := result.ExtractUser()
+	if err != nil {
+		return "", Fault(err, "read the token")
+	}
+	return user.ID, nil
 }
 
 // Image gives the client of the image service.

@@ -653,6 +653,11 @@ func (p *documentReader) outputText(n *node, path string) *structpb.Value {
 	if err == nil {
 		var program *expr.Program
 		if program, err = p.env.Compile(t, expr.AnyType); err == nil {
+			for _, u := range program.Uses() {
+				if k, ok := p.kinds[u.Resource]; ok && SecretOutput(k, u.Field) {
+					p.fail(path, place{n.line, n.col}, "%s.%s is a secret; outputs are shown to people, and take none", u.Resource, u.Field)
+				}
+			}
 			return structpb.NewStringValue(program.Text())
 		}
 	}

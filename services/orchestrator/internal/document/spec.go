@@ -98,8 +98,10 @@ type specChecker struct {
 	kind     *resource.Kind
 	spec     *Spec
 	troubles []specTrouble
-	places   func(path string, n *node)               // notes where a value stands; may be nil
-	within   func(n *node, text string, at int) place // finds a byte of a string's value in the document; may be nil
+	// takesSecrets says that the values of the map that is being read take secrets.
+	takesSecrets bool
+	places       func(path string, n *node)               // notes where a value stands; may be nil
+	within       func(n *node, text string, at int) place // finds a byte of a string's value in the document; may be nil
 }
 
 func (c *specChecker) fail(path string, n *node, format string, args ...any) {
@@ -241,6 +243,8 @@ func (c *specChecker) mapField(n *node, fd protoreflect.FieldDescriptor, path st
 		return nil
 	}
 	out := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	c.takesSecrets = resource.FieldOptionsOf(fd).GetTakesSecrets()
+	defer func() { c.takesSecrets = false }()
 	for _, e := range n.entries {
 		at := Join(path, e.key)
 		if c.places != nil {
@@ -296,10 +300,32 @@ func (c *specChecker) text(n *node, fd protoreflect.FieldDescriptor, path string
 		c.fail(path, n, "%s is a reference: write the name of a resource, e.g. %s, instead of an expression over outputs", fd.JSONName(), p.Uses()[0].Resource)
 		return nil
 	}
+	if !resource.FieldOptionsOf(fd).GetTakesSecrets() && !c.takesSecrets {
+		if u := c.secretOf(p.Uses()); u != "" {
+			c.fail(path, n, "%s is a secret; %s takes none, for what stands there is shown to people", u, fieldName(path))
+			return nil
+		}
+	}
 	for _, u := range p.Uses() {
 		c.spec.Uses = append(c.spec.Uses, Use{Use: u, Path: path})
 	}
 	return structpb.NewStringValue(p.Text())
+}
+
+// secretOf gives the first of the outputs that is a secret; empty if none is.
+func (c *specChecker) secretOf(uses []expr.Use) string {
+	for _, u := range uses {
+		if k, ok := c.scope.Local(u.Resource); ok && SecretOutput(k, u.Field) {
+			return u.Resource + "." + u.Field
+		}
+	}
+	return ""
+}
+
+// SecretOutput tells whether an output of a kind is a secret.
+func SecretOutput(k *resource.Kind, field string) bool {
+	f := FieldByText(k.Observed, field)
+	return f != nil && resource.FieldOptionsOf(f).GetSecret()
 }
 
 // failIn says what is wrong with a string, at the character that is wrong.

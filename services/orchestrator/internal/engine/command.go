@@ -81,7 +81,7 @@ func (p *part) command(r *run, state *orchestratorv1.SagaState, c saga.Command, 
 		Deadline: r.plan.GetDeadline(),
 	}
 	if goal.GetRelease() {
-		cmd.Action = &busv1.Command_Release{Release: &busv1.Release{Forget: state.GetSteps()[c.Step].GetForget()}}
+		cmd.Action = &busv1.Command_Release{Release: &busv1.Release{Forget: state.GetSteps()[c.Step].GetForget(), Reclaim: goal.GetReclaim()}}
 	} else {
 		ensure, err := r.ensure(goal, outputs)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/weftcloud/weft/pkg/resource"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
 
@@ -21,6 +22,8 @@ type DestroyInput struct {
 	// Now is the time; Timeout how long the saga may take, 0 for 30 minutes.
 	Now     time.Time
 	Timeout time.Duration
+	// Reclaim is what becomes of the data of all resources, on a person's word; unspecified means what their specs say.
+	Reclaim kindv1.Reclaim
 }
 
 // Destroy makes the saga that takes a stack away: every step is a release, what needs an object goes before it, and
@@ -34,7 +37,7 @@ func Destroy(in DestroyInput) (*orchestratorv1.SagaPlan, error) {
 		}
 		former[s.GetLocalName()], release[s.GetLocalName()] = s, s.GetLocalName()
 		g.add(&orchestratorv1.PlannedStep{
-			Id: s.GetLocalName(), Change: remove, Retriable: true, Goal: &orchestratorv1.Goal{Resource: proto.CloneOf(s), Release: true},
+			Id: s.GetLocalName(), Change: remove, Retriable: true, Goal: &orchestratorv1.Goal{Resource: proto.CloneOf(s), Release: true, Reclaim: in.Reclaim},
 		})
 	}
 	releaseNeeds(g, former, release)

@@ -147,7 +147,7 @@ func (p *planner) previewEarly(v *orchestratorv1.StepPreview, s *orchestratorv1.
 	if s.GetChange() == replace {
 		v.Doing = "delete the old " + object + ", which holds what the new one needs"
 	}
-	v.DataLoss = p.lossOf(v.GetType())
+	v.DataLoss, v.DataKept = p.lossOf(s.GetGoal().GetResource())
 	v.UndoAction, v.Undo = undoRemake, "make "+object+" anew as it was"
 	v.UndoPrecondition = "the cloud still has room for it and all that its former spec names"
 	v.UndoNotice = "it is another object: its ids and addresses may differ"
@@ -159,7 +159,10 @@ func (p *planner) previewLate(v *orchestratorv1.StepPreview, s *orchestratorv1.P
 	if s.GetChange() == replace {
 		object = "the old " + object
 	}
-	v.Doing, v.DataLoss = "delete "+object, p.lossOf(v.GetType())
+	v.Doing = "delete " + object
+	if v.DataLoss, v.DataKept = p.lossOf(s.GetGoal().GetResource()); v.GetDataKept() != "" {
+		v.Doing = "let go of " + object
+	}
 	v.UndoAction = undoNone
 	v.Undo = "none: " + object + " is deleted only when all else is done, and is then tried until it is gone"
 }
@@ -172,15 +175,18 @@ func previewRestore(v *orchestratorv1.StepPreview, s *orchestratorv1.PlannedStep
 	v.UndoPrecondition = "what it referred to has been made anew"
 }
 
-// lossOf tells what is lost with an object of a type; empty if nothing.
-func (p *planner) lossOf(typ string) string {
+// lossOf tells what is lost with an object that is deleted, and what stays at the cloud; empty if nothing.
+func (p *planner) lossOf(r *orchestratorv1.StandingResource) (lost, kept string) {
 	switch {
-	case p.holdsData(typ):
-		return "all data on it"
-	case p.hasOwnDisk(typ):
-		return "what is on its own disk"
+	case p.holdsData(r.GetType()):
+		if lost, kept = p.departureLoss(r); lost != "" {
+			return "all data on it", ""
+		}
+		return "", kept
+	case p.hasOwnDisk(r.GetType()):
+		return "what is on its own disk", ""
 	}
-	return ""
+	return "", ""
 }
 
 // hasOwnDisk tells whether an object of a type keeps something that a replacement would lose.

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
 
@@ -357,7 +358,7 @@ func (p *planner) changes(g *graph, saga *orchestratorv1.SagaPlan) *orchestrator
 			Resource: r.GetName(), LocalName: r.GetLocalName(), Type: r.GetType(), Change: s.GetChange(), Key: r.GetKey(), Needs: p.shownNeeds(g, s),
 		}
 		if d != nil {
-			c.DataLoss = p.departureLoss(c.GetType())
+			c.DataLoss, c.DataKept = p.departureLoss(d.former)
 		} else {
 			p.describeChange(c, p.nodes[s.GetId()])
 		}
@@ -388,18 +389,40 @@ func (p *planner) holdsData(typ string) bool {
 	return ok && k.Options.GetHoldsData()
 }
 
-func (p *planner) departureLoss(typ string) string {
-	if p.holdsData(typ) {
-		return "all data on it is lost"
+// departureLoss tells what is lost with a resource that goes, and what stays at the cloud.
+func (p *planner) departureLoss(former *orchestratorv1.StandingResource) (lost, kept string) {
+	if !p.holdsData(former.GetType()) {
+		return "", ""
 	}
-	return ""
+	switch reclaimOf(former) {
+	case kindv1.Reclaim_RECLAIM_DESTROY:
+		return "all data on it is lost", ""
+	case kindv1.Reclaim_RECLAIM_SNAPSHOT:
+		return "", "a copy of its data stays at the cloud, marked as kept"
+	default:
+		return "", "it stays at the cloud with its data, marked as kept"
+	}
+}
+
+// reclaimOf gives what becomes of the data of a resource that stands, when it is released. What is sent is what counts, since
+// it may be an expression.
+func reclaimOf(s *orchestratorv1.StandingResource) kindv1.Reclaim {
+	spec := s.GetResolved()
+	if spec == nil {
+		spec = s.GetSpec()
+	}
+	word := kindv1.Reclaim(kindv1.Reclaim_value[spec.GetFields()["reclaim"].GetStringValue()])
+	if word == kindv1.Reclaim_RECLAIM_UNSPECIFIED {
+		return kindv1.Reclaim_RECLAIM_KEEP
+	}
+	return word
 }
 
 func (p *planner) describeChange(c *orchestratorv1.ResourceChange, n *node) {
 	c.Fields = n.fields
 	if n.change == replace {
 		c.Key = n.former.GetKey()
-		c.DataLoss = p.replaceLoss(n)
+		c.DataLoss, c.DataKept = p.replaceLoss(n)
 	}
 }
 
@@ -419,15 +442,18 @@ func describeUndo(c *orchestratorv1.ResourceChange, steps []*orchestratorv1.Step
 	c.Undo, c.UndoNotice = joined(undo...), joined(notice...)
 }
 
-func (p *planner) replaceLoss(n *node) string {
+func (p *planner) replaceLoss(n *node) (lost, kept string) {
 	if p.holdsData(n.kind.Type) {
-		return "all data on it is lost: the new one begins empty"
+		if lost, kept = p.departureLoss(n.former); lost != "" {
+			return lost + ": the new one begins empty", ""
+		}
+		return "", "of the old one " + kept + "; the new one begins empty"
 	}
 	if len(n.losing) > 0 {
-		return "what is on its own disk is lost, because " + strings.Join(n.losing, ", ") + " changes"
+		return "what is on its own disk is lost, because " + strings.Join(n.losing, ", ") + " changes", ""
 	}
 	if p.hasOwnDisk(n.kind.Type) { // what one field's change loses, a replacement for another reason loses too
-		return "what is on its own disk is lost"
+		return "what is on its own disk is lost", ""
 	}
-	return ""
+	return "", ""
 }

@@ -221,6 +221,7 @@ func (s *Server) DeleteStack(ctx context.Context, r *orchestratorv1.DeleteStackR
 	}
 	p, err := plan.Destroy(plan.DestroyInput{
 		Record: record, Kinds: s.Kinds, Now: s.Now(), Timeout: timeoutOr(r.GetTimeout().AsDuration()), Operation: s.newOperation(resource.TenantOf(r.GetName()), record),
+		Reclaim: r.GetReclaim(),
 	})
 	if err != nil {
 		return nil, err

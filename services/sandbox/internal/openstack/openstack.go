@@ -15,7 +15,9 @@ import (
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/identity"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/image"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/network"
+	"github.com/weftcloud/weft/services/sandbox/internal/openstack/object"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/rest"
+	"github.com/weftcloud/weft/services/sandbox/internal/openstack/share"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/volume"
 	"github.com/weftcloud/weft/services/sandbox/internal/world"
 )
@@ -37,6 +39,8 @@ type Cloud struct {
 	volume   *volume.Service
 	compute  *compute.Service
 	balance  *balance.Service
+	object   *object.Service
+	share    *share.Service
 	handler  http.Handler
 }
 
@@ -49,6 +53,9 @@ var catalog = []identity.CatalogEntry{
 	{Type: "block-storage", Name: "cinder", URL: "/volume/v3/{project}"},
 	{Type: "image", Name: "glance", URL: "/image"},
 	{Type: "load-balancer", Name: "octavia", URL: "/load-balancer"},
+	{Type: "object-store", Name: "swift", URL: "/object/v1/AUTH_{project}"},
+	{Type: "shared-file-system", Name: "manila", URL: "/share/v2"},
+	{Type: "sharev2", Name: "manilav2", URL: "/share/v2"},
 }
 
 // New makes the cloud, loads its state and registers it with the control.
@@ -76,6 +83,12 @@ func New(cfg Config) (*Cloud, error) {
 	if c.balance, err = balance.New(w, "/load-balancer", c.network, c.compute, auth); err != nil {
 		return nil, fmt.Errorf("load balancer: %w", err)
 	}
+	if c.object, err = object.New(w, "/object", auth, c.identity.EC2); err != nil {
+		return nil, fmt.Errorf("object: %w", err)
+	}
+	if c.share, err = share.New(w, "/share", auth); err != nil {
+		return nil, fmt.Errorf("share: %w", err)
+	}
 	c.handler = c.mount()
 	cfg.Control.AddInventory(c)
 	cfg.Control.AddQuotas(c)
@@ -85,14 +98,14 @@ func New(cfg Config) (*Cloud, error) {
 
 func (c *Cloud) mount() http.Handler {
 	mux := http.NewServeMux()
-	for _, s := range []*rest.Service{&c.identity.Service, &c.image.Service, &c.network.Service, &c.volume.Service, &c.compute.Service, &c.balance.Service} {
+	for _, s := range []*rest.Service{&c.identity.Service, &c.image.Service, &c.network.Service, &c.volume.Service, &c.compute.Service, &c.balance.Service, &c.object.Service, &c.share.Service} {
 		c.world.Control.AddDialect(s.Name, s.Dialect)
 		wrapped := c.world.Control.Middleware(s.Name, c.world.Journal.Middleware(s))
 		mux.Handle(s.Prefix, wrapped)
 		mux.Handle(s.Prefix+"/", wrapped)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		http.Error(w, "sandbox: nothing at "+r.URL.Path+"; the services are below /identity, /compute, /network, /volume, /image and /load-balancer", http.StatusNotFound)
+		http.Error(w, "sandbox: nothing at "+r.URL.Path+"; the services are below /identity, /compute, /network, /volume, /image, /object, /share and /load-balancer", http.StatusNotFound)
 	})
 	return mux
 }
@@ -109,6 +122,8 @@ func (c *Cloud) Reset() error {
 		c.compute.Reset()
 		c.volume.Reset()
 		c.network.Reset()
+		c.object.Reset()
+		c.share.Reset()
 		c.identity.Reset()
 		err = c.image.Reset()
 	})
@@ -125,6 +140,8 @@ func (c *Cloud) Inventory() []control.InventoryItem {
 		out = append(out, c.balance.Inventory()...)
 		out = append(out, c.volume.Inventory()...)
 		out = append(out, c.image.Inventory()...)
+		out = append(out, c.object.Inventory()...)
+		out = append(out, c.share.Inventory()...)
 	})
 	return out
 }
@@ -147,10 +164,10 @@ func (c *Cloud) SetQuotas(project, service string, limits map[string]int) error 
 		return fmt.Errorf("project %q: does not exist; there are admin, demo, other and service", project)
 	}
 	set := map[string]func(string, map[string]int) error{
-		"compute": c.compute.SetQuotas, "network": c.network.SetQuotas, "volume": c.volume.SetQuotas, "load-balancer": c.balance.SetQuotas,
+		"compute": c.compute.SetQuotas, "network": c.network.SetQuotas, "volume": c.volume.SetQuotas, "share": c.share.SetQuotas, "load-balancer": c.balance.SetQuotas,
 	}[service]
 	if set == nil {
-		return fmt.Errorf("service %q: has no quotas; use compute, network, volume or load-balancer", service)
+		return fmt.Errorf("service %q: has no quotas; use compute, network, volume, share or load-balancer", service)
 	}
 	for key, limit := range limits {
 		if limit < -1 {
@@ -169,7 +186,7 @@ func (c *Cloud) SetQuotas(project, service string, limits map[string]int) error 
 func (c *Cloud) Quotas() map[string]map[string]map[string]int {
 	out := map[string]map[string]map[string]int{}
 	c.world.Do(func(time.Time) {
-		for service, all := range map[string]map[string]map[string]int{"compute": c.compute.Quotas(), "network": c.network.Quotas(), "volume": c.volume.Quotas(), "load-balancer": c.balance.Quotas()} {
+		for service, all := range map[string]map[string]map[string]int{"compute": c.compute.Quotas(), "network": c.network.Quotas(), "volume": c.volume.Quotas(), "share": c.share.Quotas(), "load-balancer": c.balance.Quotas()} {
 			for project, limits := range all {
 				if out[project] == nil {
 					out[project] = map[string]map[string]int{}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
 
@@ -127,7 +128,7 @@ func (a *tool) appliedText(op *longrunningpb.Operation) string {
 }
 
 func (a *tool) destroyCommand() *cobra.Command {
-	var file, etag string
+	var file, etag, reclaim string
 	var timeout time.Duration
 	var ifBusy busy
 	var w waiting
@@ -141,6 +142,10 @@ func (a *tool) destroyCommand() *cobra.Command {
 			others, err := ifBusy.value(cmd)
 			if err != nil {
 				return err
+			}
+			word, ok := kindv1.Reclaim_value["RECLAIM_"+strings.ToUpper(reclaim)]
+			if reclaim != "" && (!ok || word == 0) {
+				return misused(cmd, "--reclaim %q: give keep, snapshot or destroy", reclaim)
 			}
 			id := ""
 			if file == "" {
@@ -159,7 +164,10 @@ func (a *tool) destroyCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				request := &orchestratorv1.DeleteStackRequest{Name: name, Etag: etag, Busy: others}
+				if err := a.askForData(cmd, c, name, kindv1.Reclaim(word)); err != nil {
+					return err
+				}
+				request := &orchestratorv1.DeleteStackRequest{Name: name, Etag: etag, Busy: others, Reclaim: kindv1.Reclaim(word)}
 				if timeout > 0 {
 					request.Timeout = durationpb.New(timeout)
 				}
@@ -176,6 +184,7 @@ func (a *tool) destroyCommand() *cobra.Command {
 	w.flags(cmd)
 	ifBusy.flags(cmd)
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the document's `FILE`, whose name is taken; - for standard input")
+	cmd.Flags().StringVar(&reclaim, "reclaim", "", "what becomes of the data of all resources, over what the document says: `keep`, snapshot or destroy")
 	cmd.Flags().StringVar(&etag, "etag", "", "refuse unless the stack still has this etag")
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "ask for a hand if it is not done by then (default 30m)")
 	return cmd

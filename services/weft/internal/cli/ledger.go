@@ -50,8 +50,11 @@ func (a *tool) printLedger(ledger *orchestratorv1.ListLedgerEntriesResponse) err
 	st := a.style(a.p.OutIsTerminal)
 	for _, e := range ledger.GetEntries() {
 		orphan := ""
-		if e.GetOrphan() {
+		switch {
+		case e.GetOrphan():
 			orphan = st.red("orphan")
+		case e.GetKept():
+			orphan = st.yellow("kept")
 		}
 		t.add(e.GetName(), base(e.GetType()), st.state(enumText(e.GetPhase())), base(e.GetCloud()), e.GetProviderId(), base(e.GetStack()), age(a.p.Now(), e.GetCreateTime()), orphan)
 	}

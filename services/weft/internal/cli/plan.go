@@ -188,6 +188,9 @@ func writeChange(b *strings.Builder, c *orchestratorv1.ResourceChange, names, ki
 	if c.GetDataLoss() != "" {
 		b.WriteString("      " + st.red("DATA LOSS: "+wrapped(c.GetDataLoss(), width-11, 17)) + "\n")
 	}
+	if c.GetDataKept() != "" {
+		b.WriteString("      " + st.yellow("DATA KEPT: "+wrapped(c.GetDataKept(), width-11, 17)) + "\n")
+	}
 }
 
 // fieldText shows a field's old and new value; of an opaque one only that it changes.

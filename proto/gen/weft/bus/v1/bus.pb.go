@@ -556,7 +556,9 @@ type Release struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// It is not looked for at the cloud any more, on a person's word: only what is kept of it is taken away. If an object is
 	// still there it is an orphan from now on.
-	Forget        bool `protobuf:"varint,1,opt,name=forget,proto3" json:"forget,omitempty"`
+	Forget bool `protobuf:"varint,1,opt,name=forget,proto3" json:"forget,omitempty"`
+	// What becomes of its data, on a person's word; unspecified means what its spec says.
+	Reclaim       v1.Reclaim `protobuf:"varint,2,opt,name=reclaim,proto3,enum=weft.kind.v1.Reclaim" json:"reclaim,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -596,6 +598,13 @@ func (x *Release) GetForget() bool {
 		return x.Forget
 	}
 	return false
+}
+
+func (x *Release) GetReclaim() v1.Reclaim {
+	if x != nil {
+		return x.Reclaim
+	}
+	return v1.Reclaim(0)
 }
 
 // Outcome tells the owner of a saga what became of a command.
@@ -740,9 +749,10 @@ const file_weft_bus_v1_bus_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"!\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +
 	"\aRelease\x12\x16\n" +
-	"\x06forget\x18\x01 \x01(\bR\x06forget\"\xdb\x02\n" +
+	"\x06forget\x18\x01 \x01(\bR\x06forget\x129\n" +
+	"\areclaim\x18\x02 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\"\xdb\x02\n" +
 	"\aOutcome\x123\n" +
 	"\x06origin\x18\x01 \x01(\v2\x13.weft.bus.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\x12\x1a\n" +
 	"\x03key\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x03key\x127\n" +
@@ -797,8 +807,9 @@ var file_weft_bus_v1_bus_proto_goTypes = []any{
 	nil,                           // 9: weft.bus.v1.Ensure.LabelsEntry
 	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
 	(*anypb.Any)(nil),             // 11: google.protobuf.Any
-	(*v1.Fault)(nil),              // 12: weft.kind.v1.Fault
-	(*v1.Blocker)(nil),            // 13: weft.kind.v1.Blocker
+	(v1.Reclaim)(0),               // 12: weft.kind.v1.Reclaim
+	(*v1.Fault)(nil),              // 13: weft.kind.v1.Fault
+	(*v1.Blocker)(nil),            // 14: weft.kind.v1.Blocker
 }
 var file_weft_bus_v1_bus_proto_depIdxs = []int32{
 	1,  // 0: weft.bus.v1.Origin.direction:type_name -> weft.bus.v1.Direction
@@ -810,16 +821,17 @@ var file_weft_bus_v1_bus_proto_depIdxs = []int32{
 	11, // 6: weft.bus.v1.Ensure.spec:type_name -> google.protobuf.Any
 	8,  // 7: weft.bus.v1.Ensure.references:type_name -> weft.bus.v1.Ensure.ReferencesEntry
 	9,  // 8: weft.bus.v1.Ensure.labels:type_name -> weft.bus.v1.Ensure.LabelsEntry
-	3,  // 9: weft.bus.v1.Outcome.origin:type_name -> weft.bus.v1.Origin
-	2,  // 10: weft.bus.v1.Outcome.result:type_name -> weft.bus.v1.Result
-	12, // 11: weft.bus.v1.Outcome.fault:type_name -> weft.kind.v1.Fault
-	13, // 12: weft.bus.v1.Outcome.blockers:type_name -> weft.kind.v1.Blocker
-	11, // 13: weft.bus.v1.Outcome.observed:type_name -> google.protobuf.Any
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	12, // 9: weft.bus.v1.Release.reclaim:type_name -> weft.kind.v1.Reclaim
+	3,  // 10: weft.bus.v1.Outcome.origin:type_name -> weft.bus.v1.Origin
+	2,  // 11: weft.bus.v1.Outcome.result:type_name -> weft.bus.v1.Result
+	13, // 12: weft.bus.v1.Outcome.fault:type_name -> weft.kind.v1.Fault
+	14, // 13: weft.bus.v1.Outcome.blockers:type_name -> weft.kind.v1.Blocker
+	11, // 14: weft.bus.v1.Outcome.observed:type_name -> google.protobuf.Any
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_weft_bus_v1_bus_proto_init() }

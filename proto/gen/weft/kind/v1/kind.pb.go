@@ -84,6 +84,63 @@ func (Placement) EnumDescriptor() ([]byte, []int) {
 	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{0}
 }
 
+// Reclaim says what becomes of an object that holds data when its resource is deleted.
+type Reclaim int32
+
+const (
+	// Not given; taken as KEEP.
+	Reclaim_RECLAIM_UNSPECIFIED Reclaim = 0
+	// The object stays at the cloud, marked as kept.
+	Reclaim_RECLAIM_KEEP Reclaim = 1
+	// A copy stays at the cloud, marked as kept; the object goes.
+	Reclaim_RECLAIM_SNAPSHOT Reclaim = 2
+	// The object goes with its data.
+	Reclaim_RECLAIM_DESTROY Reclaim = 3
+)
+
+// Enum value maps for Reclaim.
+var (
+	Reclaim_name = map[int32]string{
+		0: "RECLAIM_UNSPECIFIED",
+		1: "RECLAIM_KEEP",
+		2: "RECLAIM_SNAPSHOT",
+		3: "RECLAIM_DESTROY",
+	}
+	Reclaim_value = map[string]int32{
+		"RECLAIM_UNSPECIFIED": 0,
+		"RECLAIM_KEEP":        1,
+		"RECLAIM_SNAPSHOT":    2,
+		"RECLAIM_DESTROY":     3,
+	}
+)
+
+func (x Reclaim) Enum() *Reclaim {
+	p := new(Reclaim)
+	*p = x
+	return p
+}
+
+func (x Reclaim) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Reclaim) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_kind_v1_kind_proto_enumTypes[1].Descriptor()
+}
+
+func (Reclaim) Type() protoreflect.EnumType {
+	return &file_weft_kind_v1_kind_proto_enumTypes[1]
+}
+
+func (x Reclaim) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Reclaim.Descriptor instead.
+func (Reclaim) EnumDescriptor() ([]byte, []int) {
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{1}
+}
+
 // Change is what a change of a field, or a planned change of a resource, does.
 type Change int32
 
@@ -133,11 +190,11 @@ func (x Change) String() string {
 }
 
 func (Change) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_kind_v1_kind_proto_enumTypes[1].Descriptor()
+	return file_weft_kind_v1_kind_proto_enumTypes[2].Descriptor()
 }
 
 func (Change) Type() protoreflect.EnumType {
-	return &file_weft_kind_v1_kind_proto_enumTypes[1]
+	return &file_weft_kind_v1_kind_proto_enumTypes[2]
 }
 
 func (x Change) Number() protoreflect.EnumNumber {
@@ -146,7 +203,7 @@ func (x Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change.Descriptor instead.
 func (Change) EnumDescriptor() ([]byte, []int) {
-	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{1}
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{2}
 }
 
 // Audience is a class of callers.
@@ -190,11 +247,11 @@ func (x Audience) String() string {
 }
 
 func (Audience) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_kind_v1_kind_proto_enumTypes[2].Descriptor()
+	return file_weft_kind_v1_kind_proto_enumTypes[3].Descriptor()
 }
 
 func (Audience) Type() protoreflect.EnumType {
-	return &file_weft_kind_v1_kind_proto_enumTypes[2]
+	return &file_weft_kind_v1_kind_proto_enumTypes[3]
 }
 
 func (x Audience) Number() protoreflect.EnumNumber {
@@ -203,7 +260,7 @@ func (x Audience) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Audience.Descriptor instead.
 func (Audience) EnumDescriptor() ([]byte, []int) {
-	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{2}
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{3}
 }
 
 // Phase is where a resource stands, in one word.
@@ -259,11 +316,11 @@ func (x Phase) String() string {
 }
 
 func (Phase) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_kind_v1_kind_proto_enumTypes[3].Descriptor()
+	return file_weft_kind_v1_kind_proto_enumTypes[4].Descriptor()
 }
 
 func (Phase) Type() protoreflect.EnumType {
-	return &file_weft_kind_v1_kind_proto_enumTypes[3]
+	return &file_weft_kind_v1_kind_proto_enumTypes[4]
 }
 
 func (x Phase) Number() protoreflect.EnumNumber {
@@ -272,7 +329,7 @@ func (x Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Phase.Descriptor instead.
 func (Phase) EnumDescriptor() ([]byte, []int) {
-	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{3}
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{4}
 }
 
 // DriftType is what became of an object.
@@ -316,11 +373,11 @@ func (x DriftType) String() string {
 }
 
 func (DriftType) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_kind_v1_kind_proto_enumTypes[4].Descriptor()
+	return file_weft_kind_v1_kind_proto_enumTypes[5].Descriptor()
 }
 
 func (DriftType) Type() protoreflect.EnumType {
-	return &file_weft_kind_v1_kind_proto_enumTypes[4]
+	return &file_weft_kind_v1_kind_proto_enumTypes[5]
 }
 
 func (x DriftType) Number() protoreflect.EnumNumber {
@@ -329,7 +386,7 @@ func (x DriftType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DriftType.Descriptor instead.
 func (DriftType) EnumDescriptor() ([]byte, []int) {
-	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{4}
+	return file_weft_kind_v1_kind_proto_rawDescGZIP(), []int{5}
 }
 
 // KindOptions is how a kind describes itself, so that no service needs a list of the others' kinds.
@@ -511,7 +568,12 @@ type FieldOptions struct {
 	Volatile bool `protobuf:"varint,8,opt,name=volatile,proto3" json:"volatile,omitempty"`
 	// What the fields below this one say of their changes does not count here: this field's own change does (the template of
 	// a scaling group).
-	Covers        bool `protobuf:"varint,9,opt,name=covers,proto3" json:"covers,omitempty"`
+	Covers bool `protobuf:"varint,9,opt,name=covers,proto3" json:"covers,omitempty"`
+	// For an output: the value is a secret. What is observed holds only a text that stands for it; see takes_secrets.
+	Secret bool `protobuf:"varint,20,opt,name=secret,proto3" json:"secret,omitempty"`
+	// A text that stands for a secret may be part of the field's text: the service puts the secret in when it hands the spec
+	// to the provider, and nowhere else.
+	TakesSecrets  bool `protobuf:"varint,21,opt,name=takes_secrets,json=takesSecrets,proto3" json:"takes_secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -605,6 +667,20 @@ func (x *FieldOptions) GetVolatile() bool {
 func (x *FieldOptions) GetCovers() bool {
 	if x != nil {
 		return x.Covers
+	}
+	return false
+}
+
+func (x *FieldOptions) GetSecret() bool {
+	if x != nil {
+		return x.Secret
+	}
+	return false
+}
+
+func (x *FieldOptions) GetTakesSecrets() bool {
+	if x != nil {
+		return x.TakesSecrets
 	}
 	return false
 }
@@ -1262,7 +1338,7 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\x0epublic_address\x18\a \x01(\bR\rpublicAddress\"j\n" +
 	"\bProvides\x12=\n" +
 	"\x04type\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x04type\x12\x1f\n" +
-	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\xd4\x02\n" +
+	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\x91\x03\n" +
 	"\fFieldOptions\x126\n" +
 	"\x06change\x18\x01 \x01(\x0e2\x14.weft.kind.v1.ChangeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06change\x12\x1c\n" +
 	"\tcompletes\x18\x02 \x01(\bR\tcompletes\x12\x1c\n" +
@@ -1273,7 +1349,9 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\x06opaque\x18\x06 \x01(\bR\x06opaque\x12H\n" +
 	"\x05types\x18\a \x03(\tB2\xbaH/\x92\x01,\x10\x10\x18\x01\"&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x05types\x12\x1a\n" +
 	"\bvolatile\x18\b \x01(\bR\bvolatile\x12\x16\n" +
-	"\x06covers\x18\t \x01(\bR\x06covers\"F\n" +
+	"\x06covers\x18\t \x01(\bR\x06covers\x12\x16\n" +
+	"\x06secret\x18\x14 \x01(\bR\x06secret\x12#\n" +
+	"\rtakes_secrets\x18\x15 \x01(\bR\ftakesSecrets\"F\n" +
 	"\x06Access\x12<\n" +
 	"\baudience\x18\x01 \x01(\x0e2\x16.weft.kind.v1.AudienceB\b\xbaH\x05\x82\x01\x02\x10\x01R\baudience\"\xb6\x04\n" +
 	"\bMetadata\x12\x15\n" +
@@ -1333,7 +1411,12 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\tPlacement\x12\x19\n" +
 	"\x15PLACEMENT_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fPLACEMENT_CLOUD\x10\x01\x12\x15\n" +
-	"\x11PLACEMENT_CLUSTER\x10\x02*\x83\x01\n" +
+	"\x11PLACEMENT_CLUSTER\x10\x02*_\n" +
+	"\aReclaim\x12\x17\n" +
+	"\x13RECLAIM_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fRECLAIM_KEEP\x10\x01\x12\x14\n" +
+	"\x10RECLAIM_SNAPSHOT\x10\x02\x12\x13\n" +
+	"\x0fRECLAIM_DESTROY\x10\x03*\x83\x01\n" +
 	"\x06Change\x12\x16\n" +
 	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rCHANGE_CREATE\x10\x01\x12\x13\n" +
@@ -1375,56 +1458,57 @@ func file_weft_kind_v1_kind_proto_rawDescGZIP() []byte {
 	return file_weft_kind_v1_kind_proto_rawDescData
 }
 
-var file_weft_kind_v1_kind_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_weft_kind_v1_kind_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_weft_kind_v1_kind_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_weft_kind_v1_kind_proto_goTypes = []any{
 	(Placement)(0),                      // 0: weft.kind.v1.Placement
-	(Change)(0),                         // 1: weft.kind.v1.Change
-	(Audience)(0),                       // 2: weft.kind.v1.Audience
-	(Phase)(0),                          // 3: weft.kind.v1.Phase
-	(DriftType)(0),                      // 4: weft.kind.v1.DriftType
-	(*KindOptions)(nil),                 // 5: weft.kind.v1.KindOptions
-	(*Provides)(nil),                    // 6: weft.kind.v1.Provides
-	(*FieldOptions)(nil),                // 7: weft.kind.v1.FieldOptions
-	(*Access)(nil),                      // 8: weft.kind.v1.Access
-	(*Metadata)(nil),                    // 9: weft.kind.v1.Metadata
-	(*Status)(nil),                      // 10: weft.kind.v1.Status
-	(*Drift)(nil),                       // 11: weft.kind.v1.Drift
-	(*DriftField)(nil),                  // 12: weft.kind.v1.DriftField
-	(*Fault)(nil),                       // 13: weft.kind.v1.Fault
-	(*Blocker)(nil),                     // 14: weft.kind.v1.Blocker
-	nil,                                 // 15: weft.kind.v1.Metadata.LabelsEntry
-	(*timestamppb.Timestamp)(nil),       // 16: google.protobuf.Timestamp
-	(*descriptorpb.MessageOptions)(nil), // 17: google.protobuf.MessageOptions
-	(*descriptorpb.FieldOptions)(nil),   // 18: google.protobuf.FieldOptions
-	(*descriptorpb.MethodOptions)(nil),  // 19: google.protobuf.MethodOptions
+	(Reclaim)(0),                        // 1: weft.kind.v1.Reclaim
+	(Change)(0),                         // 2: weft.kind.v1.Change
+	(Audience)(0),                       // 3: weft.kind.v1.Audience
+	(Phase)(0),                          // 4: weft.kind.v1.Phase
+	(DriftType)(0),                      // 5: weft.kind.v1.DriftType
+	(*KindOptions)(nil),                 // 6: weft.kind.v1.KindOptions
+	(*Provides)(nil),                    // 7: weft.kind.v1.Provides
+	(*FieldOptions)(nil),                // 8: weft.kind.v1.FieldOptions
+	(*Access)(nil),                      // 9: weft.kind.v1.Access
+	(*Metadata)(nil),                    // 10: weft.kind.v1.Metadata
+	(*Status)(nil),                      // 11: weft.kind.v1.Status
+	(*Drift)(nil),                       // 12: weft.kind.v1.Drift
+	(*DriftField)(nil),                  // 13: weft.kind.v1.DriftField
+	(*Fault)(nil),                       // 14: weft.kind.v1.Fault
+	(*Blocker)(nil),                     // 15: weft.kind.v1.Blocker
+	nil,                                 // 16: weft.kind.v1.Metadata.LabelsEntry
+	(*timestamppb.Timestamp)(nil),       // 17: google.protobuf.Timestamp
+	(*descriptorpb.MessageOptions)(nil), // 18: google.protobuf.MessageOptions
+	(*descriptorpb.FieldOptions)(nil),   // 19: google.protobuf.FieldOptions
+	(*descriptorpb.MethodOptions)(nil),  // 20: google.protobuf.MethodOptions
 }
 var file_weft_kind_v1_kind_proto_depIdxs = []int32{
 	0,  // 0: weft.kind.v1.KindOptions.placement:type_name -> weft.kind.v1.Placement
-	6,  // 1: weft.kind.v1.KindOptions.provides:type_name -> weft.kind.v1.Provides
-	1,  // 2: weft.kind.v1.FieldOptions.change:type_name -> weft.kind.v1.Change
-	2,  // 3: weft.kind.v1.Access.audience:type_name -> weft.kind.v1.Audience
-	16, // 4: weft.kind.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
-	16, // 5: weft.kind.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
-	16, // 6: weft.kind.v1.Metadata.delete_time:type_name -> google.protobuf.Timestamp
-	15, // 7: weft.kind.v1.Metadata.labels:type_name -> weft.kind.v1.Metadata.LabelsEntry
-	3,  // 8: weft.kind.v1.Status.phase:type_name -> weft.kind.v1.Phase
-	13, // 9: weft.kind.v1.Status.fault:type_name -> weft.kind.v1.Fault
-	14, // 10: weft.kind.v1.Status.blockers:type_name -> weft.kind.v1.Blocker
-	16, // 11: weft.kind.v1.Status.observe_time:type_name -> google.protobuf.Timestamp
-	16, // 12: weft.kind.v1.Status.phase_time:type_name -> google.protobuf.Timestamp
-	11, // 13: weft.kind.v1.Status.drift:type_name -> weft.kind.v1.Drift
-	4,  // 14: weft.kind.v1.Drift.type:type_name -> weft.kind.v1.DriftType
-	12, // 15: weft.kind.v1.Drift.fields:type_name -> weft.kind.v1.DriftField
-	13, // 16: weft.kind.v1.Drift.fault:type_name -> weft.kind.v1.Fault
-	16, // 17: weft.kind.v1.Drift.time:type_name -> google.protobuf.Timestamp
-	16, // 18: weft.kind.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	17, // 19: weft.kind.v1.kind:extendee -> google.protobuf.MessageOptions
-	18, // 20: weft.kind.v1.field:extendee -> google.protobuf.FieldOptions
-	19, // 21: weft.kind.v1.access:extendee -> google.protobuf.MethodOptions
-	5,  // 22: weft.kind.v1.kind:type_name -> weft.kind.v1.KindOptions
-	7,  // 23: weft.kind.v1.field:type_name -> weft.kind.v1.FieldOptions
-	8,  // 24: weft.kind.v1.access:type_name -> weft.kind.v1.Access
+	7,  // 1: weft.kind.v1.KindOptions.provides:type_name -> weft.kind.v1.Provides
+	2,  // 2: weft.kind.v1.FieldOptions.change:type_name -> weft.kind.v1.Change
+	3,  // 3: weft.kind.v1.Access.audience:type_name -> weft.kind.v1.Audience
+	17, // 4: weft.kind.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
+	17, // 5: weft.kind.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
+	17, // 6: weft.kind.v1.Metadata.delete_time:type_name -> google.protobuf.Timestamp
+	16, // 7: weft.kind.v1.Metadata.labels:type_name -> weft.kind.v1.Metadata.LabelsEntry
+	4,  // 8: weft.kind.v1.Status.phase:type_name -> weft.kind.v1.Phase
+	14, // 9: weft.kind.v1.Status.fault:type_name -> weft.kind.v1.Fault
+	15, // 10: weft.kind.v1.Status.blockers:type_name -> weft.kind.v1.Blocker
+	17, // 11: weft.kind.v1.Status.observe_time:type_name -> google.protobuf.Timestamp
+	17, // 12: weft.kind.v1.Status.phase_time:type_name -> google.protobuf.Timestamp
+	12, // 13: weft.kind.v1.Status.drift:type_name -> weft.kind.v1.Drift
+	5,  // 14: weft.kind.v1.Drift.type:type_name -> weft.kind.v1.DriftType
+	13, // 15: weft.kind.v1.Drift.fields:type_name -> weft.kind.v1.DriftField
+	14, // 16: weft.kind.v1.Drift.fault:type_name -> weft.kind.v1.Fault
+	17, // 17: weft.kind.v1.Drift.time:type_name -> google.protobuf.Timestamp
+	17, // 18: weft.kind.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	18, // 19: weft.kind.v1.kind:extendee -> google.protobuf.MessageOptions
+	19, // 20: weft.kind.v1.field:extendee -> google.protobuf.FieldOptions
+	20, // 21: weft.kind.v1.access:extendee -> google.protobuf.MethodOptions
+	6,  // 22: weft.kind.v1.kind:type_name -> weft.kind.v1.KindOptions
+	8,  // 23: weft.kind.v1.field:type_name -> weft.kind.v1.FieldOptions
+	9,  // 24: weft.kind.v1.access:type_name -> weft.kind.v1.Access
 	25, // [25:25] is the sub-list for method output_type
 	25, // [25:25] is the sub-list for method input_type
 	22, // [22:25] is the sub-list for extension type_name
@@ -1442,7 +1526,7 @@ func file_weft_kind_v1_kind_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_kind_v1_kind_proto_rawDesc), len(file_weft_kind_v1_kind_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      6,
 			NumMessages:   11,
 			NumExtensions: 3,
 			NumServices:   0,

@@ -147,7 +147,9 @@ type ResourceChange struct {
 	// The local names of the resources that must be dealt with first.
 	Needs []string `protobuf:"bytes,9,rep,name=needs,proto3" json:"needs,omitempty"`
 	// The key of the object that the change touches; for a replacement, of the old one.
-	Key           string `protobuf:"bytes,10,opt,name=key,proto3" json:"key,omitempty"`
+	Key string `protobuf:"bytes,10,opt,name=key,proto3" json:"key,omitempty"`
+	// What stays at the cloud although its resource goes; empty if nothing.
+	DataKept      string `protobuf:"bytes,20,opt,name=data_kept,json=dataKept,proto3" json:"data_kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -248,6 +250,13 @@ func (x *ResourceChange) GetNeeds() []string {
 func (x *ResourceChange) GetKey() string {
 	if x != nil {
 		return x.Key
+	}
+	return ""
+}
+
+func (x *ResourceChange) GetDataKept() string {
+	if x != nil {
+		return x.DataKept
 	}
 	return ""
 }
@@ -466,7 +475,7 @@ const file_weft_orchestrator_v1_plan_proto_rawDesc = "" +
 	"\x06quotas\x18\x04 \x03(\v2\x1d.weft.participant.v1.QuotaUseB\x03\xe0A\x03R\x06quotas\x12!\n" +
 	"\tunchanged\x18\x05 \x01(\x05B\x03\xe0A\x03R\tunchanged\x12<\n" +
 	"\x05steps\x18\x06 \x03(\v2!.weft.orchestrator.v1.StepPreviewB\x03\xe0A\x03R\x05steps\x12.\n" +
-	"\x10public_addresses\x18\a \x01(\x05B\x03\xe0A\x03R\x0fpublicAddresses\"\xf4\x02\n" +
+	"\x10public_addresses\x18\a \x01(\x05B\x03\xe0A\x03R\x0fpublicAddresses\"\x96\x03\n" +
 	"\x0eResourceChange\x12\x1f\n" +
 	"\bresource\x18\x01 \x01(\tB\x03\xe0A\x03R\bresource\x12\"\n" +
 	"\n" +
@@ -480,7 +489,8 @@ const file_weft_orchestrator_v1_plan_proto_rawDesc = "" +
 	"undoNotice\x12\x19\n" +
 	"\x05needs\x18\t \x03(\tB\x03\xe0A\x03R\x05needs\x12\x15\n" +
 	"\x03key\x18\n" +
-	" \x01(\tB\x03\xe0A\x03R\x03key\"\x9d\x01\n" +
+	" \x01(\tB\x03\xe0A\x03R\x03key\x12 \n" +
+	"\tdata_kept\x18\x14 \x01(\tB\x03\xe0A\x03R\bdataKept\"\x9d\x01\n" +
 	"\vFieldChange\x12\x17\n" +
 	"\x04path\x18\x01 \x01(\tB\x03\xe0A\x03R\x04path\x12 \n" +
 	"\told_value\x18\x02 \x01(\tB\x03\xe0A\x03R\boldValue\x12 \n" +

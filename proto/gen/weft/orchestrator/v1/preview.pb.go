@@ -112,7 +112,9 @@ type StepPreview struct {
 	// The key of the object that the undo acts on; empty if there is no undo.
 	UndoKey string `protobuf:"bytes,12,opt,name=undo_key,json=undoKey,proto3" json:"undo_key,omitempty"`
 	// The fields that the undo leaves as the step made them, since they are quantities that can only grow, e.g. spec.size.
-	UndoKeeps     []string `protobuf:"bytes,13,rep,name=undo_keeps,json=undoKeeps,proto3" json:"undo_keeps,omitempty"`
+	UndoKeeps []string `protobuf:"bytes,13,rep,name=undo_keeps,json=undoKeeps,proto3" json:"undo_keeps,omitempty"`
+	// What stays at the cloud although its resource goes; empty if nothing.
+	DataKept      string `protobuf:"bytes,20,opt,name=data_kept,json=dataKept,proto3" json:"data_kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -238,11 +240,18 @@ func (x *StepPreview) GetUndoKeeps() []string {
 	return nil
 }
 
+func (x *StepPreview) GetDataKept() string {
+	if x != nil {
+		return x.DataKept
+	}
+	return ""
+}
+
 var File_weft_orchestrator_v1_preview_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_preview_proto_rawDesc = "" +
 	"\n" +
-	"\"weft/orchestrator/v1/preview.proto\x12\x14weft.orchestrator.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xdf\x03\n" +
+	"\"weft/orchestrator/v1/preview.proto\x12\x14weft.orchestrator.v1\x1a\x1fgoogle/api/field_behavior.proto\"\x81\x04\n" +
 	"\vStepPreview\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12\"\n" +
 	"\n" +
@@ -261,7 +270,8 @@ const file_weft_orchestrator_v1_preview_proto_rawDesc = "" +
 	"undoNotice\x12\x1e\n" +
 	"\bundo_key\x18\f \x01(\tB\x03\xe0A\x03R\aundoKey\x12\"\n" +
 	"\n" +
-	"undo_keeps\x18\r \x03(\tB\x03\xe0A\x03R\tundoKeeps*\x89\x01\n" +
+	"undo_keeps\x18\r \x03(\tB\x03\xe0A\x03R\tundoKeeps\x12 \n" +
+	"\tdata_kept\x18\x14 \x01(\tB\x03\xe0A\x03R\bdataKept*\x89\x01\n" +
 	"\n" +
 	"UndoAction\x12\x1b\n" +
 	"\x17UNDO_ACTION_UNSPECIFIED\x10\x00\x12\x17\n" +

@@ -300,7 +300,9 @@ type Goal struct {
 	// It is to be taken away, instead of made to stand.
 	Release bool `protobuf:"varint,2,opt,name=release,proto3" json:"release,omitempty"`
 	// The key of the object that this one replaces.
-	Replaces      string `protobuf:"bytes,3,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	Replaces string `protobuf:"bytes,3,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	// What becomes of its data when it is taken away, on a person's word; unspecified means what its spec says.
+	Reclaim       v11.Reclaim `protobuf:"varint,4,opt,name=reclaim,proto3,enum=weft.kind.v1.Reclaim" json:"reclaim,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -354,6 +356,13 @@ func (x *Goal) GetReplaces() string {
 		return x.Replaces
 	}
 	return ""
+}
+
+func (x *Goal) GetReclaim() v11.Reclaim {
+	if x != nil {
+		return x.Reclaim
+	}
+	return v11.Reclaim(0)
 }
 
 // StandingResource is one resource of a stack as it was last asked for.
@@ -1056,11 +1065,12 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\x04undo\x18\x04 \x01(\v2\x1a.weft.orchestrator.v1.GoalR\x04undo\x12)\n" +
 	"\x05needs\x18\x05 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\xa0\x8d\x06\"\ar\x05\x10\x01\x18\x80\x02R\x05needs\x12\x1c\n" +
 	"\tretriable\x18\x06 \x01(\bR\tretriable\x12L\n" +
-	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x0eattemptTimeout\"\x95\x01\n" +
+	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x0eattemptTimeout\"\xd0\x01\n" +
 	"\x04Goal\x12J\n" +
 	"\bresource\x18\x01 \x01(\v2&.weft.orchestrator.v1.StandingResourceB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12'\n" +
-	"\breplaces\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\breplaces\"\xe1\t\n" +
+	"\breplaces\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\breplaces\x129\n" +
+	"\areclaim\x18\x04 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\"\xe1\t\n" +
 	"\x10StandingResource\x12)\n" +
 	"\n" +
 	"local_name\x18\x01 \x01(\tB\n" +
@@ -1180,13 +1190,14 @@ var file_weft_orchestrator_v1_saga_proto_goTypes = []any{
 	(v1.Priority)(0),              // 16: weft.bus.v1.Priority
 	(v11.Change)(0),               // 17: weft.kind.v1.Change
 	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(*anypb.Any)(nil),             // 19: google.protobuf.Any
-	(OperationState)(0),           // 20: weft.orchestrator.v1.OperationState
-	(*v11.Fault)(nil),             // 21: weft.kind.v1.Fault
-	(*Hold)(nil),                  // 22: weft.orchestrator.v1.Hold
-	(*OperationMetadata)(nil),     // 23: weft.orchestrator.v1.OperationMetadata
-	(StepState)(0),                // 24: weft.orchestrator.v1.StepState
-	(*v11.Blocker)(nil),           // 25: weft.kind.v1.Blocker
+	(v11.Reclaim)(0),              // 19: weft.kind.v1.Reclaim
+	(*anypb.Any)(nil),             // 20: google.protobuf.Any
+	(OperationState)(0),           // 21: weft.orchestrator.v1.OperationState
+	(*v11.Fault)(nil),             // 22: weft.kind.v1.Fault
+	(*Hold)(nil),                  // 23: weft.orchestrator.v1.Hold
+	(*OperationMetadata)(nil),     // 24: weft.orchestrator.v1.OperationMetadata
+	(StepState)(0),                // 25: weft.orchestrator.v1.StepState
+	(*v11.Blocker)(nil),           // 26: weft.kind.v1.Blocker
 }
 var file_weft_orchestrator_v1_saga_proto_depIdxs = []int32{
 	12, // 0: weft.orchestrator.v1.SagaPlan.action:type_name -> weft.orchestrator.v1.Action
@@ -1204,36 +1215,37 @@ var file_weft_orchestrator_v1_saga_proto_depIdxs = []int32{
 	2,  // 12: weft.orchestrator.v1.PlannedStep.undo:type_name -> weft.orchestrator.v1.Goal
 	18, // 13: weft.orchestrator.v1.PlannedStep.attempt_timeout:type_name -> google.protobuf.Duration
 	3,  // 14: weft.orchestrator.v1.Goal.resource:type_name -> weft.orchestrator.v1.StandingResource
-	15, // 15: weft.orchestrator.v1.StandingResource.spec:type_name -> google.protobuf.Struct
-	15, // 16: weft.orchestrator.v1.StandingResource.resolved:type_name -> google.protobuf.Struct
-	9,  // 17: weft.orchestrator.v1.StandingResource.references:type_name -> weft.orchestrator.v1.StandingResource.ReferencesEntry
-	19, // 18: weft.orchestrator.v1.StandingResource.observed:type_name -> google.protobuf.Any
-	10, // 19: weft.orchestrator.v1.StandingResource.outputs:type_name -> weft.orchestrator.v1.StandingResource.OutputsEntry
-	11, // 20: weft.orchestrator.v1.StandingResource.labels:type_name -> weft.orchestrator.v1.StandingResource.LabelsEntry
-	14, // 21: weft.orchestrator.v1.StackRecord.stack:type_name -> weft.orchestrator.v1.Stack
-	3,  // 22: weft.orchestrator.v1.StackRecord.standing:type_name -> weft.orchestrator.v1.StandingResource
-	5,  // 23: weft.orchestrator.v1.StackRecord.requests:type_name -> weft.orchestrator.v1.RequestRecord
-	20, // 24: weft.orchestrator.v1.SagaState.state:type_name -> weft.orchestrator.v1.OperationState
-	8,  // 25: weft.orchestrator.v1.SagaState.steps:type_name -> weft.orchestrator.v1.StepRecord
-	21, // 26: weft.orchestrator.v1.SagaState.fault:type_name -> weft.kind.v1.Fault
-	13, // 27: weft.orchestrator.v1.SagaState.end_time:type_name -> google.protobuf.Timestamp
-	13, // 28: weft.orchestrator.v1.SagaState.deadline:type_name -> google.protobuf.Timestamp
-	22, // 29: weft.orchestrator.v1.SagaState.hold:type_name -> weft.orchestrator.v1.Hold
-	13, // 30: weft.orchestrator.v1.SagaState.held_time:type_name -> google.protobuf.Timestamp
-	13, // 31: weft.orchestrator.v1.SagaState.resume_time:type_name -> google.protobuf.Timestamp
-	23, // 32: weft.orchestrator.v1.SagaSummary.operation:type_name -> weft.orchestrator.v1.OperationMetadata
-	24, // 33: weft.orchestrator.v1.StepRecord.state:type_name -> weft.orchestrator.v1.StepState
-	21, // 34: weft.orchestrator.v1.StepRecord.fault:type_name -> weft.kind.v1.Fault
-	25, // 35: weft.orchestrator.v1.StepRecord.blockers:type_name -> weft.kind.v1.Blocker
-	13, // 36: weft.orchestrator.v1.StepRecord.start_time:type_name -> google.protobuf.Timestamp
-	13, // 37: weft.orchestrator.v1.StepRecord.end_time:type_name -> google.protobuf.Timestamp
-	13, // 38: weft.orchestrator.v1.StepRecord.wake_time:type_name -> google.protobuf.Timestamp
-	22, // 39: weft.orchestrator.v1.StepRecord.hold:type_name -> weft.orchestrator.v1.Hold
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	19, // 15: weft.orchestrator.v1.Goal.reclaim:type_name -> weft.kind.v1.Reclaim
+	15, // 16: weft.orchestrator.v1.StandingResource.spec:type_name -> google.protobuf.Struct
+	15, // 17: weft.orchestrator.v1.StandingResource.resolved:type_name -> google.protobuf.Struct
+	9,  // 18: weft.orchestrator.v1.StandingResource.references:type_name -> weft.orchestrator.v1.StandingResource.ReferencesEntry
+	20, // 19: weft.orchestrator.v1.StandingResource.observed:type_name -> google.protobuf.Any
+	10, // 20: weft.orchestrator.v1.StandingResource.outputs:type_name -> weft.orchestrator.v1.StandingResource.OutputsEntry
+	11, // 21: weft.orchestrator.v1.StandingResource.labels:type_name -> weft.orchestrator.v1.StandingResource.LabelsEntry
+	14, // 22: weft.orchestrator.v1.StackRecord.stack:type_name -> weft.orchestrator.v1.Stack
+	3,  // 23: weft.orchestrator.v1.StackRecord.standing:type_name -> weft.orchestrator.v1.StandingResource
+	5,  // 24: weft.orchestrator.v1.StackRecord.requests:type_name -> weft.orchestrator.v1.RequestRecord
+	21, // 25: weft.orchestrator.v1.SagaState.state:type_name -> weft.orchestrator.v1.OperationState
+	8,  // 26: weft.orchestrator.v1.SagaState.steps:type_name -> weft.orchestrator.v1.StepRecord
+	22, // 27: weft.orchestrator.v1.SagaState.fault:type_name -> weft.kind.v1.Fault
+	13, // 28: weft.orchestrator.v1.SagaState.end_time:type_name -> google.protobuf.Timestamp
+	13, // 29: weft.orchestrator.v1.SagaState.deadline:type_name -> google.protobuf.Timestamp
+	23, // 30: weft.orchestrator.v1.SagaState.hold:type_name -> weft.orchestrator.v1.Hold
+	13, // 31: weft.orchestrator.v1.SagaState.held_time:type_name -> google.protobuf.Timestamp
+	13, // 32: weft.orchestrator.v1.SagaState.resume_time:type_name -> google.protobuf.Timestamp
+	24, // 33: weft.orchestrator.v1.SagaSummary.operation:type_name -> weft.orchestrator.v1.OperationMetadata
+	25, // 34: weft.orchestrator.v1.StepRecord.state:type_name -> weft.orchestrator.v1.StepState
+	22, // 35: weft.orchestrator.v1.StepRecord.fault:type_name -> weft.kind.v1.Fault
+	26, // 36: weft.orchestrator.v1.StepRecord.blockers:type_name -> weft.kind.v1.Blocker
+	13, // 37: weft.orchestrator.v1.StepRecord.start_time:type_name -> google.protobuf.Timestamp
+	13, // 38: weft.orchestrator.v1.StepRecord.end_time:type_name -> google.protobuf.Timestamp
+	13, // 39: weft.orchestrator.v1.StepRecord.wake_time:type_name -> google.protobuf.Timestamp
+	23, // 40: weft.orchestrator.v1.StepRecord.hold:type_name -> weft.orchestrator.v1.Hold
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_saga_proto_init() }

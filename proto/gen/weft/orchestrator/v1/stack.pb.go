@@ -766,7 +766,9 @@ type DeleteStackRequest struct {
 	// The operation needs a hand if it is not done by then; absent means 30 minutes, 30 days are the most.
 	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// What to do if another operation works on the stack.
-	Busy          Busy `protobuf:"varint,4,opt,name=busy,proto3,enum=weft.orchestrator.v1.Busy" json:"busy,omitempty"`
+	Busy Busy `protobuf:"varint,4,opt,name=busy,proto3,enum=weft.orchestrator.v1.Busy" json:"busy,omitempty"`
+	// What becomes of the data of all resources of the stack; unspecified means what each resource's spec says.
+	Reclaim       v1.Reclaim `protobuf:"varint,5,opt,name=reclaim,proto3,enum=weft.kind.v1.Reclaim" json:"reclaim,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -827,6 +829,13 @@ func (x *DeleteStackRequest) GetBusy() Busy {
 		return x.Busy
 	}
 	return Busy_BUSY_UNSPECIFIED
+}
+
+func (x *DeleteStackRequest) GetReclaim() v1.Reclaim {
+	if x != nil {
+		return x.Reclaim
+	}
+	return v1.Reclaim(0)
 }
 
 var File_weft_orchestrator_v1_stack_proto protoreflect.FileDescriptor
@@ -894,14 +903,15 @@ const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tB\v\xe0A\x01\xbaH\x05r\x03\x18\x80 R\x06filter\"{\n" +
 	"\x12ListStacksResponse\x128\n" +
 	"\x06stacks\x18\x01 \x03(\v2\x1b.weft.orchestrator.v1.StackB\x03\xe0A\x03R\x06stacks\x12+\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\x9b\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x03\xe0A\x03R\rnextPageToken\"\xd9\x02\n" +
 	"\x12DeleteStackRequest\x12_\n" +
 	"\x04name\x18\x01 \x01(\tBK\xe0A\x02\xfaA\x1f\n" +
 	"\x1dorchestrator.weft.cloud/Stack\xbaH#r!\x18\x80\x022\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
 	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag\x12G\n" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xe0A\x01\xbaH\f\xaa\x01\t\"\x05\b\x80\x9a\x9e\x012\x00R\atimeout\x12;\n" +
-	"\x04busy\x18\x04 \x01(\x0e2\x1a.weft.orchestrator.v1.BusyB\v\xe0A\x01\xbaH\x05\x82\x01\x02\x10\x01R\x04busy*\x8e\x01\n" +
+	"\x04busy\x18\x04 \x01(\x0e2\x1a.weft.orchestrator.v1.BusyB\v\xe0A\x01\xbaH\x05\x82\x01\x02\x10\x01R\x04busy\x12<\n" +
+	"\areclaim\x18\x05 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\v\xe0A\x01\xbaH\x05\x82\x01\x02\x10\x01R\areclaim*\x8e\x01\n" +
 	"\n" +
 	"StackState\x12\x1b\n" +
 	"\x17STACK_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -955,8 +965,9 @@ var file_weft_orchestrator_v1_stack_proto_goTypes = []any{
 	(*v1.Status)(nil),               // 12: weft.kind.v1.Status
 	(*timestamppb.Timestamp)(nil),   // 13: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),     // 14: google.protobuf.Duration
-	(*longrunningpb.Operation)(nil), // 15: google.longrunning.Operation
-	(*Plan)(nil),                    // 16: weft.orchestrator.v1.Plan
+	(v1.Reclaim)(0),                 // 15: weft.kind.v1.Reclaim
+	(*longrunningpb.Operation)(nil), // 16: google.longrunning.Operation
+	(*Plan)(nil),                    // 17: weft.orchestrator.v1.Plan
 }
 var file_weft_orchestrator_v1_stack_proto_depIdxs = []int32{
 	10, // 0: weft.orchestrator.v1.Stack.metadata:type_name -> weft.kind.v1.Metadata
@@ -973,21 +984,22 @@ var file_weft_orchestrator_v1_stack_proto_depIdxs = []int32{
 	2,  // 11: weft.orchestrator.v1.ListStacksResponse.stacks:type_name -> weft.orchestrator.v1.Stack
 	14, // 12: weft.orchestrator.v1.DeleteStackRequest.timeout:type_name -> google.protobuf.Duration
 	1,  // 13: weft.orchestrator.v1.DeleteStackRequest.busy:type_name -> weft.orchestrator.v1.Busy
-	4,  // 14: weft.orchestrator.v1.StackService.ApplyStack:input_type -> weft.orchestrator.v1.ApplyStackRequest
-	5,  // 15: weft.orchestrator.v1.StackService.PlanStack:input_type -> weft.orchestrator.v1.PlanStackRequest
-	6,  // 16: weft.orchestrator.v1.StackService.GetStack:input_type -> weft.orchestrator.v1.GetStackRequest
-	7,  // 17: weft.orchestrator.v1.StackService.ListStacks:input_type -> weft.orchestrator.v1.ListStacksRequest
-	9,  // 18: weft.orchestrator.v1.StackService.DeleteStack:input_type -> weft.orchestrator.v1.DeleteStackRequest
-	15, // 19: weft.orchestrator.v1.StackService.ApplyStack:output_type -> google.longrunning.Operation
-	16, // 20: weft.orchestrator.v1.StackService.PlanStack:output_type -> weft.orchestrator.v1.Plan
-	2,  // 21: weft.orchestrator.v1.StackService.GetStack:output_type -> weft.orchestrator.v1.Stack
-	8,  // 22: weft.orchestrator.v1.StackService.ListStacks:output_type -> weft.orchestrator.v1.ListStacksResponse
-	15, // 23: weft.orchestrator.v1.StackService.DeleteStack:output_type -> google.longrunning.Operation
-	19, // [19:24] is the sub-list for method output_type
-	14, // [14:19] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	15, // 14: weft.orchestrator.v1.DeleteStackRequest.reclaim:type_name -> weft.kind.v1.Reclaim
+	4,  // 15: weft.orchestrator.v1.StackService.ApplyStack:input_type -> weft.orchestrator.v1.ApplyStackRequest
+	5,  // 16: weft.orchestrator.v1.StackService.PlanStack:input_type -> weft.orchestrator.v1.PlanStackRequest
+	6,  // 17: weft.orchestrator.v1.StackService.GetStack:input_type -> weft.orchestrator.v1.GetStackRequest
+	7,  // 18: weft.orchestrator.v1.StackService.ListStacks:input_type -> weft.orchestrator.v1.ListStacksRequest
+	9,  // 19: weft.orchestrator.v1.StackService.DeleteStack:input_type -> weft.orchestrator.v1.DeleteStackRequest
+	16, // 20: weft.orchestrator.v1.StackService.ApplyStack:output_type -> google.longrunning.Operation
+	17, // 21: weft.orchestrator.v1.StackService.PlanStack:output_type -> weft.orchestrator.v1.Plan
+	2,  // 22: weft.orchestrator.v1.StackService.GetStack:output_type -> weft.orchestrator.v1.Stack
+	8,  // 23: weft.orchestrator.v1.StackService.ListStacks:output_type -> weft.orchestrator.v1.ListStacksResponse
+	16, // 24: weft.orchestrator.v1.StackService.DeleteStack:output_type -> google.longrunning.Operation
+	20, // [20:25] is the sub-list for method output_type
+	15, // [15:20] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_stack_proto_init() }

@@ -31,6 +31,116 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// OpenSecretRequest names a secret output.
+type OpenSecretRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource's full name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its key.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// The output's field, e.g. s3_secret_key.
+	Field         string `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenSecretRequest) Reset() {
+	*x = OpenSecretRequest{}
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenSecretRequest) ProtoMessage() {}
+
+func (x *OpenSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenSecretRequest.ProtoReflect.Descriptor instead.
+func (*OpenSecretRequest) Descriptor() ([]byte, []int) {
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *OpenSecretRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *OpenSecretRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *OpenSecretRequest) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+// OpenSecretResponse is a secret. It is kept nowhere.
+type OpenSecretResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The value.
+	Value         string `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenSecretResponse) Reset() {
+	*x = OpenSecretResponse{}
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenSecretResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenSecretResponse) ProtoMessage() {}
+
+func (x *OpenSecretResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenSecretResponse.ProtoReflect.Descriptor instead.
+func (*OpenSecretResponse) Descriptor() ([]byte, []int) {
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *OpenSecretResponse) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
 // QueryRequest names a key.
 type QueryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -46,7 +156,7 @@ type QueryRequest struct {
 
 func (x *QueryRequest) Reset() {
 	*x = QueryRequest{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[0]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -58,7 +168,7 @@ func (x *QueryRequest) String() string {
 func (*QueryRequest) ProtoMessage() {}
 
 func (x *QueryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[0]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -71,7 +181,7 @@ func (x *QueryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryRequest.ProtoReflect.Descriptor instead.
 func (*QueryRequest) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{0}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *QueryRequest) GetOrigin() *v1.Origin {
@@ -108,7 +218,7 @@ type QueryResponse struct {
 
 func (x *QueryResponse) Reset() {
 	*x = QueryResponse{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[1]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -120,7 +230,7 @@ func (x *QueryResponse) String() string {
 func (*QueryResponse) ProtoMessage() {}
 
 func (x *QueryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[1]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -133,7 +243,7 @@ func (x *QueryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryResponse.ProtoReflect.Descriptor instead.
 func (*QueryResponse) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{1}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *QueryResponse) GetKnown() bool {
@@ -163,7 +273,7 @@ type ResolveRequest struct {
 
 func (x *ResolveRequest) Reset() {
 	*x = ResolveRequest{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[2]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -175,7 +285,7 @@ func (x *ResolveRequest) String() string {
 func (*ResolveRequest) ProtoMessage() {}
 
 func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[2]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -188,7 +298,7 @@ func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
 func (*ResolveRequest) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{2}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ResolveRequest) GetName() string {
@@ -216,7 +326,7 @@ type ResolveResponse struct {
 
 func (x *ResolveResponse) Reset() {
 	*x = ResolveResponse{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[3]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -228,7 +338,7 @@ func (x *ResolveResponse) String() string {
 func (*ResolveResponse) ProtoMessage() {}
 
 func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[3]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -241,7 +351,7 @@ func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveResponse.ProtoReflect.Descriptor instead.
 func (*ResolveResponse) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{3}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ResolveResponse) GetResource() *anypb.Any {
@@ -276,7 +386,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[4]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -288,7 +398,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[4]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -301,7 +411,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{4}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Item) GetName() string {
@@ -371,7 +481,7 @@ type ExpandRequest struct {
 
 func (x *ExpandRequest) Reset() {
 	*x = ExpandRequest{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[5]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +493,7 @@ func (x *ExpandRequest) String() string {
 func (*ExpandRequest) ProtoMessage() {}
 
 func (x *ExpandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[5]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +506,7 @@ func (x *ExpandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpandRequest.ProtoReflect.Descriptor instead.
 func (*ExpandRequest) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{5}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ExpandRequest) GetItem() *Item {
@@ -420,7 +530,7 @@ type ExpandResponse struct {
 
 func (x *ExpandResponse) Reset() {
 	*x = ExpandResponse{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[6]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -432,7 +542,7 @@ func (x *ExpandResponse) String() string {
 func (*ExpandResponse) ProtoMessage() {}
 
 func (x *ExpandResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[6]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -445,7 +555,7 @@ func (x *ExpandResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpandResponse.ProtoReflect.Descriptor instead.
 func (*ExpandResponse) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{6}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExpandResponse) GetChildren() []*Child {
@@ -480,7 +590,7 @@ type Child struct {
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[7]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -492,7 +602,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[7]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -505,7 +615,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{7}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Child) GetName() string {
@@ -549,7 +659,7 @@ type PreflightRequest struct {
 
 func (x *PreflightRequest) Reset() {
 	*x = PreflightRequest{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[8]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +671,7 @@ func (x *PreflightRequest) String() string {
 func (*PreflightRequest) ProtoMessage() {}
 
 func (x *PreflightRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[8]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +684,7 @@ func (x *PreflightRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreflightRequest.ProtoReflect.Descriptor instead.
 func (*PreflightRequest) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{8}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PreflightRequest) GetTenant() string {
@@ -604,7 +714,7 @@ type PreflightResponse struct {
 
 func (x *PreflightResponse) Reset() {
 	*x = PreflightResponse{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[9]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +726,7 @@ func (x *PreflightResponse) String() string {
 func (*PreflightResponse) ProtoMessage() {}
 
 func (x *PreflightResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[9]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +739,7 @@ func (x *PreflightResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreflightResponse.ProtoReflect.Descriptor instead.
 func (*PreflightResponse) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{9}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PreflightResponse) GetFindings() []*Finding {
@@ -661,7 +771,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[10]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +783,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[10]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +796,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{10}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Finding) GetName() string {
@@ -731,7 +841,7 @@ type QuotaUse struct {
 
 func (x *QuotaUse) Reset() {
 	*x = QuotaUse{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[11]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +853,7 @@ func (x *QuotaUse) String() string {
 func (*QuotaUse) ProtoMessage() {}
 
 func (x *QuotaUse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[11]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +866,7 @@ func (x *QuotaUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotaUse.ProtoReflect.Descriptor instead.
 func (*QuotaUse) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{11}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *QuotaUse) GetCloud() string {
@@ -812,7 +922,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[12]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +934,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[12]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +947,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{12}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProbeRequest) GetCloud() string {
@@ -858,7 +968,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[13]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +980,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[13]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +993,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{13}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ProbeResponse) GetFeatures() []*Feature {
@@ -910,7 +1020,7 @@ type Feature struct {
 
 func (x *Feature) Reset() {
 	*x = Feature{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[14]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -922,7 +1032,7 @@ func (x *Feature) String() string {
 func (*Feature) ProtoMessage() {}
 
 func (x *Feature) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[14]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -935,7 +1045,7 @@ func (x *Feature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Feature.ProtoReflect.Descriptor instead.
 func (*Feature) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{14}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Feature) GetService() string {
@@ -981,7 +1091,7 @@ type ListLedgerRequest struct {
 
 func (x *ListLedgerRequest) Reset() {
 	*x = ListLedgerRequest{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[15]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1103,7 @@ func (x *ListLedgerRequest) String() string {
 func (*ListLedgerRequest) ProtoMessage() {}
 
 func (x *ListLedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[15]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1116,7 @@ func (x *ListLedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLedgerRequest.ProtoReflect.Descriptor instead.
 func (*ListLedgerRequest) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{15}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListLedgerRequest) GetTenant() string {
@@ -1043,7 +1153,7 @@ type ListLedgerResponse struct {
 
 func (x *ListLedgerResponse) Reset() {
 	*x = ListLedgerResponse{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[16]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1165,7 @@ func (x *ListLedgerResponse) String() string {
 func (*ListLedgerResponse) ProtoMessage() {}
 
 func (x *ListLedgerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[16]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1178,7 @@ func (x *ListLedgerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLedgerResponse.ProtoReflect.Descriptor instead.
 func (*ListLedgerResponse) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{16}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListLedgerResponse) GetEntries() []*LedgerEntry {
@@ -1106,6 +1216,8 @@ type LedgerEntry struct {
 	Orphan bool `protobuf:"varint,8,opt,name=orphan,proto3" json:"orphan,omitempty"`
 	// When it was asked for.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Its resource was deleted, and it was left for its data: it is nobody's orphan, and can be taken up again.
+	Kept bool `protobuf:"varint,20,opt,name=kept,proto3" json:"kept,omitempty"`
 	// How it differs from what was made; absent if it does not.
 	Drift         *v11.Drift `protobuf:"bytes,10,opt,name=drift,proto3" json:"drift,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1114,7 +1226,7 @@ type LedgerEntry struct {
 
 func (x *LedgerEntry) Reset() {
 	*x = LedgerEntry{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[17]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1238,7 @@ func (x *LedgerEntry) String() string {
 func (*LedgerEntry) ProtoMessage() {}
 
 func (x *LedgerEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[17]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1251,7 @@ func (x *LedgerEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerEntry.ProtoReflect.Descriptor instead.
 func (*LedgerEntry) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{17}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LedgerEntry) GetName() string {
@@ -1205,6 +1317,13 @@ func (x *LedgerEntry) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *LedgerEntry) GetKept() bool {
+	if x != nil {
+		return x.Kept
+	}
+	return false
+}
+
 func (x *LedgerEntry) GetDrift() *v11.Drift {
 	if x != nil {
 		return x.Drift
@@ -1223,7 +1342,7 @@ type SweepRequest struct {
 
 func (x *SweepRequest) Reset() {
 	*x = SweepRequest{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[18]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1354,7 @@ func (x *SweepRequest) String() string {
 func (*SweepRequest) ProtoMessage() {}
 
 func (x *SweepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[18]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1367,7 @@ func (x *SweepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SweepRequest.ProtoReflect.Descriptor instead.
 func (*SweepRequest) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{18}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SweepRequest) GetOrphans() []*Orphan {
@@ -1277,7 +1396,7 @@ type Orphan struct {
 
 func (x *Orphan) Reset() {
 	*x = Orphan{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[19]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1408,7 @@ func (x *Orphan) String() string {
 func (*Orphan) ProtoMessage() {}
 
 func (x *Orphan) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[19]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1421,7 @@ func (x *Orphan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Orphan.ProtoReflect.Descriptor instead.
 func (*Orphan) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{19}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Orphan) GetType() string {
@@ -1351,7 +1470,7 @@ type SweepResponse struct {
 
 func (x *SweepResponse) Reset() {
 	*x = SweepResponse{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[20]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1482,7 @@ func (x *SweepResponse) String() string {
 func (*SweepResponse) ProtoMessage() {}
 
 func (x *SweepResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[20]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1495,7 @@ func (x *SweepResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SweepResponse.ProtoReflect.Descriptor instead.
 func (*SweepResponse) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{20}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SweepResponse) GetSwept() []*Swept {
@@ -1399,7 +1518,7 @@ type Swept struct {
 
 func (x *Swept) Reset() {
 	*x = Swept{}
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[21]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1411,7 +1530,7 @@ func (x *Swept) String() string {
 func (*Swept) ProtoMessage() {}
 
 func (x *Swept) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_participant_v1_participant_proto_msgTypes[21]
+	mi := &file_weft_participant_v1_participant_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1424,7 +1543,7 @@ func (x *Swept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Swept.ProtoReflect.Descriptor instead.
 func (*Swept) Descriptor() ([]byte, []int) {
-	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{21}
+	return file_weft_participant_v1_participant_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Swept) GetOrphan() *Orphan {
@@ -1445,7 +1564,13 @@ var File_weft_participant_v1_participant_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_participant_proto_rawDesc = "" +
 	"\n" +
-	"%weft/participant/v1/participant.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"\xa4\x01\n" +
+	"%weft/participant/v1/participant.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"\xa9\x01\n" +
+	"\x11OpenSecretRequest\x12@\n" +
+	"\x04name\x18\x01 \x01(\tB,\xe0A\x02\xbaH&r$\x18\x80\x022\x1f^tenants/[^/]+/[a-zA-Z]+/[^/]+$R\x04name\x12\x1d\n" +
+	"\x03key\x18\x02 \x01(\tB\v\xe0A\x02\xbaH\x05r\x03\xb0\x01\x01R\x03key\x123\n" +
+	"\x05field\x18\x03 \x01(\tB\x1d\xe0A\x02\xbaH\x17r\x15\x18?2\x11^[a-z][a-z0-9_]*$R\x05field\"/\n" +
+	"\x12OpenSecretResponse\x12\x19\n" +
+	"\x05value\x18\x01 \x01(\tB\x03\xe0A\x03R\x05value\"\xa4\x01\n" +
 	"\fQueryRequest\x120\n" +
 	"\x06origin\x18\x01 \x01(\v2\x13.weft.bus.v1.OriginB\x03\xe0A\x01R\x06origin\x12\x1d\n" +
 	"\x03key\x18\x02 \x01(\tB\v\xe0A\x02\xbaH\x05r\x03\xb0\x01\x01R\x03key\x12C\n" +
@@ -1520,7 +1645,7 @@ const file_weft_participant_v1_participant_proto_rawDesc = "" +
 	"\x06clouds\x18\x03 \x03(\tB#\xe0A\x01\xbaH\x1d\x92\x01\x1a\x10\x90N\"\x15r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\x06clouds\"\x91\x01\n" +
 	"\x12ListLedgerResponse\x12?\n" +
 	"\aentries\x18\x01 \x03(\v2 .weft.participant.v1.LedgerEntryB\x03\xe0A\x03R\aentries\x12:\n" +
-	"\vunreachable\x18\x02 \x03(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\vunreachable\"\xf1\x02\n" +
+	"\vunreachable\x18\x02 \x03(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\vunreachable\"\x8a\x03\n" +
 	"\vLedgerEntry\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x17\n" +
 	"\x04type\x18\x02 \x01(\tB\x03\xe0A\x03R\x04type\x12\x19\n" +
@@ -1532,7 +1657,8 @@ const file_weft_participant_v1_participant_proto_rawDesc = "" +
 	"\x05stack\x18\a \x01(\tB\x03\xe0A\x03R\x05stack\x12\x1b\n" +
 	"\x06orphan\x18\b \x01(\bB\x03\xe0A\x03R\x06orphan\x12@\n" +
 	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"createTime\x12.\n" +
+	"createTime\x12\x17\n" +
+	"\x04kept\x18\x14 \x01(\bB\x03\xe0A\x03R\x04kept\x12.\n" +
 	"\x05drift\x18\n" +
 	" \x01(\v2\x13.weft.kind.v1.DriftB\x03\xe0A\x03R\x05drift\"R\n" +
 	"\fSweepRequest\x12B\n" +
@@ -1548,7 +1674,7 @@ const file_weft_participant_v1_participant_proto_rawDesc = "" +
 	"\x05swept\x18\x01 \x03(\v2\x1a.weft.participant.v1.SweptB\x03\xe0A\x03R\x05swept\"q\n" +
 	"\x05Swept\x128\n" +
 	"\x06orphan\x18\x01 \x01(\v2\x1b.weft.participant.v1.OrphanB\x03\xe0A\x03R\x06orphan\x12.\n" +
-	"\x05fault\x18\x02 \x01(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\x05fault2\xa0\x05\n" +
+	"\x05fault\x18\x02 \x01(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\x05fault2\x87\x06\n" +
 	"\x12ParticipantService\x12V\n" +
 	"\x05Query\x12!.weft.participant.v1.QueryRequest\x1a\".weft.participant.v1.QueryResponse\"\x06\xba\xbb\x18\x02\b\x02\x12\\\n" +
 	"\aResolve\x12#.weft.participant.v1.ResolveRequest\x1a$.weft.participant.v1.ResolveResponse\"\x06\xba\xbb\x18\x02\b\x02\x12Y\n" +
@@ -1556,6 +1682,8 @@ const file_weft_participant_v1_participant_proto_rawDesc = "" +
 	"\tPreflight\x12%.weft.participant.v1.PreflightRequest\x1a&.weft.participant.v1.PreflightResponse\"\x06\xba\xbb\x18\x02\b\x02\x12V\n" +
 	"\x05Probe\x12!.weft.participant.v1.ProbeRequest\x1a\".weft.participant.v1.ProbeResponse\"\x06\xba\xbb\x18\x02\b\x02\x12V\n" +
 	"\x05Sweep\x12!.weft.participant.v1.SweepRequest\x1a\".weft.participant.v1.SweepResponse\"\x06\xba\xbb\x18\x02\b\x02\x12e\n" +
+	"\n" +
+	"OpenSecret\x12&.weft.participant.v1.OpenSecretRequest\x1a'.weft.participant.v1.OpenSecretResponse\"\x06\xba\xbb\x18\x02\b\x02\x12e\n" +
 	"\n" +
 	"ListLedger\x12&.weft.participant.v1.ListLedgerRequest\x1a'.weft.participant.v1.ListLedgerResponse\"\x06\xba\xbb\x18\x02\b\x02BGZEgithub.com/weftcloud/weft/proto/gen/weft/participant/v1;participantv1b\x06proto3"
 
@@ -1571,85 +1699,89 @@ func file_weft_participant_v1_participant_proto_rawDescGZIP() []byte {
 	return file_weft_participant_v1_participant_proto_rawDescData
 }
 
-var file_weft_participant_v1_participant_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_weft_participant_v1_participant_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_weft_participant_v1_participant_proto_goTypes = []any{
-	(*QueryRequest)(nil),          // 0: weft.participant.v1.QueryRequest
-	(*QueryResponse)(nil),         // 1: weft.participant.v1.QueryResponse
-	(*ResolveRequest)(nil),        // 2: weft.participant.v1.ResolveRequest
-	(*ResolveResponse)(nil),       // 3: weft.participant.v1.ResolveResponse
-	(*Item)(nil),                  // 4: weft.participant.v1.Item
-	(*ExpandRequest)(nil),         // 5: weft.participant.v1.ExpandRequest
-	(*ExpandResponse)(nil),        // 6: weft.participant.v1.ExpandResponse
-	(*Child)(nil),                 // 7: weft.participant.v1.Child
-	(*PreflightRequest)(nil),      // 8: weft.participant.v1.PreflightRequest
-	(*PreflightResponse)(nil),     // 9: weft.participant.v1.PreflightResponse
-	(*Finding)(nil),               // 10: weft.participant.v1.Finding
-	(*QuotaUse)(nil),              // 11: weft.participant.v1.QuotaUse
-	(*ProbeRequest)(nil),          // 12: weft.participant.v1.ProbeRequest
-	(*ProbeResponse)(nil),         // 13: weft.participant.v1.ProbeResponse
-	(*Feature)(nil),               // 14: weft.participant.v1.Feature
-	(*ListLedgerRequest)(nil),     // 15: weft.participant.v1.ListLedgerRequest
-	(*ListLedgerResponse)(nil),    // 16: weft.participant.v1.ListLedgerResponse
-	(*LedgerEntry)(nil),           // 17: weft.participant.v1.LedgerEntry
-	(*SweepRequest)(nil),          // 18: weft.participant.v1.SweepRequest
-	(*Orphan)(nil),                // 19: weft.participant.v1.Orphan
-	(*SweepResponse)(nil),         // 20: weft.participant.v1.SweepResponse
-	(*Swept)(nil),                 // 21: weft.participant.v1.Swept
-	nil,                           // 22: weft.participant.v1.ExpandResponse.OutputsEntry
-	nil,                           // 23: weft.participant.v1.Child.SourcesEntry
-	(*v1.Origin)(nil),             // 24: weft.bus.v1.Origin
-	(*v1.Outcome)(nil),            // 25: weft.bus.v1.Outcome
-	(*anypb.Any)(nil),             // 26: google.protobuf.Any
-	(*structpb.Struct)(nil),       // 27: google.protobuf.Struct
-	(v11.Change)(0),               // 28: weft.kind.v1.Change
-	(*v11.Fault)(nil),             // 29: weft.kind.v1.Fault
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
-	(v11.Phase)(0),                // 31: weft.kind.v1.Phase
-	(*v11.Drift)(nil),             // 32: weft.kind.v1.Drift
+	(*OpenSecretRequest)(nil),     // 0: weft.participant.v1.OpenSecretRequest
+	(*OpenSecretResponse)(nil),    // 1: weft.participant.v1.OpenSecretResponse
+	(*QueryRequest)(nil),          // 2: weft.participant.v1.QueryRequest
+	(*QueryResponse)(nil),         // 3: weft.participant.v1.QueryResponse
+	(*ResolveRequest)(nil),        // 4: weft.participant.v1.ResolveRequest
+	(*ResolveResponse)(nil),       // 5: weft.participant.v1.ResolveResponse
+	(*Item)(nil),                  // 6: weft.participant.v1.Item
+	(*ExpandRequest)(nil),         // 7: weft.participant.v1.ExpandRequest
+	(*ExpandResponse)(nil),        // 8: weft.participant.v1.ExpandResponse
+	(*Child)(nil),                 // 9: weft.participant.v1.Child
+	(*PreflightRequest)(nil),      // 10: weft.participant.v1.PreflightRequest
+	(*PreflightResponse)(nil),     // 11: weft.participant.v1.PreflightResponse
+	(*Finding)(nil),               // 12: weft.participant.v1.Finding
+	(*QuotaUse)(nil),              // 13: weft.participant.v1.QuotaUse
+	(*ProbeRequest)(nil),          // 14: weft.participant.v1.ProbeRequest
+	(*ProbeResponse)(nil),         // 15: weft.participant.v1.ProbeResponse
+	(*Feature)(nil),               // 16: weft.participant.v1.Feature
+	(*ListLedgerRequest)(nil),     // 17: weft.participant.v1.ListLedgerRequest
+	(*ListLedgerResponse)(nil),    // 18: weft.participant.v1.ListLedgerResponse
+	(*LedgerEntry)(nil),           // 19: weft.participant.v1.LedgerEntry
+	(*SweepRequest)(nil),          // 20: weft.participant.v1.SweepRequest
+	(*Orphan)(nil),                // 21: weft.participant.v1.Orphan
+	(*SweepResponse)(nil),         // 22: weft.participant.v1.SweepResponse
+	(*Swept)(nil),                 // 23: weft.participant.v1.Swept
+	nil,                           // 24: weft.participant.v1.ExpandResponse.OutputsEntry
+	nil,                           // 25: weft.participant.v1.Child.SourcesEntry
+	(*v1.Origin)(nil),             // 26: weft.bus.v1.Origin
+	(*v1.Outcome)(nil),            // 27: weft.bus.v1.Outcome
+	(*anypb.Any)(nil),             // 28: google.protobuf.Any
+	(*structpb.Struct)(nil),       // 29: google.protobuf.Struct
+	(v11.Change)(0),               // 30: weft.kind.v1.Change
+	(*v11.Fault)(nil),             // 31: weft.kind.v1.Fault
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(v11.Phase)(0),                // 33: weft.kind.v1.Phase
+	(*v11.Drift)(nil),             // 34: weft.kind.v1.Drift
 }
 var file_weft_participant_v1_participant_proto_depIdxs = []int32{
-	24, // 0: weft.participant.v1.QueryRequest.origin:type_name -> weft.bus.v1.Origin
-	25, // 1: weft.participant.v1.QueryResponse.outcome:type_name -> weft.bus.v1.Outcome
-	26, // 2: weft.participant.v1.ResolveResponse.resource:type_name -> google.protobuf.Any
-	27, // 3: weft.participant.v1.Item.spec:type_name -> google.protobuf.Struct
-	28, // 4: weft.participant.v1.Item.change:type_name -> weft.kind.v1.Change
-	27, // 5: weft.participant.v1.Item.former:type_name -> google.protobuf.Struct
-	4,  // 6: weft.participant.v1.ExpandRequest.item:type_name -> weft.participant.v1.Item
-	7,  // 7: weft.participant.v1.ExpandResponse.children:type_name -> weft.participant.v1.Child
-	22, // 8: weft.participant.v1.ExpandResponse.outputs:type_name -> weft.participant.v1.ExpandResponse.OutputsEntry
-	27, // 9: weft.participant.v1.Child.spec:type_name -> google.protobuf.Struct
-	23, // 10: weft.participant.v1.Child.sources:type_name -> weft.participant.v1.Child.SourcesEntry
-	4,  // 11: weft.participant.v1.PreflightRequest.items:type_name -> weft.participant.v1.Item
-	10, // 12: weft.participant.v1.PreflightResponse.findings:type_name -> weft.participant.v1.Finding
-	11, // 13: weft.participant.v1.PreflightResponse.quotas:type_name -> weft.participant.v1.QuotaUse
-	29, // 14: weft.participant.v1.Finding.fault:type_name -> weft.kind.v1.Fault
-	14, // 15: weft.participant.v1.ProbeResponse.features:type_name -> weft.participant.v1.Feature
-	30, // 16: weft.participant.v1.Feature.probe_time:type_name -> google.protobuf.Timestamp
-	17, // 17: weft.participant.v1.ListLedgerResponse.entries:type_name -> weft.participant.v1.LedgerEntry
-	29, // 18: weft.participant.v1.ListLedgerResponse.unreachable:type_name -> weft.kind.v1.Fault
-	31, // 19: weft.participant.v1.LedgerEntry.phase:type_name -> weft.kind.v1.Phase
-	30, // 20: weft.participant.v1.LedgerEntry.create_time:type_name -> google.protobuf.Timestamp
-	32, // 21: weft.participant.v1.LedgerEntry.drift:type_name -> weft.kind.v1.Drift
-	19, // 22: weft.participant.v1.SweepRequest.orphans:type_name -> weft.participant.v1.Orphan
-	21, // 23: weft.participant.v1.SweepResponse.swept:type_name -> weft.participant.v1.Swept
-	19, // 24: weft.participant.v1.Swept.orphan:type_name -> weft.participant.v1.Orphan
-	29, // 25: weft.participant.v1.Swept.fault:type_name -> weft.kind.v1.Fault
-	0,  // 26: weft.participant.v1.ParticipantService.Query:input_type -> weft.participant.v1.QueryRequest
-	2,  // 27: weft.participant.v1.ParticipantService.Resolve:input_type -> weft.participant.v1.ResolveRequest
-	5,  // 28: weft.participant.v1.ParticipantService.Expand:input_type -> weft.participant.v1.ExpandRequest
-	8,  // 29: weft.participant.v1.ParticipantService.Preflight:input_type -> weft.participant.v1.PreflightRequest
-	12, // 30: weft.participant.v1.ParticipantService.Probe:input_type -> weft.participant.v1.ProbeRequest
-	18, // 31: weft.participant.v1.ParticipantService.Sweep:input_type -> weft.participant.v1.SweepRequest
-	15, // 32: weft.participant.v1.ParticipantService.ListLedger:input_type -> weft.participant.v1.ListLedgerRequest
-	1,  // 33: weft.participant.v1.ParticipantService.Query:output_type -> weft.participant.v1.QueryResponse
-	3,  // 34: weft.participant.v1.ParticipantService.Resolve:output_type -> weft.participant.v1.ResolveResponse
-	6,  // 35: weft.participant.v1.ParticipantService.Expand:output_type -> weft.participant.v1.ExpandResponse
-	9,  // 36: weft.participant.v1.ParticipantService.Preflight:output_type -> weft.participant.v1.PreflightResponse
-	13, // 37: weft.participant.v1.ParticipantService.Probe:output_type -> weft.participant.v1.ProbeResponse
-	20, // 38: weft.participant.v1.ParticipantService.Sweep:output_type -> weft.participant.v1.SweepResponse
-	16, // 39: weft.participant.v1.ParticipantService.ListLedger:output_type -> weft.participant.v1.ListLedgerResponse
-	33, // [33:40] is the sub-list for method output_type
-	26, // [26:33] is the sub-list for method input_type
+	26, // 0: weft.participant.v1.QueryRequest.origin:type_name -> weft.bus.v1.Origin
+	27, // 1: weft.participant.v1.QueryResponse.outcome:type_name -> weft.bus.v1.Outcome
+	28, // 2: weft.participant.v1.ResolveResponse.resource:type_name -> google.protobuf.Any
+	29, // 3: weft.participant.v1.Item.spec:type_name -> google.protobuf.Struct
+	30, // 4: weft.participant.v1.Item.change:type_name -> weft.kind.v1.Change
+	29, // 5: weft.participant.v1.Item.former:type_name -> google.protobuf.Struct
+	6,  // 6: weft.participant.v1.ExpandRequest.item:type_name -> weft.participant.v1.Item
+	9,  // 7: weft.participant.v1.ExpandResponse.children:type_name -> weft.participant.v1.Child
+	24, // 8: weft.participant.v1.ExpandResponse.outputs:type_name -> weft.participant.v1.ExpandResponse.OutputsEntry
+	29, // 9: weft.participant.v1.Child.spec:type_name -> google.protobuf.Struct
+	25, // 10: weft.participant.v1.Child.sources:type_name -> weft.participant.v1.Child.SourcesEntry
+	6,  // 11: weft.participant.v1.PreflightRequest.items:type_name -> weft.participant.v1.Item
+	12, // 12: weft.participant.v1.PreflightResponse.findings:type_name -> weft.participant.v1.Finding
+	13, // 13: weft.participant.v1.PreflightResponse.quotas:type_name -> weft.participant.v1.QuotaUse
+	31, // 14: weft.participant.v1.Finding.fault:type_name -> weft.kind.v1.Fault
+	16, // 15: weft.participant.v1.ProbeResponse.features:type_name -> weft.participant.v1.Feature
+	32, // 16: weft.participant.v1.Feature.probe_time:type_name -> google.protobuf.Timestamp
+	19, // 17: weft.participant.v1.ListLedgerResponse.entries:type_name -> weft.participant.v1.LedgerEntry
+	31, // 18: weft.participant.v1.ListLedgerResponse.unreachable:type_name -> weft.kind.v1.Fault
+	33, // 19: weft.participant.v1.LedgerEntry.phase:type_name -> weft.kind.v1.Phase
+	32, // 20: weft.participant.v1.LedgerEntry.create_time:type_name -> google.protobuf.Timestamp
+	34, // 21: weft.participant.v1.LedgerEntry.drift:type_name -> weft.kind.v1.Drift
+	21, // 22: weft.participant.v1.SweepRequest.orphans:type_name -> weft.participant.v1.Orphan
+	23, // 23: weft.participant.v1.SweepResponse.swept:type_name -> weft.participant.v1.Swept
+	21, // 24: weft.participant.v1.Swept.orphan:type_name -> weft.participant.v1.Orphan
+	31, // 25: weft.participant.v1.Swept.fault:type_name -> weft.kind.v1.Fault
+	2,  // 26: weft.participant.v1.ParticipantService.Query:input_type -> weft.participant.v1.QueryRequest
+	4,  // 27: weft.participant.v1.ParticipantService.Resolve:input_type -> weft.participant.v1.ResolveRequest
+	7,  // 28: weft.participant.v1.ParticipantService.Expand:input_type -> weft.participant.v1.ExpandRequest
+	10, // 29: weft.participant.v1.ParticipantService.Preflight:input_type -> weft.participant.v1.PreflightRequest
+	14, // 30: weft.participant.v1.ParticipantService.Probe:input_type -> weft.participant.v1.ProbeRequest
+	20, // 31: weft.participant.v1.ParticipantService.Sweep:input_type -> weft.participant.v1.SweepRequest
+	0,  // 32: weft.participant.v1.ParticipantService.OpenSecret:input_type -> weft.participant.v1.OpenSecretRequest
+	17, // 33: weft.participant.v1.ParticipantService.ListLedger:input_type -> weft.participant.v1.ListLedgerRequest
+	3,  // 34: weft.participant.v1.ParticipantService.Query:output_type -> weft.participant.v1.QueryResponse
+	5,  // 35: weft.participant.v1.ParticipantService.Resolve:output_type -> weft.participant.v1.ResolveResponse
+	8,  // 36: weft.participant.v1.ParticipantService.Expand:output_type -> weft.participant.v1.ExpandResponse
+	11, // 37: weft.participant.v1.ParticipantService.Preflight:output_type -> weft.participant.v1.PreflightResponse
+	15, // 38: weft.participant.v1.ParticipantService.Probe:output_type -> weft.participant.v1.ProbeResponse
+	22, // 39: weft.participant.v1.ParticipantService.Sweep:output_type -> weft.participant.v1.SweepResponse
+	1,  // 40: weft.participant.v1.ParticipantService.OpenSecret:output_type -> weft.participant.v1.OpenSecretResponse
+	18, // 41: weft.participant.v1.ParticipantService.ListLedger:output_type -> weft.participant.v1.ListLedgerResponse
+	34, // [34:42] is the sub-list for method output_type
+	26, // [26:34] is the sub-list for method input_type
 	26, // [26:26] is the sub-list for extension type_name
 	26, // [26:26] is the sub-list for extension extendee
 	0,  // [0:26] is the sub-list for field type_name
@@ -1666,7 +1798,7 @@ func file_weft_participant_v1_participant_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_participant_v1_participant_proto_rawDesc), len(file_weft_participant_v1_participant_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	ParticipantService_Preflight_FullMethodName  = "/weft.participant.v1.ParticipantService/Preflight"
 	ParticipantService_Probe_FullMethodName      = "/weft.participant.v1.ParticipantService/Probe"
 	ParticipantService_Sweep_FullMethodName      = "/weft.participant.v1.ParticipantService/Sweep"
+	ParticipantService_OpenSecret_FullMethodName = "/weft.participant.v1.ParticipantService/OpenSecret"
 	ParticipantService_ListLedger_FullMethodName = "/weft.participant.v1.ParticipantService/ListLedger"
 )
 
@@ -49,6 +50,8 @@ type ParticipantServiceClient interface {
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
 	// Deletes objects at the clouds that bear our mark and have no record, and tells of each what became of it.
 	Sweep(ctx context.Context, in *SweepRequest, opts ...grpc.CallOption) (*SweepResponse, error)
+	// Returns a secret output of a resource, for the service that hands it to a provider.
+	OpenSecret(ctx context.Context, in *OpenSecretRequest, opts ...grpc.CallOption) (*OpenSecretResponse, error)
 	// Lists all that the service keeps, and on request the objects at the clouds that bear our mark without a record.
 	ListLedger(ctx context.Context, in *ListLedgerRequest, opts ...grpc.CallOption) (*ListLedgerResponse, error)
 }
@@ -121,6 +124,16 @@ func (c *participantServiceClient) Sweep(ctx context.Context, in *SweepRequest, 
 	return out, nil
 }
 
+func (c *participantServiceClient) OpenSecret(ctx context.Context, in *OpenSecretRequest, opts ...grpc.CallOption) (*OpenSecretResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OpenSecretResponse)
+	err := c.cc.Invoke(ctx, ParticipantService_OpenSecret_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *participantServiceClient) ListLedger(ctx context.Context, in *ListLedgerRequest, opts ...grpc.CallOption) (*ListLedgerResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListLedgerResponse)
@@ -149,6 +162,8 @@ type ParticipantServiceServer interface {
 	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
 	// Deletes objects at the clouds that bear our mark and have no record, and tells of each what became of it.
 	Sweep(context.Context, *SweepRequest) (*SweepResponse, error)
+	// Returns a secret output of a resource, for the service that hands it to a provider.
+	OpenSecret(context.Context, *OpenSecretRequest) (*OpenSecretResponse, error)
 	// Lists all that the service keeps, and on request the objects at the clouds that bear our mark without a record.
 	ListLedger(context.Context, *ListLedgerRequest) (*ListLedgerResponse, error)
 	mustEmbedUnimplementedParticipantServiceServer()
@@ -178,6 +193,9 @@ func (UnimplementedParticipantServiceServer) Probe(context.Context, *ProbeReques
 }
 func (UnimplementedParticipantServiceServer) Sweep(context.Context, *SweepRequest) (*SweepResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Sweep not implemented")
+}
+func (UnimplementedParticipantServiceServer) OpenSecret(context.Context, *OpenSecretRequest) (*OpenSecretResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method OpenSecret not implemented")
 }
 func (UnimplementedParticipantServiceServer) ListLedger(context.Context, *ListLedgerRequest) (*ListLedgerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLedger not implemented")
@@ -311,6 +329,24 @@ func _ParticipantService_Sweep_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ParticipantService_OpenSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(OpenSecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ParticipantServiceServer).OpenSecret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ParticipantService_OpenSecret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ParticipantServiceServer).OpenSecret(ctx, req.(*OpenSecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ParticipantService_ListLedger_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListLedgerRequest)
 	if err := dec(in); err != nil {
@@ -359,6 +395,10 @@ var ParticipantService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Sweep",
 			Handler:    _ParticipantService_Sweep_Handler,
+		},
+		{
+			MethodName: "OpenSecret",
+			Handler:    _ParticipantService_OpenSecret_Handler,
 		},
 		{
 			MethodName: "ListLedger",

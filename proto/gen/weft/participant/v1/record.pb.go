@@ -9,6 +9,7 @@ package participantv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
+	v11 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	anypb "google.golang.org/protobuf/types/known/anypb"
@@ -62,7 +63,9 @@ type Record struct {
 	// How many objects in a row turned out to be broken.
 	Remakes int32 `protobuf:"varint,16,opt,name=remakes,proto3" json:"remakes,omitempty"`
 	// What the object was last made from of what its references observe, for kinds that follow these.
-	Followed      string `protobuf:"bytes,17,opt,name=followed,proto3" json:"followed,omitempty"`
+	Followed string `protobuf:"bytes,17,opt,name=followed,proto3" json:"followed,omitempty"`
+	// What becomes of its data when it is released, on a person's word; unspecified means what its spec says.
+	Reclaim       v11.Reclaim `protobuf:"varint,18,opt,name=reclaim,proto3,enum=weft.kind.v1.Reclaim" json:"reclaim,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -216,6 +219,13 @@ func (x *Record) GetFollowed() string {
 	return ""
 }
 
+func (x *Record) GetReclaim() v11.Reclaim {
+	if x != nil {
+		return x.Reclaim
+	}
+	return v11.Reclaim(0)
+}
+
 // Claim is one number of a shared space that a resource holds for itself, e.g. a port of an address. While it is held, a
 // key of the store says who holds it; both are written in one transaction.
 type Claim struct {
@@ -367,7 +377,7 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\"\xcb\b\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"\x86\t\n" +
 	"\x06Record\x128\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12f\n" +
@@ -388,7 +398,8 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\x06claims\x18\x0e \x03(\v2\x1a.weft.participant.v1.ClaimB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x06claims\x12\x16\n" +
 	"\x06remake\x18\x0f \x01(\bR\x06remake\x12!\n" +
 	"\aremakes\x18\x10 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\aremakes\x12%\n" +
-	"\bfollowed\x18\x11 \x01(\tB\t\xbaH\x06r\x04(\x80\x80 R\bfollowed\x1a=\n" +
+	"\bfollowed\x18\x11 \x01(\tB\t\xbaH\x06r\x04(\x80\x80 R\bfollowed\x129\n" +
+	"\areclaim\x18\x12 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
@@ -435,6 +446,7 @@ var file_weft_participant_v1_record_proto_goTypes = []any{
 	(*anypb.Any)(nil),             // 6: google.protobuf.Any
 	(*v1.Origin)(nil),             // 7: weft.bus.v1.Origin
 	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(v11.Reclaim)(0),              // 9: weft.kind.v1.Reclaim
 }
 var file_weft_participant_v1_record_proto_depIdxs = []int32{
 	6,  // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
@@ -445,14 +457,15 @@ var file_weft_participant_v1_record_proto_depIdxs = []int32{
 	4,  // 5: weft.participant.v1.Record.facts:type_name -> weft.participant.v1.Record.FactsEntry
 	5,  // 6: weft.participant.v1.Record.requests:type_name -> weft.participant.v1.Record.RequestsEntry
 	1,  // 7: weft.participant.v1.Record.claims:type_name -> weft.participant.v1.Claim
-	7,  // 8: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
-	8,  // 9: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
-	8,  // 10: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	9,  // 8: weft.participant.v1.Record.reclaim:type_name -> weft.kind.v1.Reclaim
+	7,  // 9: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
+	8,  // 10: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
+	8,  // 11: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_record_proto_init() }

@@ -122,10 +122,19 @@ type VolumeSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its size with a unit, e.g. 20Gi.
 	Size string `protobuf:"bytes,1,opt,name=size,proto3" json:"size,omitempty"`
-	// The cloud's volume type; empty means the cloud's default.
+	// The cloud's volume type; empty means the cloud's default, or the one that it has. It is changed in place: the cloud moves
+	// the data to another backend if it must, which it may refuse while the volume is attached.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// The cloud's image that it is filled with, by name or id.
-	Image         string `protobuf:"bytes,3,opt,name=image,proto3" json:"image,omitempty"`
+	Image string `protobuf:"bytes,3,opt,name=image,proto3" json:"image,omitempty"`
+	// The snapshot that it is filled with.
+	Snapshot string `protobuf:"bytes,4,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// What becomes of its data when it is deleted: KEEP (the default) leaves the object at the cloud, marked as kept; SNAPSHOT keeps a copy
+	// and deletes it;
+	// DESTROY takes the data away with it. What an undo takes back is destroyed, whatever stands here.
+	Reclaim v1.Reclaim `protobuf:"varint,5,opt,name=reclaim,proto3,enum=weft.kind.v1.Reclaim" json:"reclaim,omitempty"`
+	// Takes up the volume that was kept when a resource of this name was deleted, if there is one, instead of a new one.
+	AdoptKept     bool `protobuf:"varint,6,opt,name=adopt_kept,json=adoptKept,proto3" json:"adopt_kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -179,6 +188,27 @@ func (x *VolumeSpec) GetImage() string {
 		return x.Image
 	}
 	return ""
+}
+
+func (x *VolumeSpec) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *VolumeSpec) GetReclaim() v1.Reclaim {
+	if x != nil {
+		return x.Reclaim
+	}
+	return v1.Reclaim(0)
+}
+
+func (x *VolumeSpec) GetAdoptKept() bool {
+	if x != nil {
+		return x.AdoptKept
+	}
+	return false
 }
 
 // VolumeObserved is what was last seen of a Volume; its fields are the outputs that expressions may use.
@@ -625,12 +655,18 @@ const file_weft_storage_v1_volume_proto_rawDesc = "" +
 	"\bobserved\x18\x05 \x01(\v2\x1f.weft.storage.v1.VolumeObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:e\xeaAO\n" +
 	"\x19storage.weft.cloud/Volume\x12!tenants/{tenant}/volumes/{volume}*\avolumes2\x06volume\xaa\xbb\x18\x0f\n" +
-	"\astorage\x10\x01(\x010\x01\"\xaa\x01\n" +
+	"\astorage\x10\x01(\x010\x01\"\xc8\x03\n" +
 	"\n" +
 	"VolumeSpec\x12B\n" +
-	"\x04size\x18\x01 \x01(\tB.\xe0A\x02\xbaH\x1er\x1c\x18\t2\x18^[1-9][0-9]{0,6}(Gi|Ti)$\xb2\xbb\x18\x06\b\x02 \x01(\x01R\x04size\x12*\n" +
-	"\x04type\x18\x02 \x01(\tB\x16\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x04\b\x04(\x01R\x04type\x12,\n" +
-	"\x05image\x18\x03 \x01(\tB\x16\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x04\b\x04(\x01R\x05image\"\x95\x01\n" +
+	"\x04size\x18\x01 \x01(\tB.\xe0A\x02\xbaH\x1er\x1c\x18\t2\x18^[1-9][0-9]{0,6}(Gi|Ti)$\xb2\xbb\x18\x06\b\x02 \x01(\x01R\x04size\x12%\n" +
+	"\x04type\x18\x02 \x01(\tB\x11\xe0A\x01\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x02R\x04type\x12,\n" +
+	"\x05image\x18\x03 \x01(\tB\x16\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x04\b\x04(\x01R\x05image\x12X\n" +
+	"\bsnapshot\x18\x04 \x01(\tB<\xe0A\x01\xe0A\x05\xfaA#\n" +
+	"!storage.weft.cloud/VolumeSnapshot\xbaH\x05r\x03\x18\x80\x02\xb2\xbb\x18\x04\b\x04(\x01R\bsnapshot\x12<\n" +
+	"\areclaim\x18\x05 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\v\xe0A\x01\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\x12(\n" +
+	"\n" +
+	"adopt_kept\x18\x06 \x01(\bB\t\xe0A\x01\xb2\xbb\x18\x02\b\x02R\tadoptKept:_\xbaH\\\x1aZ\n" +
+	"\rvolume.source\x12 give image or snapshot, not both\x1a'this.image == '' || this.snapshot == ''\"\x95\x01\n" +
 	"\x0eVolumeObserved\x12 \n" +
 	"\tvolume_id\x18\x01 \x01(\tB\x03\xe0A\x03R\bvolumeId\x12\x1e\n" +
 	"\bsize_gib\x18\x02 \x01(\x03B\x03\xe0A\x03R\asizeGib\x12\x17\n" +
@@ -699,33 +735,35 @@ var file_weft_storage_v1_volume_proto_goTypes = []any{
 	(*DeleteVolumeRequest)(nil),     // 8: weft.storage.v1.DeleteVolumeRequest
 	(*v1.Metadata)(nil),             // 9: weft.kind.v1.Metadata
 	(*v1.Status)(nil),               // 10: weft.kind.v1.Status
-	(*fieldmaskpb.FieldMask)(nil),   // 11: google.protobuf.FieldMask
-	(*longrunningpb.Operation)(nil), // 12: google.longrunning.Operation
+	(v1.Reclaim)(0),                 // 11: weft.kind.v1.Reclaim
+	(*fieldmaskpb.FieldMask)(nil),   // 12: google.protobuf.FieldMask
+	(*longrunningpb.Operation)(nil), // 13: google.longrunning.Operation
 }
 var file_weft_storage_v1_volume_proto_depIdxs = []int32{
 	9,  // 0: weft.storage.v1.Volume.metadata:type_name -> weft.kind.v1.Metadata
 	1,  // 1: weft.storage.v1.Volume.spec:type_name -> weft.storage.v1.VolumeSpec
 	2,  // 2: weft.storage.v1.Volume.observed:type_name -> weft.storage.v1.VolumeObserved
 	10, // 3: weft.storage.v1.Volume.status:type_name -> weft.kind.v1.Status
-	0,  // 4: weft.storage.v1.ListVolumesResponse.volumes:type_name -> weft.storage.v1.Volume
-	0,  // 5: weft.storage.v1.CreateVolumeRequest.volume:type_name -> weft.storage.v1.Volume
-	0,  // 6: weft.storage.v1.UpdateVolumeRequest.volume:type_name -> weft.storage.v1.Volume
-	11, // 7: weft.storage.v1.UpdateVolumeRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 8: weft.storage.v1.VolumeService.GetVolume:input_type -> weft.storage.v1.GetVolumeRequest
-	4,  // 9: weft.storage.v1.VolumeService.ListVolumes:input_type -> weft.storage.v1.ListVolumesRequest
-	6,  // 10: weft.storage.v1.VolumeService.CreateVolume:input_type -> weft.storage.v1.CreateVolumeRequest
-	7,  // 11: weft.storage.v1.VolumeService.UpdateVolume:input_type -> weft.storage.v1.UpdateVolumeRequest
-	8,  // 12: weft.storage.v1.VolumeService.DeleteVolume:input_type -> weft.storage.v1.DeleteVolumeRequest
-	0,  // 13: weft.storage.v1.VolumeService.GetVolume:output_type -> weft.storage.v1.Volume
-	5,  // 14: weft.storage.v1.VolumeService.ListVolumes:output_type -> weft.storage.v1.ListVolumesResponse
-	12, // 15: weft.storage.v1.VolumeService.CreateVolume:output_type -> google.longrunning.Operation
-	12, // 16: weft.storage.v1.VolumeService.UpdateVolume:output_type -> google.longrunning.Operation
-	12, // 17: weft.storage.v1.VolumeService.DeleteVolume:output_type -> google.longrunning.Operation
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	11, // 4: weft.storage.v1.VolumeSpec.reclaim:type_name -> weft.kind.v1.Reclaim
+	0,  // 5: weft.storage.v1.ListVolumesResponse.volumes:type_name -> weft.storage.v1.Volume
+	0,  // 6: weft.storage.v1.CreateVolumeRequest.volume:type_name -> weft.storage.v1.Volume
+	0,  // 7: weft.storage.v1.UpdateVolumeRequest.volume:type_name -> weft.storage.v1.Volume
+	12, // 8: weft.storage.v1.UpdateVolumeRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 9: weft.storage.v1.VolumeService.GetVolume:input_type -> weft.storage.v1.GetVolumeRequest
+	4,  // 10: weft.storage.v1.VolumeService.ListVolumes:input_type -> weft.storage.v1.ListVolumesRequest
+	6,  // 11: weft.storage.v1.VolumeService.CreateVolume:input_type -> weft.storage.v1.CreateVolumeRequest
+	7,  // 12: weft.storage.v1.VolumeService.UpdateVolume:input_type -> weft.storage.v1.UpdateVolumeRequest
+	8,  // 13: weft.storage.v1.VolumeService.DeleteVolume:input_type -> weft.storage.v1.DeleteVolumeRequest
+	0,  // 14: weft.storage.v1.VolumeService.GetVolume:output_type -> weft.storage.v1.Volume
+	5,  // 15: weft.storage.v1.VolumeService.ListVolumes:output_type -> weft.storage.v1.ListVolumesResponse
+	13, // 16: weft.storage.v1.VolumeService.CreateVolume:output_type -> google.longrunning.Operation
+	13, // 17: weft.storage.v1.VolumeService.UpdateVolume:output_type -> google.longrunning.Operation
+	13, // 18: weft.storage.v1.VolumeService.DeleteVolume:output_type -> google.longrunning.Operation
+	14, // [14:19] is the sub-list for method output_type
+	9,  // [9:14] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_weft_storage_v1_volume_proto_init() }

@@ -66,6 +66,7 @@ type Service struct {
 	creds    *world.Table[AppCredential]
 	revoked  *world.Table[revocation]
 	secrets  *world.Table[secret]
+	ec2      *world.Table[Credential]
 }
 
 type (
@@ -97,6 +98,7 @@ func New(w *rest.World, prefix string, catalog []CatalogEntry) (*Service, error)
 		creds:   world.NewTable[AppCredential](w.Journal, "identity.application_credentials"),
 		revoked: world.NewTable[revocation](w.Journal, "identity.revoked"),
 		secrets: world.NewTable[secret](w.Journal, "identity.secrets"),
+		ec2:     world.NewTable[Credential](w.Journal, "identity.credentials"),
 	}
 	s.Service = rest.Service{
 		Name: "identity", Prefix: prefix, World: w, Routes: s.routes(), WriteError: writeError,
@@ -104,7 +106,7 @@ func New(w *rest.World, prefix string, catalog []CatalogEntry) (*Service, error)
 	}
 	s.Prepare()
 	s.seed()
-	for _, load := range []func() error{s.creds.Load, s.revoked.Load, s.secrets.Load} {
+	for _, load := range []func() error{s.creds.Load, s.revoked.Load, s.secrets.Load, s.ec2.Load} {
 		if err := load(); err != nil {
 			return nil, err
 		}
@@ -142,6 +144,7 @@ func (s *Service) seed() {
 func (s *Service) Reset() {
 	s.creds.Clear()
 	s.revoked.Clear()
+	s.ec2.Clear()
 }
 
 // Project finds a project by id or name.

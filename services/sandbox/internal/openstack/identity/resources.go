@@ -31,6 +31,10 @@ func (s *Service) routes() []rest.Route {
 		{Method: "GET", Pattern: "/v3/domains/{domain}", Operation: "domain.get", Handler: s.getDomain},
 		{Method: "GET", Pattern: "/v3/roles", Operation: "role.list", Handler: s.listRoles},
 		{Method: "GET", Pattern: "/v3/role_assignments", Operation: "role_assignment.list", Handler: s.listAssignments},
+		{Method: "GET", Pattern: "/v3/credentials", Operation: "credential.list", Handler: s.listCredentials},
+		{Method: "POST", Pattern: "/v3/credentials", Operation: "credential.create", Handler: s.createCredential},
+		{Method: "GET", Pattern: "/v3/credentials/{credential}", Operation: "credential.get", Handler: s.getCredential},
+		{Method: "DELETE", Pattern: "/v3/credentials/{credential}", Operation: "credential.delete", Handler: s.deleteCredential},
 		{Method: "GET", Pattern: "/v3/regions", Operation: "region.list", Handler: s.listRegions},
 		{Method: "GET", Pattern: "/v3/regions/{region}", Operation: "region.get", Handler: s.getRegion},
 		{Method: "GET", Pattern: "/v3/services", Operation: "service.list", Handler: s.listServices},
@@ -445,6 +449,9 @@ func (s *Service) Inventory() []control.InventoryItem {
 		out = append(out, control.InventoryItem{
 			Service: "identity", Kind: "application_credential", ID: c.ID, Name: c.Name, Project: c.ProjectID, Description: c.Description, CreatedAt: c.CreatedAt,
 		})
+	}
+	for _, c := range s.ec2.All() {
+		out = append(out, control.InventoryItem{Service: "identity", Kind: "credential", ID: c.ID, Name: c.Type, Project: c.ProjectID, CreatedAt: c.CreatedAt})
 	}
 	return out
 }

@@ -142,7 +142,18 @@ func (s *Service) Find(id, project string) *Image {
 // Add registers an image made by Nova (createImage) or Cinder; data may be nil.
 func (s *Service) Add(img *Image) { s.images.Put(img.ID, img) }
 
-// Finish turns an image that Nova saves active.
+// FromVolume registers an image that Cinder copies a volume into, and gives its id; Finish turns it active.
+func (s *Service) FromVolume(r *rest.Request, name string) string {
+	now := r.Now.Truncate(time.Second)
+	img := &Image{
+		ID: rest.NewID(), Name: name, Status: "saving", Visibility: "shared", Owner: r.Token.ProjectID, Size: -1, DiskFormat: "raw", ContainerFormat: "bare",
+		Properties: map[string]string{}, CreatedAt: now, UpdatedAt: now,
+	}
+	s.images.Put(img.ID, img)
+	return img.ID
+}
+
+// Finish turns an image that Nova or Cinder saves active.
 func (s *Service) Finish(id string, now time.Time) {
 	img := s.images.Get(id)
 	if img == nil || img.Status != "queued" && img.Status != "saving" {

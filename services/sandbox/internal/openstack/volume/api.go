@@ -60,6 +60,7 @@ func (s *Service) routes() []rest.Route {
 	add("GET", "/os-availability-zone", "zone.list", func(*rest.Request) (*rest.Response, error) {
 		return rest.OK(rest.M{"availabilityZoneInfo": []rest.M{{"zoneName": "nova", "zoneState": rest.M{"available": true}}}})
 	})
+	add("GET", "/scheduler-stats/get_pools", "pool.list", listPools)
 	add("GET", "/os-services", "service.list", listServices)
 	add("GET", "/extensions", "extension.list", func(*rest.Request) (*rest.Response, error) {
 		return rest.OK(rest.M{"extensions": []rest.M{}})
@@ -471,6 +472,8 @@ func (s *Service) volumeAction(r *rest.Request) (*rest.Response, error) {
 			v.ReadOnly = fmt.Sprint(args["readonly"]) == "true" || fmt.Sprint(args["readonly"]) == "True"
 			s.volumes.Put(v.ID, v)
 			return rest.Status(http.StatusAccepted, nil)
+		case "os-volume_upload_image":
+			return s.upload(r, v, args)
 		case "os-set_image_metadata":
 			return s.imageMetadata(v, args)
 		case "os-reset_status":
@@ -541,6 +544,27 @@ func (s *Service) retype(r *rest.Request, v *Volume, args map[string]any) (*rest
 	}
 	s.become(r.Now, v, "retyping", Due{v.Status, s.later(r.Now, "volume.retyped")})
 	return rest.Status(http.StatusAccepted, nil)
+}
+
+// upload copies a volume into an image. The content of volumes is not simulated: the image holds none of it.
+func (s *Service) upload(r *rest.Request, v *Volume, args map[string]any) (*rest.Response, error) {
+	name, ok := args["image_name"].(string)
+	if !ok || name == "" {
+		return nil, bad("Invalid input for field/attribute os-volume_upload_image. Value: %v. 'image_name' is a required property", args)
+	}
+	force, _ := rest.ParseBool(fmt.Sprint(args["force"]))
+	if v.Status != "available" && (v.Status != "in-use" || !force) {
+		return nil, bad("Invalid volume: Volume %s status must be available or in-use, but current status is: %s.", v.ID, v.Status)
+	}
+	ready := s.later(r.Now, "volume.uploaded")
+	id := s.images.FromVolume(r, name)
+	v.UploadID = id
+	s.become(r.Now, v, "uploading", Due{v.Status, ready})
+	return rest.Status(http.StatusAccepted, rest.M{"os-volume_upload_image": rest.M{
+		"id": v.ID, "updated_at": rest.Micros(r.Now), "status": "uploading", "display_description": optional(v.Description), "size": v.Size,
+		"volume_type": rest.M{"id": typeID(v.Type), "name": v.Type}, "image_id": id, "container_format": "bare", "disk_format": "raw",
+		"image_name": name, "protected": false, "visibility": "shared",
+	}})
 }
 
 // Lists.
@@ -850,6 +874,19 @@ func (s *Service) getAttachment(r *rest.Request) (*rest.Response, error) {
 		}
 	}
 	return nil, rest.Errorf(http.StatusNotFound, "", "Volume attachment could not be found with filter: attachment_id = %s.", r.Params["id"])
+}
+
+func listPools(r *rest.Request) (*rest.Response, error) {
+	if !r.Token.Admin() {
+		return nil, rest.Errorf(http.StatusForbidden, "", "Policy doesn't allow scheduler_extension:scheduler_stats:get_pools to be performed.")
+	}
+	out := []rest.M{}
+	for _, t := range types[:2] {
+		out = append(out, rest.M{"name": "sandbox-node@" + t.Name + "#" + t.Name, "capabilities": rest.M{
+			"volume_backend_name": t.Name, "storage_protocol": "sandbox", "driver_version": "1.0", "total_capacity_gb": 1000.0, "free_capacity_gb": 900.0,
+		}})
+	}
+	return rest.OK(rest.M{"pools": out})
 }
 
 func listServices(r *rest.Request) (*rest.Response, error) {

@@ -3,7 +3,7 @@
 // A volume's state is one of
 //
 //	creating → (downloading →) available → reserved → attaching → in-use → detaching → available
-//	available|in-use → extending → as before;  available → retyping → available;  any at rest → deleting → gone
+//	available|in-use → extending | uploading → as before;  available → retyping → available;  any at rest → deleting → gone
 //
 // The state that comes next and its moment stand in the volume, so they survive a restart; the agenda of the world
 // only says when to look. Nova calls Reserve, Attach and Detach; Cinder never calls Nova.
@@ -40,6 +40,7 @@ type Volume struct {
 	Size                                         int
 	NewType                                      string
 	NewSize                                      int
+	UploadID                                     string // the image that it is being copied into
 	Bootable, ReadOnly, MultiAttach              bool
 	Metadata                                     map[string]string
 	ImageMetadata                                map[string]string
@@ -196,6 +197,10 @@ func (s *Service) arrive(v *Volume, status string) {
 	}
 	if v.NewType != "" && status != "retyping" {
 		v.Type, v.NewType = v.NewType, ""
+	}
+	if v.UploadID != "" && status != "uploading" {
+		s.images.Finish(v.UploadID, s.World.Clock().UTC())
+		v.UploadID = ""
 	}
 	if status == "available" && len(v.Attachments) > 0 && v.Status == "detaching" {
 		v.Attachments = nil

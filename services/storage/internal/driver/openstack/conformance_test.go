@@ -1,9 +1,15 @@
 package openstack
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/driver/drivertest"
@@ -11,6 +17,7 @@ import (
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	storagev1 "github.com/weftcloud/weft/proto/gen/weft/storage/v1"
 
+	cloud "github.com/weftcloud/weft/pkg/cloud/openstack"
 	"github.com/weftcloud/weft/pkg/cloud/openstack/openstacktest"
 )
 
@@ -44,6 +51,193 @@ func TestVolumes(t *testing.T) {
 				}
 			},
 		})
+	})
+}
+
+// TestVolumeSnapshots holds the suite for snapshots; a volume that is made of one has its size and no less.
+func TestVolumeSnapshots(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
+		source := p.Volume(t)
+		refs := driver.Refs{source.GetName(): source}
+		snapshots, volumes := NewVolumeSnapshots(p.Session), NewVolumes(p.Session)
+		drivertest.Run(t, drivertest.Harness[*storagev1.VolumeSnapshotSpec, *storagev1.VolumeSnapshotObserved]{
+			Driver: snapshots, Name: func(id string) string { return "tenants/conform/volumeSnapshots/" + id },
+			Spec: func(*testing.T) (*storagev1.VolumeSnapshotSpec, driver.Refs) {
+				return &storagev1.VolumeSnapshotSpec{Volume: source.GetName()}, refs
+			},
+			Outage: p.Outage, Wait: p.Wait, AbsentID: openstacktest.AbsentID,
+			Verify: func(t *testing.T, _ driver.Request[*storagev1.VolumeSnapshotSpec], o *storagev1.VolumeSnapshotObserved) {
+				if o.GetSnapshotId() == "" || o.GetSizeGib() != 1 || o.GetVolumeId() != source.GetObserved().GetVolumeId() {
+					t.Errorf("observed %v, want a snapshot of %v", o, source)
+				}
+			},
+		})
+		made := create(t, p, snapshots, driver.Request[*storagev1.VolumeSnapshotSpec]{Key: newKey(t), Name: "tenants/conform/volumeSnapshots/s", Spec: &storagev1.VolumeSnapshotSpec{Volume: source.GetName()}, Refs: refs})
+		s := &storagev1.VolumeSnapshot{Name: "tenants/conform/volumeSnapshots/s", Observed: &storagev1.VolumeSnapshotObserved{SnapshotId: made}}
+		blocked(t, volumes, source.GetObserved().GetVolumeId(), "snapshot", made)
+		restored := create(t, p, volumes, driver.Request[*storagev1.VolumeSpec]{
+			Key: newKey(t), Name: "tenants/conform/volumes/restored", Spec: &storagev1.VolumeSpec{Size: "2Gi", Snapshot: s.GetName()}, Refs: driver.Refs{s.GetName(): s},
+		})
+		seen, err := volumes.Observe(t.Context(), []string{restored})
+		if err != nil || seen[restored].Observed.GetSizeGib() != 2 {
+			t.Errorf("restored as %v, %v; want 2 GiB", seen[restored], err)
+		}
+	})
+}
+
+// blocked holds Blockers to one answer.
+func blocked(t *testing.T, d driver.Blockable, id, kind, by string) {
+	t.Helper()
+	blockers, err := d.Blockers(t.Context(), id)
+	if err != nil || len(blockers) != 1 || blockers[0].GetKind() != kind || blockers[0].GetId() != by {
+		t.Errorf("blockers = %v, %v; want %s %s", blockers, err, kind, by)
+	}
+}
+
+// create makes an object, waits until it is ready and has it taken away at the end.
+func create[S, O proto.Message](t *testing.T, p *openstacktest.Place, d driver.Driver[S, O], r driver.Request[S]) string {
+	t.Helper()
+	id, err := d.Create(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { gone(t, p, d, id) })
+	ready(t, p, d, id, r)
+	return id
+}
+
+// ready waits until an object is ready, and updates it as often as it asks for that.
+func ready[S, O proto.Message](t *testing.T, p *openstacktest.Place, d driver.Driver[S, O], id string, r driver.Request[S]) (observed O) {
+	t.Helper()
+	p.Await(t, r.Name, func() (bool, error) {
+		seen, err := d.Observe(t.Context(), []string{id})
+		if err != nil {
+			return false, err
+		}
+		observed = seen[id].Observed
+		switch seen[id].State {
+		case driver.Failed:
+			return false, seen[id].Fault
+		case driver.Outdated:
+			if err := d.Update(t.Context(), id, r); err != nil && !fault.Is(err, fault.Conflict) {
+				return false, err
+			}
+		}
+		return seen[id].State == driver.Ready, nil
+	})
+	return observed
+}
+
+// gone deletes an object and waits until it is gone.
+func gone[S, O proto.Message](t *testing.T, p *openstacktest.Place, d driver.Driver[S, O], id string) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	defer stop()
+	for ctx.Err() == nil {
+		if err := d.Delete(ctx, id); err != nil && !fault.Is(err, fault.Conflict) {
+			t.Errorf("delete %s: %v", id, err)
+			return
+		}
+		if seen, err := d.Observe(ctx, []string{id}); err == nil && len(seen) == 0 {
+			return
+		}
+		p.Wait()
+	}
+	t.Errorf("%s is left behind", id)
+}
+
+func newKey(t *testing.T) string {
+	t.Helper()
+	key, err := uuid.NewV7()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key.String()
+}
+
+// TestRetype: a volume grows and changes its type with one request; the cloud does one after the other.
+func TestRetype(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
+		volumes := NewVolumes(p.Session)
+		r := driver.Request[*storagev1.VolumeSpec]{Key: newKey(t), Name: "tenants/conform/volumes/typed", Spec: &storagev1.VolumeSpec{Size: "1Gi", Type: "standard"}}
+		id := create(t, p, volumes, r)
+		r.Spec = &storagev1.VolumeSpec{Size: "2Gi", Type: "fast"}
+		if err := volumes.Update(t.Context(), id, r); err != nil {
+			t.Fatal(err)
+		}
+		if o := ready(t, p, volumes, id, r); o.GetSizeGib() != 2 || o.GetType() != "fast" {
+			t.Errorf("observed %v, want 2 GiB of type fast", o)
+		}
+	})
+}
+
+// TestKeptVolume: a volume that is kept is found by its former key no more, is listed as kept, and is taken up by the next
+// resource of its name, larger if that is wanted. What was taken up is told, so that an undo keeps it again.
+func TestKeptVolume(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
+		volumes := NewVolumes(p.Session)
+		name := "tenants/conform/volumes/kept-" + newKey(t)[24:]
+		r := driver.Request[*storagev1.VolumeSpec]{Key: newKey(t), Name: name, Spec: &storagev1.VolumeSpec{Size: "1Gi"}}
+		id := create(t, p, volumes, r)
+		for range 2 {
+			if err := volumes.Keep(t.Context(), id, r.Key, r.Name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if found, err := volumes.Find(t.Context(), r); err != nil || len(found) > 0 {
+			t.Errorf("found by its former key: %v, %v", found, err)
+		}
+		all, err := volumes.ListMarked(t.Context())
+		if err != nil || !slices.Contains(all, driver.Marked{ID: id, Key: r.Key, Name: name, Kept: true}) {
+			t.Errorf("listed %v, %v; want %s as kept", all, err, id)
+		}
+		next := driver.Request[*storagev1.VolumeSpec]{Key: newKey(t), Name: name, Spec: &storagev1.VolumeSpec{Size: "2Gi", AdoptKept: true}}
+		got, err := volumes.Create(t.Context(), next)
+		if err != nil || got != id {
+			t.Fatalf("taken up %s, %v; want %s", got, err, id)
+		}
+		if o := ready(t, p, volumes, id, next); o.GetSizeGib() != 2 {
+			t.Errorf("observed %v, want 2 GiB", o)
+		}
+		if found, err := volumes.Find(t.Context(), next); err != nil || !slices.Equal(found, []string{id}) {
+			t.Errorf("found by its new key: %v, %v", found, err)
+		}
+		if up, err := volumes.TakenUp(t.Context(), id); err != nil || !up {
+			t.Errorf("taken up: %v, %v", up, err)
+		}
+		if err := volumes.Keep(t.Context(), openstacktest.AbsentID, r.Key, name); err != nil {
+			t.Errorf("keep what is gone: %v", err)
+		}
+	})
+}
+
+// TestCopiedVolume: the copy of a volume is an image that bears the mark of what was kept, and is made once.
+func TestCopiedVolume(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
+		volumes := NewVolumes(p.Session)
+		r := driver.Request[*storagev1.VolumeSpec]{Key: newKey(t), Name: "tenants/conform/volumes/copied", Spec: &storagev1.VolumeSpec{Size: "1Gi"}}
+		id := create(t, p, volumes, r)
+		copied, err := false, error(nil)
+		for end := time.Now().Add(5 * time.Minute); !copied && err == nil && time.Now().Before(end); p.Wait() {
+			copied, err = volumes.Copy(t.Context(), id, r.Key, r.Name)
+		}
+		if err != nil || !copied {
+			t.Fatalf("copied: %v, %v", copied, err)
+		}
+		if done, err := volumes.Copy(t.Context(), id, r.Key, r.Name); err != nil || !done {
+			t.Errorf("copied again: %v, %v", done, err)
+		}
+		made, err := volumes.copyOf(t.Context(), r.Key, r.Name)
+		if err != nil || made == nil || made.Properties[cloud.MetadataKept] != r.Key {
+			t.Fatalf("copy = %v, %v", made, err)
+		}
+		c, err := p.Session.Image(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := images.Delete(t.Context(), c, made.ID).ExtractErr(); err != nil {
+			t.Error(err)
+		}
 	})
 }
 
@@ -151,8 +345,20 @@ func TestVolumeCheck(t *testing.T) {
 			t.Errorf("needs = %v", need)
 		}
 		features, err := probe(t.Context(), p.Session)
-		if err != nil || len(features) < 4 {
-			t.Errorf("probe = %v, %v", features, err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := map[string]string{}
+		for _, f := range features {
+			told[f.Service+" "+f.Name] = f.Value
+		}
+		for name, want := range map[string]string{
+			"block-storage extend while attached": "yes", "block-storage type standard": "any backend", "block-storage pools": "shown to administrators only",
+			"shared-file-system type default": "driver_handles_share_servers=false", "object-store S3": "yes",
+		} {
+			if !strings.HasPrefix(told[name], want) {
+				t.Errorf("the probe tells %s %q, want %q", name, told[name], want)
+			}
 		}
 	})
 }

@@ -29,6 +29,7 @@ type volume struct {
 	Status      string            `json:"status"`
 	Size        int64             `json:"size"`
 	VolumeType  string            `json:"volume_type"`
+	SnapshotID  string            `json:"snapshot_id"`
 	Metadata    map[string]string `json:"metadata"`
 	Attachments []struct {
 		ServerID string `json:"server_id"`
@@ -115,6 +116,11 @@ func (d *Volumes) Create(ctx context.Context, r driver.Request[*storagev1.Volume
 	if err != nil {
 		return "", err
 	}
+	if r.Spec.GetAdoptKept() {
+		if id, err := d.takeUp(ctx, r); id != "" || err != nil {
+			return id, err
+		}
+	}
 	opts := volumes.CreateOpts{Name: cloud.LastPart(r.Name), Size: int(size), VolumeType: r.Spec.GetType(), Metadata: cloud.Metadata(r.Key, r.Name)}
 	if ref := r.Spec.GetImage(); ref != "" {
 		image, err := d.s.ImageByRef(ctx, "spec.image", ref, false)
@@ -122,6 +128,12 @@ func (d *Volumes) Create(ctx context.Context, r driver.Request[*storagev1.Volume
 			return "", err
 		}
 		opts.ImageID = image.ID
+	}
+	if ref := r.Spec.GetSnapshot(); ref != "" {
+		opts.SnapshotID, err = cloud.Ref(r.Refs, "spec.snapshot", ref, func(s *storagev1.VolumeSnapshot) string { return s.GetObserved().GetSnapshotId() })
+		if err != nil {
+			return "", err
+		}
 	}
 	c, err := d.s.BlockStorage(ctx)
 	if err != nil {
@@ -148,6 +160,12 @@ func (d *Volumes) Observe(ctx context.Context, ids []string) (map[string]driver.
 		o := driver.Observation[*storagev1.VolumeObserved]{State: stateOf(v.Status), Observed: &storagev1.VolumeObserved{VolumeId: id, SizeGib: v.Size, Type: v.VolumeType}}
 		for _, a := range v.Attachments {
 			o.Observed.ServerIds = append(o.Observed.ServerIds, a.ServerID)
+		}
+		if o.State == driver.Ready && v.Metadata[metadataPending] != "" {
+			o.State = driver.Outdated
+		}
+		if wanted := v.Metadata[metadataType]; o.State == driver.Ready && wanted != "" && wanted != v.VolumeType {
+			o.State = driver.Failed // the service tried, and says nothing of it but in its messages
 		}
 		if o.State == driver.Failed {
 			if o.Fault, err = d.reason(ctx, v); err != nil {
@@ -187,6 +205,9 @@ func (d *Volumes) reason(ctx context.Context, v volume) (why error, err error) {
 		return nil, err
 	}
 	f := fault.New(fault.Unavailable, "volume %s is in status %s at the cloud", v.ID, v.Status)
+	if wanted := v.Metadata[metadataType]; stateOf(v.Status) == driver.Ready && wanted != "" {
+		f = fault.New(fault.Precondition, "the cloud did not change volume %s from type %s to %s (it may refuse that while the volume is attached or has snapshots)", v.ID, v.VolumeType, wanted)
+	}
 	if err == nil && len(messages) > 0 { // a service without messages tells no reason
 		f.Message += ": " + messages[0].Text
 		f.RequestID = messages[0].RequestID
@@ -194,9 +215,10 @@ func (d *Volumes) reason(ctx context.Context, v volume) (why error, err error) {
 	return f, nil
 }
 
-// Update implements driver.Driver: a volume can grow.
+// Update implements driver.Driver: a volume can grow and change its type. The service does one at a time; if both are wanted
+// the volume is marked as pending, which has Observe ask for another Update.
 func (d *Volumes) Update(ctx context.Context, id string, r driver.Request[*storagev1.VolumeSpec]) error {
-	wanted, err := sizeGiB(r.Spec.GetSize())
+	size, err := sizeGiB(r.Spec.GetSize())
 	if err != nil {
 		return err
 	}
@@ -204,20 +226,32 @@ func (d *Volumes) Update(ctx context.Context, id string, r driver.Request[*stora
 	if err != nil {
 		return err
 	}
-	if v.Size == wanted {
-		return nil
-	}
-	if v.Size > wanted {
-		return fault.InField("spec.size", "volume %s has %d GiB; a volume cannot shrink to %d GiB", r.Name, v.Size, wanted)
+	typ, err := d.typeWanted(ctx, v, r.Spec)
+	if err != nil {
+		return err
 	}
 	c, err := d.s.BlockStorage(ctx)
 	if err != nil {
 		return err
 	}
-	if len(v.Attachments) > 0 && cloud.Minor(c) < extendAttachedMinor {
+	path := "volumes/" + id + "/metadata"
+	switch {
+	case v.Size > size:
+		return fault.InField("spec.size", "volume %s has %d GiB; a volume cannot shrink to %d GiB", r.Name, v.Size, size)
+	case v.Size < size && len(v.Attachments) > 0 && cloud.Minor(c) < extendAttachedMinor:
 		return fault.New(fault.Unsupported, "extend volume %s: this cloud cannot extend an attached volume; detach it first", r.Name)
+	case v.Size < size:
+		if typ != v.VolumeType && v.Metadata[metadataPending] == "" {
+			if err := setMetadata(ctx, c, path, map[string]string{metadataPending: "yes"}); err != nil {
+				return err
+			}
+		}
+		return cloud.Fault(volumes.ExtendSize(ctx, c, id, volumes.ExtendSizeOpts{NewSize: int(size)}).ExtractErr(), "extend volume %s to %d GiB", r.Name, size)
 	}
-	return cloud.Fault(volumes.ExtendSize(ctx, c, id, volumes.ExtendSizeOpts{NewSize: int(wanted)}).ExtractErr(), "extend volume %s to %d GiB", r.Name, wanted)
+	if err := d.retype(ctx, c, v, typ); err != nil || v.Metadata[metadataPending] == "" {
+		return err
+	}
+	return setMetadata(ctx, c, path, map[string]string{}, metadataPending)
 }
 
 // Delete implements driver.Driver. The service refuses to delete a volume that it is deleting already, in the same words
@@ -302,6 +336,8 @@ func (d *Volumes) ListMarked(ctx context.Context) ([]driver.Marked, error) {
 	for _, v := range all {
 		if key, name, ok := cloud.ParseMetadata(v.Metadata); ok && !isGone(v.Status) {
 			out = append(out, driver.Marked{ID: v.ID, Key: key, Name: name})
+		} else if key, name, ok := cloud.ParseKept(v.Metadata); ok && !isGone(v.Status) {
+			out = append(out, driver.Marked{ID: v.ID, Key: key, Name: name, Kept: true})
 		}
 	}
 	return out, nil
@@ -321,7 +357,11 @@ func sizeGiB(text string) (int64, error) {
 }
 
 // volumeType is a volume type that the project may use.
-type volumeType struct{ ID, Name string }
+type volumeType struct {
+	ID    string         `json:"id"`
+	Name  string         `json:"name"`
+	Specs map[string]any `json:"extra_specs"`
+}
 
 func volumeTypes(ctx context.Context, s *cloud.Session) ([]volumeType, error) {
 	c, err := s.BlockStorage(ctx)
@@ -373,6 +413,9 @@ func (d *Volumes) Check(ctx context.Context, items []driver.Item[*storagev1.Volu
 				return nil, nil, err
 			}
 			report("spec.image", err)
+		}
+		if s, ok := i.Refs[i.Spec.GetSnapshot()].(*storagev1.VolumeSnapshot); ok && i.Change != kindv1.Change_CHANGE_DELETE && size < s.GetObserved().GetSizeGib() {
+			report("spec.size", fault.InField("spec.size", "snapshot %s is of %d GiB; a volume made of it cannot have %d", i.Spec.GetSnapshot(), s.GetObserved().GetSizeGib(), size))
 		}
 		addNeed(need, i, size)
 	}
