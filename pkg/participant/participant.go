@@ -282,11 +282,13 @@ func (in *Inbox) makeRoom(ctx context.Context, cmd *busv1.Command) error {
 	case err != nil:
 		return err
 	}
+	notice := record.Notice{} // what is on its way is written all the same: the loop may not know of it, if an answer was lost
 	if !old.Record.GetRelease() || old.Object.Status().GetPhase() == kindv1.Phase_PHASE_FAILED {
 		MarkReleased(old, in.now())
-		if err := in.book.Save(ctx, old, record.Notice{Verb: "releasing"}); err != nil {
-			return err
-		}
+		notice.Verb = "releasing"
+	}
+	if err := in.book.Save(ctx, old, notice); err != nil {
+		return err
 	}
 	return fault.New(fault.Conflict, "%s is made anew when the one before is gone", cmd.GetName())
 }

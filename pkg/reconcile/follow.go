@@ -20,7 +20,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/weftcloud/weft/pkg/crash"
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/participant"
@@ -140,9 +139,7 @@ func (l *Loop) dismantle(ctx context.Context, at *turn, e *record.Entry, d drive
 	status, pace := e.Object.Status(), at.pace(e.Kind.Type+" release")
 	if id := status.GetProviderId(); id != "" {
 		if !pace.asked(e.ID, l.Now()) {
-			crash.Point(crash.LoopDeleteBefore)
 			_, err := call(ctx, at, "delete", func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, id) })
-			crash.Point(crash.LoopDeleteAfter)
 			if err != nil && !fault.Is(err, fault.NotFound) {
 				return 0, fault.Wrap(err, "delete %s, which is broken", e.Name)
 			}

@@ -19,7 +19,7 @@ import (
 // checkEnd holds the world to what the end of a saga says, at the moment at which it is written.
 func (s *sim) checkEnd(g *simSaga) {
 	st := s.stack(g.stack)
-	st.stands = nil
+	st.stands, st.leaving = nil, map[string]bool{}
 	switch state := g.ended.GetOperation().GetState(); {
 	case state == orchestratorv1.OperationState_OPERATION_STATE_DONE && g.doc == nil:
 		st.stands, st.doc = map[string]proto.Message{}, nil
@@ -30,6 +30,11 @@ func (s *sim) checkEnd(g *simSaga) {
 		st.stands = map[string]proto.Message{}
 		for _, o := range g.before {
 			st.stands[o.name] = o.spec
+		}
+		for _, r := range g.plan.GetFormer().GetStanding() {
+			if r.GetReleasing() { // an abandoned operation began it: it goes, sooner or later, and whoever is next makes another
+				st.leaving[r.GetName()] = true
+			}
 		}
 		s.allowAnew(g, st)
 		s.checkKeys(g)
@@ -87,6 +92,7 @@ func (s *sim) checkStands(st *simStack, when string) {
 		}
 		want := st.stands[o.name]
 		switch {
+		case o.deleting && st.leaving[o.name]:
 		case want == nil:
 			s.violate("%s: %s (%s) stands, and nobody wants it", when, o.name, o.key)
 		case seen[o.name]:
@@ -99,7 +105,7 @@ func (s *sim) checkStands(st *simStack, when string) {
 		seen[o.name] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(st.stands)) {
-		if !seen[name] {
+		if !seen[name] && !st.leaving[name] {
 			s.violate("%s: %s does not stand", when, name)
 		}
 	}

@@ -210,6 +210,7 @@ type simStack struct {
 	left    int     // how many operations the client still has in mind
 	doc     *simDoc // of the last that was done
 	destroy bool
+	leaving map[string]bool // what may be on its way out, and may be gone, by name
 	tainted bool            // a person skipped a step: it is not known what stands
 	exempt  map[string]bool // keys that a person gave up
 	next    *simEvent
