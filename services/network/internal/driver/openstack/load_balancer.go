@@ -583,6 +583,8 @@ func answers(target proto.Message) string {
 		for _, i := range m.GetObserved().GetInterfaces() {
 			parts = append(parts, i.GetPortId()+" "+i.GetAddress())
 		}
+	case *computev1.ScalingGroup:
+		parts = inService(m)
 	case *containerv1.Workload:
 		for _, n := range m.GetObserved().GetNodes() {
 			parts = append(parts, n.GetName()+" "+n.GetProviderId()+" "+strings.Join(n.GetAddresses(), " "))

@@ -43,6 +43,8 @@ func (t targets) places(ctx context.Context, target proto.Message, port int32, n
 	switch m := target.(type) {
 	case *computev1.Server:
 		found, err = t.ofServer(ctx, m, port)
+	case *computev1.ScalingGroup:
+		found, err = t.ofServers(ctx, inService(m), port)
 	case *containerv1.Workload:
 		found, err = t.ofWorkload(ctx, m, port, networkID)
 	default:
@@ -63,6 +65,17 @@ func (t targets) places(ctx context.Context, target proto.Message, port int32, n
 		})
 	}
 	return found, nil
+}
+
+// inService gives the servers of a scaling group that should be sent work, by the cloud's ids.
+func inService(g *computev1.ScalingGroup) []string {
+	var ids []string
+	for _, m := range g.GetObserved().GetMembers() {
+		if m.GetState() == computev1.MemberState_MEMBER_STATE_IN_SERVICE {
+			ids = append(ids, m.GetProviderId())
+		}
+	}
+	return ids
 }
 
 func nameOf(m proto.Message) string { return resource.Wrap(m).Name() }

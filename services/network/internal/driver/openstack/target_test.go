@@ -46,6 +46,12 @@ func TestPlaces(t *testing.T) {
 				&computev1.Server{Observed: &computev1.ServerObserved{Interfaces: []*computev1.ServerInterface{{PortId: byServer}}}}, "", 80,
 				byServer + " " + serverAddress + " 80", "",
 			},
+			"a member of a group that is in service": {
+				&computev1.ScalingGroup{Observed: &computev1.ScalingGroupObserved{Members: []*computev1.Member{
+					{ProviderId: device, State: computev1.MemberState_MEMBER_STATE_IN_SERVICE}, {ProviderId: "other", State: computev1.MemberState_MEMBER_STATE_DRAINING},
+				}}}, id, 80, byServer + " " + serverAddress + " 80", "",
+			},
+			"a group without one":     {&computev1.ScalingGroup{}, id, 80, "", fault.Precondition},
 			"a node that is a server": {exposed("", &containerv1.Node{Name: "a", ProviderId: "openstack:///" + device}), id, 9090, byServer + " " + serverAddress + " 30090", ""},
 			"a node of a region":      {exposed("", &containerv1.Node{Name: "a", ProviderId: "openstack://one/" + device}), "", 8080, byServer + " " + serverAddress + " 30080", ""},
 			"a node by its address":   {exposed("", &containerv1.Node{Name: "a", Addresses: []string{"192.0.2.77", address}}), id, 8080, byAddress + " " + address + " 30080", ""},
