@@ -134,7 +134,7 @@ var refusals = []refusal{
 	},
 	{
 		name: "cluster", document: head + sound + "  a: {kind: Cluster, spec: {driver: ADOPT, credentials: unreachable}}\n",
-		place: "6:57", says: []string{"127.0.0.1:1", "connection refused"}, next: doFirst,
+		place: "6:57", says: []string{"127.0.0.1:1", "connection refused"}, next: "see that what is named above can be reached, then run the command again",
 	},
 	{
 		name: "credentials", document: strings.Replace(head, "lab", "wrong", 1) + sound,

@@ -191,7 +191,18 @@ func nextStep(err error) string {
 	if errors.Is(err, context.Canceled) {
 		return ""
 	}
+	if fault.Is(err, fault.Unavailable) && hasProblems(err) {
+		return "see that what is named above can be reached, then run the command again"
+	}
 	return nextSteps[fault.KindOf(err)]
+}
+
+// hasProblems tells whether the installation itself answered, and names what is wrong with a document.
+func hasProblems(err error) bool {
+	return slices.ContainsFunc(status.Convert(err).Details(), func(detail any) bool {
+		_, ok := detail.(*orchestratorv1.Problems)
+		return ok
+	})
 }
 
 // writeProblems writes what is wrong with a document, each with its place and the line that it is about.

@@ -1047,8 +1047,9 @@ type DriftField struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The field, e.g. observed.address, or a fact about the object in the provider's word, e.g. rules.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// What it was, and what it is; cut if long.
-	Was           string `protobuf:"bytes,2,opt,name=was,proto3" json:"was,omitempty"`
+	// What it was; cut if long.
+	Was string `protobuf:"bytes,2,opt,name=was,proto3" json:"was,omitempty"`
+	// What it is; cut if long.
 	Is            string `protobuf:"bytes,3,opt,name=is,proto3" json:"is,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -426,7 +426,9 @@ func (d *LoadBalancers) do(ctx context.Context, id string, ch change) error {
 	if err != nil {
 		return err
 	}
-	method, path, body := "PUT", "", map[string]any{}
+	method := "PUT"
+	var path string
+	var body map[string]any
 	switch {
 	case ch.listener != nil:
 		path, body = "lbaas/listeners", ch.listenerBody(id)

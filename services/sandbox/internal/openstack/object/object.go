@@ -363,10 +363,14 @@ func (s *Service) deleteContainer(r *rest.Request) (*rest.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	versions := false
 	for _, o := range s.objects.By(byContainer, at(c.Project, c.Name)) {
 		if o.Latest && !o.Deleted && !c.Versioned {
 			return nil, rest.Errorf(http.StatusConflict, "", "<html><h1>Conflict</h1><p>There was a conflict when trying to complete your request.</p></html>")
 		}
+		versions = true
+	}
+	if versions {
 		return nil, rest.Errorf(http.StatusConflict, "", "Delete all versions before deleting container.")
 	}
 	s.containers.Delete(at(c.Project, c.Name))
@@ -518,7 +522,10 @@ func (s *Service) Inventory() []control.InventoryItem {
 		meta := map[string]string{}
 		for k, v := range c.Headers {
 			if name, ok := strings.CutPrefix(k, "X-Container-Meta-"); ok && name != "Temp-Url-Key" {
-				meta[strings.ToLower(name)], _ = url.PathUnescape(v)
+				if text, err := url.PathUnescape(v); err == nil { // else it was never escaped
+					v = text
+				}
+				meta[strings.ToLower(name)] = v
 			}
 		}
 		objects, _ := s.used(c)
