@@ -45,7 +45,7 @@ lint: $(BIN)/buf $(BIN)/golangci-lint $(BIN)/gofumpt ## check contracts, formatt
 .PHONY: test
 test: ## run all tests that need nothing but this machine
 	go test $(filter-out ./deploy/e2e/...,$(PACKAGES))
-	go test -count=1 ./deploy/e2e/... # the stories build the programs themselves: go test does not see when those change
+	go test -count=1 -timeout 25m ./deploy/e2e/... # the stories build the programs themselves: go test does not see when those change
 
 .PHONY: race
 race: ## run the same tests under the race detector
