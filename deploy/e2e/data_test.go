@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,6 +48,15 @@ func TestDataIsKept(t *testing.T) {
 	again := i.Must(t, "get", "volume", "disks.data", "-o", "json").Out
 	if id := between(first, `"volumeId":`, ","); id == "" || !strings.Contains(again, id) || !strings.Contains(again, `"fast"`) {
 		t.Errorf("the volume was not taken up:\n%s\n%s", first, again)
+	}
+	for _, e := range ledgerOf(t, i) { // the snapshot of its first life is nobody's, and the cloud keeps the volume for it
+		if e.GetKept() && e.GetType() == "storage.weft.cloud/VolumeSnapshot" {
+			item, ok := i.Cloud.Inventory(t).Find("volume.volume", "disks.data")
+			if !ok {
+				t.Fatal("the cloud has no volume disks.data")
+			}
+			i.Cloud.Foreign(t, "demo").Do(http.MethodDelete, "/volume/v3/"+item.Project+"/snapshots/"+e.GetProviderId(), nil, nil)
+		}
 	}
 	i.Destroy(t, "disks", "DONE", "--reclaim", "destroy")
 	for _, e := range ledgerOf(t, i) {
