@@ -66,7 +66,12 @@ func TestDoors(t *testing.T) {
 	network := &networkv1.Network{}
 	i.Must(t, "get", "network", "doors.net.network", "-o", "json").Decode(t, network)
 	id := network.GetObserved().GetNetworkId()
-	t.Cleanup(func() { join(t, "--leave", id) })
+	joined := true
+	t.Cleanup(func() {
+		if joined {
+			join(t, "--leave", id)
+		}
+	})
 	join(t, id, p.groupFor(t, i))
 	server := &computev1.Server{}
 	i.Must(t, "get", "server", "doors.one", "-o", "json").Decode(t, server)
@@ -86,6 +91,7 @@ func TestDoors(t *testing.T) {
 	}
 	i.Destroy(t, "wares", "DONE")
 	join(t, "--leave", id)
+	joined = false
 	i.Destroy(t, "group", "DONE")
 	i.Destroy(t, "doors", "DONE")
 	await(t, "nothing is left", func() error {
