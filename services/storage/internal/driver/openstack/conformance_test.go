@@ -356,7 +356,7 @@ func TestVolumeCheck(t *testing.T) {
 			"block-storage extend while attached": "yes", "block-storage type standard": "any backend", "block-storage pools": "shown to administrators only",
 			"shared-file-system type default": "driver_handles_share_servers=false", "object-store S3": "yes",
 		} {
-			if !strings.HasPrefix(told[name], want) {
+			if !strings.Contains(told[name], want) { // clouds tell more of a type, in the order of its facts
 				t.Errorf("the probe tells %s %q, want %q", name, told[name], want)
 			}
 		}
