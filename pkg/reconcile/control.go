@@ -51,6 +51,11 @@ type Hand struct {
 // Parts says which records the record is made of now: when one of them is written it is looked at again.
 func (h *Hand) Parts(ids []record.ID) { h.loop.parts(h.Entry.ID, ids) }
 
+// Warn tells the log of a fault that the controller goes on in spite of.
+func (h *Hand) Warn(what string, err error) {
+	h.loop.Logger.Warn(what, "name", h.Entry.Name, "key", h.Entry.Key, "error", err)
+}
+
 // Aside does what may take long, so that others are worked on meanwhile.
 func (h *Hand) Aside(do func()) { h.at.aside(do) }
 

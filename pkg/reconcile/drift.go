@@ -18,6 +18,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -76,14 +77,14 @@ type group struct {
 }
 
 // round looks at all that is ready, and tells how many differences it wrote. An error of one account does not keep the
-// others from being looked at; the first is given.
+// others from being looked at; all are given.
 func (l *Loop) round(ctx context.Context) (differences int, err error) {
 	groups, err := l.grouped(ctx)
 	for _, g := range groups {
 		n, failed := l.compare(ctx, g)
 		differences += n
-		if failed != nil && err == nil {
-			err = fault.Wrap(failed, "observe the kind %s in %s", g.kind, g.account.Name)
+		if failed != nil {
+			err = errors.Join(err, fault.Wrap(failed, "observe the kind %s in %s", g.kind, g.account.Name))
 		}
 	}
 	return differences, err
@@ -107,7 +108,7 @@ func (l *Loop) grouped(ctx context.Context) ([]*group, error) {
 			}
 			account, err := l.accountOf(ctx, e)
 			if err != nil {
-				unknown = err // its account cannot be told now; the others' can
+				unknown = errors.Join(unknown, fault.Wrap(err, "open the account of %s", e.Name)) // the others' can be told
 				continue
 			}
 			i := slices.IndexFunc(groups, func(g *group) bool { return g.account == account && g.kind == e.Kind.Type })

@@ -186,7 +186,8 @@ func (c *Controller) look(ctx context.Context, g *group) (time.Duration, error) 
 	seen, err := g.Observe(ctx, standing)
 	if err != nil {
 		if !fault.Retryable(err) {
-			return lookEvery, nil //nolint:nilerr // the cloud cannot be asked now; what is known of the members stands
+			g.Warn("look at the members; what is known of them stands", err) // a failed look is no reason to fail the group
+			return lookEvery, nil
 		}
 		return 0, fault.Wrap(err, "look at the members of %s", g.Entry.Name)
 	}

@@ -418,10 +418,8 @@ func (d *Shares) ListMarked(ctx context.Context) ([]driver.Marked, error) {
 	}
 	var out []driver.Marked
 	for _, s := range all {
-		if key, name, ok := cloud.ParseMetadata(s.Metadata); ok && !isGone(s.Status) {
-			out = append(out, driver.Marked{ID: s.ID, Key: key, Name: name})
-		} else if key, name, ok := cloud.ParseKept(s.Metadata); ok && !isGone(s.Status) {
-			out = append(out, driver.Marked{ID: s.ID, Key: key, Name: name, Kept: true})
+		if m, ok := marked(s.ID, s.Metadata, s.Status); ok {
+			out = append(out, m)
 		}
 	}
 	return out, nil

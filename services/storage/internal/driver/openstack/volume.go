@@ -326,6 +326,18 @@ func (d *Volumes) snapshotBlockers(ctx context.Context, id string) ([]*kindv1.Bl
 	return out, nil
 }
 
+// marked reads the mark of an object, ours or kept; false if it bears none or is gone.
+func marked(id string, metadata map[string]string, status string) (driver.Marked, bool) {
+	if isGone(status) {
+		return driver.Marked{}, false
+	}
+	if key, name, ok := cloud.ParseMetadata(metadata); ok {
+		return driver.Marked{ID: id, Key: key, Name: name}, true
+	}
+	key, name, ok := cloud.ParseKept(metadata)
+	return driver.Marked{ID: id, Key: key, Name: name, Kept: true}, ok
+}
+
 // ListMarked implements driver.Lister.
 func (d *Volumes) ListMarked(ctx context.Context) ([]driver.Marked, error) {
 	all, err := list(ctx, d.s, url.Values{"limit": {"1000"}})
@@ -334,10 +346,8 @@ func (d *Volumes) ListMarked(ctx context.Context) ([]driver.Marked, error) {
 	}
 	var out []driver.Marked
 	for _, v := range all {
-		if key, name, ok := cloud.ParseMetadata(v.Metadata); ok && !isGone(v.Status) {
-			out = append(out, driver.Marked{ID: v.ID, Key: key, Name: name})
-		} else if key, name, ok := cloud.ParseKept(v.Metadata); ok && !isGone(v.Status) {
-			out = append(out, driver.Marked{ID: v.ID, Key: key, Name: name, Kept: true})
+		if m, ok := marked(v.ID, v.Metadata, v.Status); ok {
+			out = append(out, m)
 		}
 	}
 	return out, nil
