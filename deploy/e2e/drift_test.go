@@ -38,7 +38,7 @@ var driftPlaces = []driftPlace{
 
 const driftStack = routed + `  group: {kind: SecurityGroup, spec: {rules: [{protocol: TCP, ports: "80"}]}}
   key: {kind: KeyPair, spec: {publicKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0v1h7mXyV9G6Zp7o2Ff7gkL9cQJ4nT1uQd5y8wXb3K me"}}
-  data: {kind: Volume, spec: {size: 1Gi}}
+  data: {kind: Volume, spec: {size: 1Gi, reclaim: DESTROY}}
   web:
     kind: Server
     spec: {image: tiny, flavor: m1.tiny, network: net, keyPair: key, securityGroups: [group], volumes: [{volume: data}]}
