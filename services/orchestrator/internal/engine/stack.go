@@ -105,12 +105,8 @@ func (e *Engine) standing(r *run, s *orchestratorv1.StandingResource, outputs ma
 	}
 	if former := sentBefore(r.plan, s.GetKey()); former != nil {
 		out.Resolved = former
-	} else if spec, err := r.resolver.Resolve(s, outputs); err == nil {
-		resolved, err := resource.ToStruct(spec)
-		if err != nil {
-			return nil, err
-		}
-		out.Resolved = resolved
+	} else if err := r.sent(out, outputs); err != nil {
+		return nil, err
 	}
 	if m, ok := outputs[s.GetLocalName()]; ok {
 		packed, err := anypb.New(m)
@@ -120,6 +116,16 @@ func (e *Engine) standing(r *run, s *orchestratorv1.StandingResource, outputs ma
 		out.Observed = packed
 	}
 	return out, nil
+}
+
+// sent notes in a resource what is sent for it, its expressions resolved; nothing if one of them has no value.
+func (r *run) sent(s *orchestratorv1.StandingResource, outputs map[string]proto.Message) error {
+	spec, err := r.resolver.Resolve(s, outputs)
+	if err != nil {
+		return nil //nolint:nilerr // it was not sent, or what was seen since leaves an expression without a value
+	}
+	s.Resolved, err = resource.ToStruct(spec)
+	return err
 }
 
 // sentBefore gives the spec that was sent for a resource before a plan that does nothing with it; nil if it does, or if
@@ -152,7 +158,7 @@ func restored(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.
 		}
 		m, seen := outputs[s.GetLocalName()]
 		if !seen { // a person skipped that it is made anew: whether it stands as asked the next plan makes sure of
-			s.Observed, s.Resolved = nil, nil
+			s.Observed, s.Unsure = nil, true
 			continue
 		}
 		packed, err := anypb.New(m)
@@ -198,7 +204,12 @@ func partly(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.Me
 		if step.GetGoal().GetRelease() || state.GetSteps()[i].GetAttempt() == 0 {
 			continue
 		}
-		if err := add(step.GetGoal().GetResource()); err != nil {
+		begun := proto.CloneOf(step.GetGoal().GetResource())
+		begun.Unsure = true
+		if err := r.sent(begun, outputs); err != nil { // expressions are about what stood then, which the next plan may not know
+			return nil, err
+		}
+		if err := add(begun); err != nil {
 			return nil, err
 		}
 	}
@@ -217,7 +228,7 @@ func (r *run) anew(state *orchestratorv1.SagaState) []*orchestratorv1.StandingRe
 		if step.GetGoal().GetRelease() && step.GetUndo() != nil && state.GetSteps()[i].GetUndoAttempt() > 0 {
 			fresh := plan.UndoGoal(r.plan, step, started(r.plan, state)).GetResource()
 			if state.GetSteps()[i].GetState() != orchestratorv1.StepState_STEP_STATE_UNDONE {
-				fresh.Resolved, fresh.Observed = nil, nil // it is not certain that it stands: the next plan makes sure
+				fresh.Observed, fresh.Unsure = nil, true
 			}
 			out = append(out, fresh)
 		}

@@ -6,10 +6,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	"github.com/weftcloud/weft/services/orchestrator/internal/plan"
 )
 
 // TestEventsOfAStackMadeAgain wants other ids for the events of a stack that was deleted and made again: a stream drops
@@ -37,7 +40,7 @@ func TestAbandonedUndoIsKept(t *testing.T) {
 		return &orchestratorv1.StandingResource{LocalName: "x", Name: "tenants/acme/servers/shop.x", Key: key}
 	}
 	former := &orchestratorv1.StackRecord{Stack: &orchestratorv1.Stack{}, Standing: []*orchestratorv1.StandingResource{x("old")}}
-	r := &run{plan: &orchestratorv1.SagaPlan{
+	r := &run{resolver: resolverOf(t), plan: &orchestratorv1.SagaPlan{
 		Former: former,
 		Steps: []*orchestratorv1.PlannedStep{
 			{Id: "x/release", Goal: &orchestratorv1.Goal{Resource: x("old"), Release: true}, Undo: &orchestratorv1.Goal{Resource: x("fresh")}},
@@ -97,13 +100,13 @@ func TestSkippedUndoIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := got.GetStanding()[0]; s.GetKey() != "fresh" || s.GetObserved() != nil || s.GetResolved() != nil {
+	if s := got.GetStanding()[0]; s.GetKey() != "fresh" || s.GetObserved() != nil || s.GetResolved() == nil || !s.GetUnsure() {
 		t.Errorf("it is kept as %v", s)
 	}
 }
 
 // TestAbandonedUndoIsUncertain abandons a saga before what an undo makes anew is known to stand: the next plan must ask for it
-// again, so it is not kept as what was sent.
+// again, so it is marked, but what was sent for it is known.
 func TestAbandonedUndoIsUncertain(t *testing.T) {
 	x := func(key string) *orchestratorv1.StandingResource {
 		return &orchestratorv1.StandingResource{LocalName: "x", Name: "tenants/acme/servers/shop.x", Key: key, Resolved: &structpb.Struct{}}
@@ -119,8 +122,44 @@ func TestAbandonedUndoIsUncertain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s := got.GetStanding()[0]; s.GetKey() != "fresh" || (s.GetResolved() != nil) != certain {
+		if s := got.GetStanding()[0]; s.GetKey() != "fresh" || s.GetUnsure() == certain || s.GetResolved() == nil {
 			t.Errorf("%s: %v", state, s)
 		}
 	}
+}
+
+// TestAbandonedStepsKeepWhatWasSent abandons a saga on its way forward. What was sent for a server is kept with its
+// expressions resolved: the next plan may make anew what they are about, and its undo must bring back what stood all the same.
+func TestAbandonedStepsKeepWhatWasSent(t *testing.T) {
+	net := &orchestratorv1.StandingResource{LocalName: "net", Name: "tenants/acme/networks/shop.net", Type: "network.weft.cloud/Network", Key: "n", Spec: &structpb.Struct{}}
+	spec, err := structpb.NewStruct(map[string]any{"image": "debian", "flavor": "small", "network": net.GetName(), "userData": "mtu ${net.mtu}"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &orchestratorv1.StandingResource{LocalName: "x", Name: "tenants/acme/servers/shop.x", Type: "compute.weft.cloud/Server", Key: "x", Spec: spec}
+	r := &run{resolver: resolverOf(t, net, server), plan: &orchestratorv1.SagaPlan{Steps: []*orchestratorv1.PlannedStep{
+		{Id: "net", Goal: &orchestratorv1.Goal{Resource: net}}, {Id: "x", Goal: &orchestratorv1.Goal{Resource: server}},
+	}}}
+	state := &orchestratorv1.SagaState{Steps: []*orchestratorv1.StepRecord{
+		{State: orchestratorv1.StepState_STEP_STATE_DONE, Attempt: 1}, {State: orchestratorv1.StepState_STEP_STATE_FAILED, Attempt: 2},
+	}}
+	outputs := map[string]proto.Message{"net": &networkv1.NetworkObserved{Mtu: 1400}}
+	got, err := partly(r, state, outputs, &orchestratorv1.StackRecord{Stack: &orchestratorv1.Stack{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := got.GetStanding()[1]
+	if text := s.GetResolved().GetFields()["userData"].GetStringValue(); text != "mtu 1400" || !s.GetUnsure() {
+		t.Errorf("it is kept as %v", s)
+	}
+}
+
+// resolverOf makes a resolver of the resources of a stack.
+func resolverOf(t *testing.T, standing ...*orchestratorv1.StandingResource) *plan.Resolver {
+	t.Helper()
+	r, err := plan.NewResolver(simKinds(t), standing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }

@@ -67,7 +67,7 @@ func (p *planner) differ(n *node) error {
 	for _, f := range n.fields {
 		n.change = max(n.change, f.GetChange()) // the enum's values rise with what a change does: in place, restart, replace
 	}
-	if n.change == unchanged && n.former.GetResolved() == nil {
+	if n.change == unchanged && (n.former.GetUnsure() || n.former.GetResolved() == nil) {
 		n.change = inPlace // it was asked for, but it is not certain that it ever stood as asked
 	}
 	if n.change == replace {

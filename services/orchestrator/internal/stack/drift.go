@@ -28,7 +28,7 @@ func (s *Server) drifted(ctx context.Context, record *orchestratorv1.StackRecord
 			case kindv1.DriftType_DRIFT_TYPE_MISSING, kindv1.DriftType_DRIFT_TYPE_FAILED:
 				r.Releasing = true
 			case kindv1.DriftType_DRIFT_TYPE_CHANGED:
-				r.Resolved = nil
+				r.Unsure = true
 			default:
 			}
 			return err

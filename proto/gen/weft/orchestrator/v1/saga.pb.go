@@ -397,7 +397,9 @@ type StandingResource struct {
 	// Its labels.
 	Labels map[string]string `protobuf:"bytes,14,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Its release was begun, and is not known to be over: the key is never ensured again.
-	Releasing     bool `protobuf:"varint,15,opt,name=releasing,proto3" json:"releasing,omitempty"`
+	Releasing bool `protobuf:"varint,15,opt,name=releasing,proto3" json:"releasing,omitempty"`
+	// It is not certain that it stands as it was sent: the next plan makes sure.
+	Unsure        bool `protobuf:"varint,16,opt,name=unsure,proto3" json:"unsure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -533,6 +535,13 @@ func (x *StandingResource) GetLabels() map[string]string {
 func (x *StandingResource) GetReleasing() bool {
 	if x != nil {
 		return x.Releasing
+	}
+	return false
+}
+
+func (x *StandingResource) GetUnsure() bool {
+	if x != nil {
+		return x.Unsure
 	}
 	return false
 }
@@ -1070,7 +1079,7 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\bresource\x18\x01 \x01(\v2&.weft.orchestrator.v1.StandingResourceB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12'\n" +
 	"\breplaces\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\breplaces\x129\n" +
-	"\areclaim\x18\x04 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\"\xe1\t\n" +
+	"\areclaim\x18\x04 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\"\xf9\t\n" +
 	"\x10StandingResource\x12)\n" +
 	"\n" +
 	"local_name\x18\x01 \x01(\tB\n" +
@@ -1093,7 +1102,8 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\aoutputs\x18\f \x03(\v23.weft.orchestrator.v1.StandingResource.OutputsEntryB\x1a\xbaH\x17\x9a\x01\x14\x10\xe8\a\"\ar\x05\x10\x01\x18\x80\x02*\x06r\x04\x18\x80\x80\x04R\aoutputs\x12\x1c\n" +
 	"\tcomposite\x18\r \x01(\bR\tcomposite\x12\x8a\x01\n" +
 	"\x06labels\x18\x0e \x03(\v22.weft.orchestrator.v1.StandingResource.LabelsEntryB>\xbaH;\x9a\x018\x10@\"-r+\x18?2'^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$*\x05r\x03\x18\x80\x02R\x06labels\x12\x1c\n" +
-	"\treleasing\x18\x0f \x01(\bR\treleasing\x1a=\n" +
+	"\treleasing\x18\x0f \x01(\bR\treleasing\x12\x16\n" +
+	"\x06unsure\x18\x10 \x01(\bR\x06unsure\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
