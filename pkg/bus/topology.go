@@ -139,7 +139,7 @@ func Match(filter, subject string) bool {
 func CommandQueue(service string, p Priority) Queue {
 	return Queue{
 		Stream: "CMD_" + service, Name: "cmd_" + service + "_" + string(p), Filter: "weft.cmd." + service + "." + string(p) + ".>",
-		AckWait: 30 * time.Second, MaxDeliver: 5, MaxAckPending: 1024,
+		AckWait: 30 * time.Second, MaxDeliver: 5, MaxAckPending: 4096,
 	}
 }
 

@@ -31,6 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) bus.Bus) {
 		"concurrency is bounded":              testBounded,
 		"shared by two consumers":             testShared,
 		"priorities do not mix":               testPriorities,
+		"tenants take turns":                  testTurns,
 		"same id is stored once":              testDuplicate,
 		"later comes again":                   testLater,
 		"always later is buried":              testExhausted,
@@ -306,6 +307,34 @@ func testPriorities(h *harness) {
 	h.wantIDs(h.wait(h.collect(queue(), 1), 1), "normal")
 	h.wantIDs(h.wait(h.collect(bus.CommandQueue("network", bus.PriorityUndo), 1), 1), "undo")
 	h.wantIDs(h.wait(h.collect(bus.CommandQueue("storage", bus.PriorityNormal), 1), 1), "other service")
+}
+
+// testTurns has one tenant's message wait behind hundreds of another's: it does not wait for most of them.
+func testTurns(h *harness) {
+	const crowd = 300
+	messages, _ := numbered("acme", crowd)
+	h.publish(messages...)
+	h.publish(command("bert", "lone"))
+	box, lone := newInbox(), make(chan struct{})
+	h.consume(queue(), 1, func(_ context.Context, d bus.Delivery) bus.Verdict {
+		box.add(d)
+		if d.ID == "lone" {
+			close(lone)
+		}
+		select { // a handler that takes a while, until what matters has been seen
+		case <-lone:
+		case <-time.After(10 * time.Millisecond):
+		}
+		return bus.Ack
+	})
+	order := ids(h.wait(box, crowd+1))
+	if at := slices.Index(order, "lone"); at > crowd/2 {
+		h.Errorf("it came as number %d, behind a tenant that has sent %d", at+1, crowd)
+	}
+	mine := slices.DeleteFunc(order, func(id string) bool { return id == "lone" })
+	if !slices.IsSorted(mine) {
+		h.Errorf("the other tenant's came in the order %v", mine)
+	}
 }
 
 func testDuplicate(h *harness) {

@@ -83,9 +83,11 @@ func (b *Bus) take(s *stream, q *queue) (*item, <-chan struct{}, error) {
 		return nil, nil, fault.New(fault.Unavailable, "consume %s: the bus is closed", q.Name)
 	}
 	s.prune(time.Now())
-	for len(q.ready) > 0 && (q.MaxAckPending <= 0 || q.pending < q.MaxAckPending) {
-		it := q.ready[0]
-		q.ready = q.ready[1:]
+	for q.MaxAckPending <= 0 || q.pending < q.MaxAckPending {
+		it, ok := q.ready.Next()
+		if !ok {
+			break
+		}
 		it.ready = false
 		if it.acked {
 			continue

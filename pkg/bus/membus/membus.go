@@ -105,7 +105,7 @@ type item struct {
 // queue is a durable consumer.
 type queue struct {
 	bus.Queue
-	ready   []*item
+	ready   bus.Turns[*item]
 	pending int // deliveries that are under way or put off
 	wake    chan struct{}
 }
@@ -250,7 +250,7 @@ func (q *queue) push(it *item) {
 		return
 	}
 	it.ready = true
-	q.ready = append(q.ready, it)
+	q.ready.Add(it.delivery.Subject, it)
 	q.signal()
 }
 

@@ -23,6 +23,8 @@ const (
 	pullHeartbeat = 5 * time.Second
 	// longestBackoff is the longest pause before a consumer that broke is used again.
 	longestBackoff = 5 * time.Second
+	// window is how many messages wait here for a handler, so that tenants can take turns at them.
+	window = 1024
 )
 
 // consumption is one running Consume.
@@ -84,10 +86,17 @@ func (c *consumption) session(ctx context.Context) error {
 	if err != nil {
 		return fault.Wrap(faultOf(err), "pull from queue %s", c.queue.Name)
 	}
-	defer c.giveBack(ctx, iter)
 	watching, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	c.running.Go(func() { c.watch(watching, consumer, stop) })
+	line := &line{room: make(chan struct{}, window)}
+	var helpers sync.WaitGroup
+	defer func() {
+		stop(nil)
+		helpers.Wait()
+		c.giveBack(ctx, iter, line)
+	}()
+	helpers.Go(func() { c.watch(watching, consumer, stop) })
+	helpers.Go(func() { c.handOut(watching, ctx, line) })
+	helpers.Go(func() { c.keep(watching, line) })
 	for {
 		msg, err := iter.Next(jetstream.NextContext(watching))
 		if cause := context.Cause(watching); err != nil && cause != nil {
@@ -97,19 +106,85 @@ func (c *consumption) session(ctx context.Context) error {
 			return fault.Wrap(faultOf(err), "pull from queue %s", c.queue.Name)
 		}
 		c.arrived()
+		line.add(msg)
+		select {
+		case line.room <- struct{}{}:
+		case <-watching.Done():
+			return context.Cause(watching)
+		}
+	}
+}
+
+// arrival is a message that waits for a handler.
+type arrival struct {
+	jetstream.Msg
+	// heard is when the server was last told that somebody has it: its delivery, at first.
+	heard time.Time
+}
+
+// line is what has arrived and waits for a handler.
+type line struct {
+	mu    sync.Mutex
+	turns bus.Turns[*arrival]
+	room  chan struct{} // one for each that waits
+}
+
+func (l *line) add(msg jetstream.Msg) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.turns.Add(msg.Subject(), &arrival{msg, time.Now()})
+}
+
+func (l *line) next() (*arrival, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.turns.Next()
+}
+
+// handOut gives what waits to handlers, until watching ends.
+func (c *consumption) handOut(watching, ctx context.Context, l *line) {
+	for {
+		select {
+		case <-l.room:
+		case <-watching.Done():
+			return
+		}
 		// The slot is taken last: a message that is held must find one while nothing new comes.
 		select {
 		case c.slots <- struct{}{}:
 		case <-watching.Done():
-			c.settled(ctx, msg.Nak())
-			return context.Cause(watching)
+			return
 		}
-		c.running.Go(func() { c.deliver(ctx, msg) })
+		a, ok := l.next()
+		if !ok {
+			<-c.slots
+			continue
+		}
+		c.running.Go(func() { c.deliver(ctx, a.Msg, a.heard) })
+	}
+}
+
+// keep tells the server of what waits here that somebody has it, so that it is not delivered again meanwhile.
+func (c *consumption) keep(ctx context.Context, l *line) {
+	every := c.queue.AckWait / 3
+	for pause(ctx, every) == nil {
+		l.mu.Lock()
+		l.turns.Each(func(a *arrival) {
+			if time.Since(a.heard) < every/2 {
+				return
+			}
+			a.heard = time.Now()
+			c.settled(ctx, a.InProgress())
+		})
+		l.mu.Unlock()
 	}
 }
 
 // giveBack ends a pull, and lets others have at once what came here and was not begun.
-func (c *consumption) giveBack(ctx context.Context, iter jetstream.MessagesContext) {
+func (c *consumption) giveBack(ctx context.Context, iter jetstream.MessagesContext, l *line) {
+	for a, ok := l.next(); ok; a, ok = l.next() {
+		c.settled(ctx, a.Nak())
+	}
 	iter.Drain()
 	for {
 		msg, err := iter.Next(jetstream.NextMaxWait(time.Second))
@@ -128,9 +203,9 @@ func (c *consumption) settled(ctx context.Context, err error) {
 	}
 }
 
-// deliver hands a message to the handler, until it does not put it off any more, and settles it. It has a slot.
-func (c *consumption) deliver(ctx context.Context, msg jetstream.Msg) {
-	received := time.Now()
+// deliver hands a message to the handler, until it does not put it off any more, and settles it. It has a slot. AckWait
+// counts from received on.
+func (c *consumption) deliver(ctx context.Context, msg jetstream.Msg, received time.Time) {
 	d, err := deliveryOf(msg)
 	if err != nil || d.Attempt > c.queue.MaxDeliver {
 		<-c.slots

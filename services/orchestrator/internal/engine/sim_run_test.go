@@ -92,6 +92,9 @@ func simulateMany(kinds *resource.Registry, first uint64, n int, mutant simMutan
 //	      abandoned, as if it stood: no later apply made it
 //	11463 a cancel came before an early deletion was taken: what the  it is taken away first           pkg/participant: TestInbox
 //	      undo made anew was refused, since the one before stood
+//	65274 an abandoned operation left a server with an expression;  what was sent is kept also of   TestAbandonedStepsKeepWhatWasSent
+//	      what it is about went, and the next undo could not tell     what is uncertain
+//	      what to bring back
 //	195   a look-up right after the first was answered late: a        an answer counts as of when it  pkg/reconcile: TestSlowLookUp
 //	      second object was made for one key                          was asked for
 
