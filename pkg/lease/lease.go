@@ -19,8 +19,9 @@ import (
 	"github.com/weftcloud/weft/pkg/store"
 )
 
-// DefaultTTL is how long a lease outlives its holder's last word.
-const DefaultTTL = 5 * time.Second
+// DefaultTTL is how long a lease outlives its holder's last word. A take-over takes as long, and half a second
+// more at most until etcd finds that the lease has ended.
+const DefaultTTL = 4 * time.Second
 
 // Options say more about a lease.
 type Options struct {
