@@ -315,8 +315,11 @@ func (d *differ) add(path string, old, wanted *structpb.Value, m meaning) {
 	if !m.opaque {
 		f.OldValue, f.NewValue = d.show(old), d.show(wanted)
 	}
-	if m.loses && f.GetChange() == replace {
+	switch {
+	case m.loses && f.GetChange() == replace:
 		d.node.losing = append(d.node.losing, path)
+	case m.loses && f.GetChange() == restart:
+		d.node.wiped = append(d.node.wiped, strings.TrimPrefix(path, "spec."))
 	}
 	d.node.fields = append(d.node.fields, f)
 }

@@ -61,8 +61,9 @@ type node struct {
 	key                        string
 	change                     kindv1.Change
 	fields                     []*orchestratorv1.FieldChange
-	losing                     []string // fields whose change loses data
+	losing                     []string // fields whose change replaces the object, and loses data
 	grown                      []string // quantities that grow
+	wiped                      []string // fields whose change empties the object
 }
 
 // ref is a reference to a node or to a resource outside.

@@ -336,6 +336,8 @@ func TestPlans(t *testing.T) {
 		{"size in other units", edit("20Gi", "1Ti")},
 		{"size shrinks", edit("20Gi", "10Gi")},
 		{"image", edit("debian-12", "debian-13")},
+		{"disk made anew", edit("flavor: m1.small", "rebuild: once, flavor: m1.small")},
+		{"disk made anew and more", edit("flavor: m1.small", "rebuild: once, flavor: m1.large")},
 		{"flavor and labels", edit("m1.small", "m1.large", "tier: db", "tier: data")},
 		{"user data is not shown", edit("userData: secret", "userData: hidden")},
 		{"parameter", edit("n: 2", "n: 3")},

@@ -105,8 +105,9 @@ func previewChanged(v *orchestratorv1.StepPreview, s *orchestratorv1.PlannedStep
 		v.Doing, v.Undo = "make sure of "+object, "none is needed: nothing of "+object+" is changed"
 		return
 	}
-	paths := fieldsOf(n)
-	v.Doing, v.Undo = "change "+paths+" of "+object, "put back "+paths+" of "+object
+	v.Doing = "change " + listed(n.changed()) + " of " + object
+	paths := listed(slices.DeleteFunc(n.changed(), func(path string) bool { return slices.Contains(prefixed(n.lasting()), path) }))
+	v.Undo = "put back " + paths + " of " + object
 	v.UndoPrecondition = "the former values are still accepted"
 	if s.GetChange() == restart {
 		v.Doing += ", with a restart"
@@ -117,23 +118,45 @@ func previewChanged(v *orchestratorv1.StepPreview, s *orchestratorv1.PlannedStep
 		v.Undo = "put back " + paths + " of " + object + " with " + id
 		v.UndoPrecondition = "what it referred to has been made anew"
 	}
-	for _, path := range n.grown {
+	previewLasting(v, n, object)
+}
+
+// previewLasting tells of the changed fields that the undo leaves as they are.
+func previewLasting(v *orchestratorv1.StepPreview, n *node, object string) {
+	for _, path := range n.lasting() {
 		v.UndoKeeps = append(v.UndoKeeps, "spec."+path)
 	}
-	if grown := listed(v.GetUndoKeeps()); grown != "" {
-		if len(n.grown) == len(n.fields) {
+	all := len(n.lasting()) == len(n.fields)
+	if len(n.grown) > 0 {
+		if all {
 			v.Undo, v.UndoPrecondition = "none is possible: "+object+" is left as large as it was made", ""
 		}
-		v.UndoNotice = joined(v.GetUndoNotice(), grown+" can only grow and stays large")
+		v.UndoNotice = joined(v.GetUndoNotice(), listed(prefixed(n.grown))+" can only grow and stays large")
+	}
+	if len(n.wiped) > 0 {
+		v.DataLoss = "what is on its own disk"
+		if all {
+			v.Undo, v.UndoPrecondition, v.UndoNotice = "none is possible: what was on the disk of "+object+" is gone", "", ""
+		}
+		v.UndoNotice = joined(v.GetUndoNotice(), "what was on its own disk does not come back")
 	}
 }
 
-func fieldsOf(n *node) string {
+func prefixed(paths []string) []string {
+	out := make([]string, 0, len(paths))
+	for _, p := range paths {
+		out = append(out, "spec."+p)
+	}
+	return out
+}
+
+// changed gives the paths of the fields that change.
+func (n *node) changed() []string {
 	var paths []string
 	for _, f := range n.fields {
 		paths = append(paths, f.GetPath())
 	}
-	return listed(paths)
+	return paths
 }
 
 func joined(parts ...string) string {

@@ -157,13 +157,17 @@ func redirect(f *orchestratorv1.StandingResource, departures map[string]*departu
 	return any
 }
 
-// undone gives what an undo of a change in place brings back: what stood, but for quantities that cannot shrink.
+// lasting gives the changed fields that an undo leaves as they are: quantities that cannot shrink, and those whose change has
+// emptied the object, which it would do once more.
+func (n *node) lasting() []string { return slices.Concat(n.grown, n.wiped) }
+
+// undone gives what an undo of a change in place brings back: what stood, but for what lasts.
 func (n *node) undone() *orchestratorv1.StandingResource {
 	former := proto.CloneOf(n.former)
 	if former.References == nil {
 		former.References = map[string]string{}
 	}
-	for _, path := range n.grown {
+	for _, path := range n.lasting() {
 		value := valueAt(n.spec, path)
 		setAt(former.GetSpec(), path, value)
 		if former.GetResolved() != nil {
@@ -185,6 +189,10 @@ func valueAt(s *structpb.Struct, path string) *structpb.Value {
 func setAt(s *structpb.Struct, path string, v *structpb.Value) {
 	first, rest, more := strings.Cut(path, ".")
 	if s == nil || s.Fields == nil {
+		return
+	}
+	if !more && v == nil {
+		delete(s.Fields, first)
 		return
 	}
 	if !more {
@@ -420,10 +428,18 @@ func reclaimOf(s *orchestratorv1.StandingResource) kindv1.Reclaim {
 
 func (p *planner) describeChange(c *orchestratorv1.ResourceChange, n *node) {
 	c.Fields = n.fields
-	if n.change == replace {
+	switch {
+	case n.change == replace:
 		c.Key = n.former.GetKey()
 		c.DataLoss, c.DataKept = p.replaceLoss(n)
+	case len(n.wiped) > 0:
+		c.DataLoss = diskLoss(prefixed(n.wiped))
 	}
+}
+
+// diskLoss tells what a change of these fields loses.
+func diskLoss(fields []string) string {
+	return "what is on its own disk is lost, because " + strings.Join(fields, ", ") + " changes"
 }
 
 // describeUndo gathers what the steps of a resource tell of their undo, in the order in which they would be undone.
@@ -450,7 +466,7 @@ func (p *planner) replaceLoss(n *node) (lost, kept string) {
 		return "", "of the old one " + kept + "; the new one begins empty"
 	}
 	if len(n.losing) > 0 {
-		return "what is on its own disk is lost, because " + strings.Join(n.losing, ", ") + " changes", ""
+		return diskLoss(n.losing), ""
 	}
 	if p.hasOwnDisk(n.kind.Type) { // what one field's change loses, a replacement for another reason loses too
 		return "what is on its own disk is lost", ""

@@ -199,7 +199,10 @@ type ServerSpec struct {
 	// The group that says where it stands among others.
 	ServerGroup string `protobuf:"bytes,12,opt,name=server_group,json=serverGroup,proto3" json:"server_group,omitempty"`
 	// Its tags at the cloud, beside Weft's own. The cloud takes 50 in all, of up to 60 characters without slash and comma.
-	Tags          []string `protobuf:"bytes,13,rep,name=tags,proto3" json:"tags,omitempty"`
+	Tags []string `protobuf:"bytes,13,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Whenever this text changes, the server's own disk is made anew from its image; the server keeps its id, its addresses and
+	// its volumes. Any text does, e.g. the date.
+	Rebuild       string `protobuf:"bytes,14,opt,name=rebuild,proto3" json:"rebuild,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -323,6 +326,13 @@ func (x *ServerSpec) GetTags() []string {
 		return x.Tags
 	}
 	return nil
+}
+
+func (x *ServerSpec) GetRebuild() string {
+	if x != nil {
+		return x.Rebuild
+	}
+	return ""
 }
 
 // ServerObserved is what was last seen of a Server; its fields are the outputs that expressions may use.
@@ -1135,7 +1145,7 @@ const file_weft_compute_v1_server_proto_rawDesc = "" +
 	"\bobserved\x18\x05 \x01(\v2\x1f.weft.compute.v1.ServerObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:c\xeaAO\n" +
 	"\x19compute.weft.cloud/Server\x12!tenants/{tenant}/servers/{server}*\aservers2\x06server\xaa\xbb\x18\r\n" +
-	"\acompute\x10\x010\x01\"\x9f\t\n" +
+	"\acompute\x10\x010\x01\"\xcd\t\n" +
 	"\n" +
 	"ServerSpec\x12.\n" +
 	"\x05image\x18\x01 \x01(\tB\x18\xe0A\x02\xe0A\x05\xbaH\ar\x05\x10\x01\x18\xff\x01\xb2\xbb\x18\x04\b\x04(\x01R\x05image\x12+\n" +
@@ -1156,7 +1166,8 @@ const file_weft_compute_v1_server_proto_rawDesc = "" +
 	"\x11availability_zone\x18\v \x01(\tB\x14\xe0A\x01\xe0A\x05\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x04R\x10availabilityZone\x12Z\n" +
 	"\fserver_group\x18\f \x01(\tB7\xe0A\x01\xe0A\x05\xfaA \n" +
 	"\x1ecompute.weft.cloud/ServerGroup\xbaH\x05r\x03\x18\x80\x02\xb2\xbb\x18\x02\b\x04R\vserverGroup\x129\n" +
-	"\x04tags\x18\r \x03(\tB%\xe0A\x01\xbaH\x19\x92\x01\x16\x101\x18\x01\"\x10r\x0e\x10\x01\x18<2\b^[^/,]+$\xb2\xbb\x18\x02\b\x02R\x04tags\x1a;\n" +
+	"\x04tags\x18\r \x03(\tB%\xe0A\x01\xbaH\x19\x92\x01\x16\x101\x18\x01\"\x10r\x0e\x10\x01\x18<2\b^[^/,]+$\xb2\xbb\x18\x02\b\x02R\x04tags\x12,\n" +
+	"\arebuild\x18\x0e \x01(\tB\x12\xe0A\x01\xbaH\x04r\x02\x18@\xb2\xbb\x18\x04\b\x03(\x01R\arebuild\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:i\xbaHf\x1ad\n" +

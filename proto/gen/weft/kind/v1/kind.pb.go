@@ -557,7 +557,7 @@ type FieldOptions struct {
 	Exclusive bool `protobuf:"varint,3,opt,name=exclusive,proto3" json:"exclusive,omitempty"`
 	// For a quantity: growing it is done in place, shrinking it replaces the object.
 	GrowOnly bool `protobuf:"varint,4,opt,name=grow_only,json=growOnly,proto3" json:"grow_only,omitempty"`
-	// Replacing because of this field loses data.
+	// Replacing or restarting because of this field loses data.
 	LosesData bool `protobuf:"varint,5,opt,name=loses_data,json=losesData,proto3" json:"loses_data,omitempty"`
 	// The field's text may be long or private: plans and tables show only that it changed.
 	Opaque bool `protobuf:"varint,6,opt,name=opaque,proto3" json:"opaque,omitempty"`

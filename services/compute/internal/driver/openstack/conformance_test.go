@@ -144,7 +144,7 @@ func TestServers(t *testing.T) {
 					Image: r.Spec.GetImage(), Flavor: p.OtherFlavor, KeyPair: "k", UserData: r.Spec.GetUserData(), Networks: r.Spec.GetNetworks(),
 					SecurityGroups: []string{other.GetName()}, Volumes: []*computev1.ServerVolume{{Volume: v.GetName()}},
 					Metadata: map[string]string{"role": "cache", "new": "2"}, PowerState: computev1.PowerState_POWER_STATE_OFF,
-					ServerGroup: "g", Tags: []string{"blue", "new"},
+					ServerGroup: "g", Tags: []string{"blue", "new"}, Rebuild: "once",
 				}, r.Refs
 			},
 			Verify: func(t *testing.T, r driver.Request[*computev1.ServerSpec], o *computev1.ServerObserved) {
@@ -196,6 +196,9 @@ func verifyServer(t *testing.T, p *openstacktest.Place, d *Servers, r driver.Req
 		if on := s.Status == "ACTIVE"; on && err != nil || !on && !fault.Is(err, fault.Precondition) {
 			t.Errorf("the console of a server that is %s: %v", s.Status, err)
 		}
+	}
+	if s.Metadata[metadataRebuilt] != r.Spec.GetRebuild() {
+		t.Errorf("its disk was made anew for %q, want %q", s.Metadata[metadataRebuilt], r.Spec.GetRebuild())
 	}
 	if set, remove := metadataDiff(s, w.metadata); len(set)+len(remove) > 0 {
 		t.Errorf("metadata to set %v, to remove %v", set, remove)
@@ -296,6 +299,8 @@ func TestServerState(t *testing.T) {
 		"failed":                {with(server{}, "ERROR", "", nil), driver.Failed},
 		"resized":               {with(server{}, "VERIFY_RESIZE", "", nil), driver.Outdated},
 		"other flavor wanted":   {with(server{}, "ACTIVE", "", map[string]string{metadataFlavor: "large"}), driver.Outdated},
+		"to be made anew":       {with(server{}, "ACTIVE", "", map[string]string{metadataRebuild: "2", metadataRebuilt: "1"}), driver.Outdated},
+		"made anew":             {with(server{}, "ACTIVE", "", map[string]string{metadataRebuild: "2", metadataRebuilt: "2"}), driver.Ready},
 		"to be stopped":         {with(server{}, "ACTIVE", "", map[string]string{metadataPower: "off"}), driver.Outdated},
 		"stopped":               {with(server{}, "SHUTOFF", "", map[string]string{metadataPower: "off"}), driver.Ready},
 		"stopped by someone":    {with(server{}, "SHUTOFF", "", map[string]string{metadataPower: "on"}), driver.Outdated},

@@ -24,10 +24,12 @@ import (
 
 // What a server is wanted to be stands in its own metadata, beside the mark, so that one list call tells of many servers
 // at once which of them wait for a further Update: a change of size must be confirmed, and only then can the power be
-// switched; a server is made running and stopped afterwards.
+// switched; the disk is made anew of a server at rest; a server is made running and stopped afterwards.
 //
 //	weft-flavor         the flavor, as the service names it in the server
 //	weft-power          on or off
+//	weft-rebuild        the text of the spec
+//	weft-rebuilt        that text when the disk was made: the call that makes it anew sets this too, so it is made anew once
 //	weft-volume-<id>    attach: we attached it, or want it attached; detach: we want it detached
 //
 // Volumes without such a key were attached by someone else, e.g. a VolumeAttachment, and are left alone.
@@ -35,6 +37,9 @@ const (
 	metadataFlavor = cloud.MetadataPrefix + "flavor"
 	metadataPower  = cloud.MetadataPrefix + "power"
 	metadataVolume = cloud.MetadataPrefix + "volume-"
+
+	metadataRebuild = cloud.MetadataPrefix + "rebuild"
+	metadataRebuilt = cloud.MetadataPrefix + "rebuilt"
 
 	wantAttached, wantDetached = "attach", "detach"
 )
@@ -49,6 +54,8 @@ type server struct {
 	TaskState string            `json:"OS-EXT-STS:task_state"`
 	Metadata  map[string]string `json:"metadata"`
 	Tags      []string          `json:"tags"`
+	// Image is an object, or "" for a server that boots from a volume.
+	Image json.RawMessage `json:"image"`
 	// Addresses is kept as text, since the order of its fields is the order of the interfaces.
 	Addresses json.RawMessage `json:"addresses"`
 	Flavor    struct {
@@ -98,7 +105,7 @@ func (s server) power() computev1.PowerState {
 //	ERROR                                          failed
 //	a task is going on, or a status that passes    progressing
 //	VERIFY_RESIZE                                  outdated: the new size must be confirmed
-//	flavor, power or volumes not as wanted         outdated, or progressing while a volume is being detached
+//	flavor, disk, power or volumes not as wanted   outdated, or progressing while a volume is being detached
 //	else                                           ready
 func (s server) state() driver.State {
 	if s.Status == "ERROR" {
@@ -122,6 +129,9 @@ func (s server) state() driver.State {
 // pending compares a server at rest with what its metadata wants.
 func (s server) pending() driver.State {
 	if f := s.Metadata[metadataFlavor]; f != "" && f != s.flavorName() {
+		return driver.Outdated
+	}
+	if s.Metadata[metadataRebuild] != s.Metadata[metadataRebuilt] {
 		return driver.Outdated
 	}
 	if p := s.Metadata[metadataPower]; p != "" && p != powerWord(s.power()) {
@@ -493,6 +503,9 @@ func (d *Servers) resolve(ctx context.Context, c *gophercloud.ServiceClient, r d
 	}
 	for k, v := range r.Spec.GetMetadata() {
 		w.metadata[k] = v
+	}
+	if text := r.Spec.GetRebuild(); text != "" {
+		w.metadata[metadataRebuild] = text
 	}
 	w.metadata[metadataPower] = powerWord(r.Spec.GetPowerState())
 	w.metadata[metadataFlavor] = w.flavor.Name

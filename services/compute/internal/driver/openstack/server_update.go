@@ -2,6 +2,7 @@ package openstack
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"net/url"
 	"slices"
@@ -106,6 +107,8 @@ func metadataDiff(s server, want map[string]string) (set map[string]string, remo
 			}
 		case isVolume || !strings.HasPrefix(key, cloud.MetadataPrefix):
 			remove = append(remove, key)
+		case key == metadataRebuild && s.Metadata[key] != "":
+			set[key] = ""
 		}
 	}
 	return set, remove
@@ -168,15 +171,16 @@ func updateVolumes(ctx context.Context, c *gophercloud.ServiceClient, s server, 
 }
 
 // step begins the one change that keeps the server busy: a resize that is at its end is confirmed, or reverted if
-// another flavor is wanted by now; then the size, then the power. A server that is busy is a Conflict, if something is
+// another flavor is wanted by now; then the size, then the disk, then the power. A server that is busy is a Conflict, if something is
 // left to do.
 func step(ctx context.Context, c *gophercloud.ServiceClient, s server, w wanted) error {
 	sized := s.flavorName() == w.metadata[metadataFlavor]
 	if s.Status == "VERIFY_RESIZE" && s.TaskState == "" {
 		return endResize(ctx, c, s.ID, sized)
 	}
+	rebuilt := s.Metadata[metadataRebuilt] == w.metadata[metadataRebuild]
 	powered := powerWord(s.power()) == w.metadata[metadataPower]
-	if sized && powered {
+	if sized && rebuilt && powered {
 		return nil
 	}
 	if s.TaskState != "" || s.Status != "ACTIVE" && s.Status != "SHUTOFF" {
@@ -185,10 +189,31 @@ func step(ctx context.Context, c *gophercloud.ServiceClient, s server, w wanted)
 	if !sized {
 		return cloud.Fault(servers.Resize(ctx, c, s.ID, servers.ResizeOpts{FlavorRef: w.flavor.ID}).ExtractErr(), "resize to %s", w.flavor.Name)
 	}
+	if !rebuilt {
+		return rebuild(ctx, c, s, w)
+	}
 	if w.metadata[metadataPower] == "off" {
 		return cloud.Fault(servers.Stop(ctx, c, s.ID).ExtractErr(), "stop")
 	}
 	return cloud.Fault(servers.Start(ctx, c, s.ID).ExtractErr(), "start")
+}
+
+// rebuild makes the server's own disk anew from the image that it was made of. That it was asked for is noted in the same
+// call, which replaces all metadata, so that it happens once.
+// https://docs.openstack.org/api-ref/compute/#rebuild-server-rebuild-action
+func rebuild(ctx context.Context, c *gophercloud.ServiceClient, s server, w wanted) error {
+	var image struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(s.Image, &image); err != nil || image.ID == "" {
+		return fault.New(fault.Precondition, "the server was not made of an image, so its disk cannot be made anew; leave spec.rebuild as it was")
+	}
+	metadata := maps.Clone(s.Metadata)
+	maps.Copy(metadata, w.metadata)
+	metadata[metadataRebuild] = w.metadata[metadataRebuild]
+	metadata[metadataRebuilt] = w.metadata[metadataRebuild]
+	_, err := servers.Rebuild(ctx, c, s.ID, servers.RebuildOpts{ImageRef: image.ID, Metadata: metadata}).Extract()
+	return cloud.Fault(err, "make the disk anew from image %s", image.ID)
 }
 
 // endResize confirms a resize, or reverts it. The service shows nothing of a confirmation that is going on, and refuses
