@@ -226,6 +226,14 @@ type Checker[S proto.Message] interface {
 	Check(ctx context.Context, items []Item[S]) ([]Finding, []QuotaUse, error)
 }
 
+// Sized is a capability: how much of its tenant's quotas an object takes is told by the provider's facts, as a server's
+// virtual CPUs by its flavor.
+type Sized[S proto.Message] interface {
+	// Sizes gives what each of the specs takes of a tenant's quotas, by quota (package quota). One that asks for what the
+	// provider does not have takes nothing: Check tells of it. An error means that the look failed.
+	Sizes(ctx context.Context, specs []S) ([]map[string]int64, error)
+}
+
 // Feature is one thing that was found by asking a provider.
 type Feature struct {
 	// Service is the service at the provider, Name the feature, Value what was found.

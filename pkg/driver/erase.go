@@ -23,6 +23,8 @@ type Any interface {
 	Keeper() (Keeper, bool)
 	Copier() (Copier, bool)
 	SecretSource() (SecretSource, bool)
+	// Sized gives the capability, or false.
+	Sized() (Sized[proto.Message], bool)
 }
 
 // Erase erases the types of a driver.
@@ -124,6 +126,24 @@ func (e erasedChecker[S]) Check(ctx context.Context, items []Item[proto.Message]
 		narrowed = append(narrowed, n)
 	}
 	return e.c.Check(ctx, narrowed)
+}
+
+func (e erased[S, O]) Sized() (Sized[proto.Message], bool) {
+	s, ok := e.d.(Sized[S])
+	if !ok {
+		return nil, false
+	}
+	return erasedSized[S]{s}, true
+}
+
+type erasedSized[S proto.Message] struct{ s Sized[S] }
+
+func (e erasedSized[S]) Sizes(ctx context.Context, specs []proto.Message) ([]map[string]int64, error) {
+	narrowed := make([]S, len(specs))
+	for i, spec := range specs {
+		narrowed[i], _ = spec.(S)
+	}
+	return e.s.Sizes(ctx, narrowed)
 }
 
 func (e erased[S, O]) Follower() (Follower[proto.Message], bool) {

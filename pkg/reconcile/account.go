@@ -222,6 +222,20 @@ func (c meteredChecker) Check(ctx context.Context, items []driver.Item[proto.Mes
 	return findings, quotas, err
 }
 
+func (m metered) Sized() (driver.Sized[proto.Message], bool) {
+	s, ok := m.Any.Sized()
+	return meteredSized{s, m.account}, ok
+}
+
+type meteredSized struct {
+	driver.Sized[proto.Message]
+	account *Account
+}
+
+func (s meteredSized) Sizes(ctx context.Context, specs []proto.Message) ([]map[string]int64, error) {
+	return look(ctx, s.account, "", func() ([]map[string]int64, error) { return s.Sized.Sizes(ctx, specs) })
+}
+
 type meteredLister struct {
 	driver.Lister
 	account *Account

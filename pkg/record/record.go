@@ -10,7 +10,8 @@
 //
 // # Who may write
 //
-// Only the service that owns the kind. Its inbox and API write what is wanted, its reconcile loop writes what was seen;
+// Only the service that owns the kind. What a record draws of its tenant's quotas stands in the tenant's account, in a key that
+// is this record's alone (package quota). Its inbox and API write what is wanted, its reconcile loop writes what was seen;
 // each write compares the revision that it read, so neither overwrites the other. Inbox and API write in any replica of the
 // service; the loop of one replica works on a record at a time, and compares its fence too: the key of what it owns.
 //
@@ -23,6 +24,7 @@ package record
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -34,6 +36,7 @@ import (
 	"github.com/weftcloud/weft/pkg/bus"
 	"github.com/weftcloud/weft/pkg/crash"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/quota"
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/store"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
@@ -67,6 +70,7 @@ type Book struct {
 	now     func() time.Time
 	changed func(Change)
 	claims  func(*Entry) []Want
+	quotas  *quota.Account
 	fenced  atomic.Int64
 	veil    *veil
 }
@@ -87,6 +91,7 @@ type Entry struct {
 	Fence *store.Compare
 
 	revision int64
+	drawn    quota.Amounts // as it was read
 }
 
 // Config is what a Book is made of.
@@ -103,6 +108,8 @@ type Config struct {
 	// Claims tells what an entry's spec asks for of spaces that are shared; it must be a function of the entry alone. nil
 	// means that no kind of the service asks for any.
 	Claims func(*Entry) []Want
+	// Quotas keeps what records draw of their tenants' quotas (their Draws); nil means that none of the service's does.
+	Quotas *quota.Account
 }
 
 // Prefix is the prefix of all that a service writes.
@@ -110,7 +117,7 @@ func Prefix(service string) string { return "/weft/" + service + "/" }
 
 // New makes the book of a service.
 func New(c Config) *Book {
-	return &Book{service: c.Service, prefix: Prefix(c.Service), store: c.Store, outbox: c.Outbox, kinds: c.Kinds, now: c.Now, changed: c.Changed, claims: c.Claims, veil: eventVeil()}
+	return &Book{service: c.Service, prefix: Prefix(c.Service), store: c.Store, outbox: c.Outbox, kinds: c.Kinds, now: c.Now, changed: c.Changed, claims: c.Claims, quotas: c.Quotas, veil: eventVeil()}
 }
 
 // Kind gives a kind by its type.
@@ -187,6 +194,7 @@ func (b *Book) decode(e store.Entry) (*Entry, error) {
 	object.Metadata().Etag = etag(e.ModRevision)
 	return &Entry{
 		ID: ID{Name: object.Name(), Key: object.Metadata().GetKey()}, Kind: kind, Record: rec, Object: object, revision: e.ModRevision,
+		drawn: maps.Clone(rec.GetDraws()),
 	}, nil
 }
 
@@ -243,8 +251,9 @@ func (b *Book) Save(ctx context.Context, e *Entry, notice Notice) error {
 // claimTries is how often a write reaches for a number that others take before it does.
 const claimTries = 16
 
-// write writes a record with what it claims. Who is overtaken by others at a number looks again: of a range it takes
-// another, and of the very number it learns who has it.
+// write writes a record with what it claims and what it draws of its tenant's quotas. Who is overtaken by others at a
+// number looks again: of a range it takes another, and of the very number it learns who has it. Who is overtaken at a quota
+// looks whether there is enough left.
 func (b *Book) write(ctx context.Context, e *Entry, compares []store.Compare, ops []store.Op, notice Notice) error {
 	held := e.Record.GetClaims()
 	for try := 1; ; try++ {
@@ -252,19 +261,54 @@ func (b *Book) write(ctx context.Context, e *Entry, compares []store.Compare, op
 		if err != nil {
 			return fault.Wrap(err, "write %s", e.Name)
 		}
+		draw, err := b.draw(ctx, e)
+		if err != nil {
+			return err
+		}
 		e.Record.Claims = c.next
-		err = b.writeOnce(ctx, e, slices.Concat(compares, c.compares), slices.Concat(ops, c.ops), notice)
+		err = b.writeOnce(ctx, e, slices.Concat(compares, c.compares, draw.Compares), slices.Concat(ops, c.ops, draw.Ops), notice)
 		if err == nil {
+			e.drawn = maps.Clone(e.Record.GetDraws())
 			return nil
 		}
 		e.Record.Claims = held
-		if len(c.fresh) == 0 || try == claimTries || !IsConflict(err) {
+		if !IsConflict(err) {
 			return err
 		}
-		if again, lookErr := b.overtaken(ctx, c.fresh); lookErr != nil || !again {
+		again, lookErr := false, error(nil)
+		if len(c.fresh) > 0 && try < claimTries {
+			again, lookErr = b.overtaken(ctx, c.fresh)
+		}
+		if !again && lookErr == nil && try < quota.Tries {
+			again, lookErr = b.quotas.Overtaken(ctx, draw)
+		}
+		if lookErr != nil || !again {
 			return errors.Join(err, lookErr)
 		}
 	}
+}
+
+// owner is what an entry is called among those that draw on its tenant's quotas.
+func (e *Entry) owner() string {
+	return strings.TrimPrefix(e.Name, "tenants/"+resource.TenantOf(e.Name)+"/") + keyMark + e.Key
+}
+
+// draw gives what makes an entry draw what its record says; nothing if it does already. The error is Quota if its tenant
+// may not have so much.
+func (b *Book) draw(ctx context.Context, e *Entry) (*quota.Hold, error) {
+	if b.quotas == nil || maps.Equal(e.Record.GetDraws(), e.drawn) {
+		return &quota.Hold{}, nil
+	}
+	return b.quotas.Draw(ctx, resource.TenantOf(e.Name), e.owner(), &participantv1.TenantDraw{Used: e.Record.GetDraws()})
+}
+
+// undraw gives the write that frees what an entry draws.
+func (b *Book) undraw(e *Entry) ([]store.Op, error) {
+	if b.quotas == nil || len(e.drawn) == 0 {
+		return nil, nil
+	}
+	op, err := quota.Set(resource.TenantOf(e.Name), e.owner(), nil)
+	return []store.Op{op}, err
 }
 
 func (b *Book) writeOnce(ctx context.Context, e *Entry, compares []store.Compare, ops []store.Op, notice Notice) error {
@@ -317,6 +361,11 @@ func (b *Book) Remove(ctx context.Context, e *Entry, notice Notice) error {
 	compares = append(compares, store.Compare{Key: b.recordKey(e.ID), ModRevision: e.revision})
 	ops = append(ops, store.Op{Key: b.recordKey(e.ID), Delete: true}, store.Op{Key: b.tombKey(e.Key), Value: stone})
 	ops = append(ops, b.freeAll(e)...)
+	undrawn, err := b.undraw(e)
+	if err != nil {
+		return err
+	}
+	ops = append(ops, undrawn...)
 	e.Object.Metadata().Sequence++
 	crash.Point(crash.RecordTombstoneBefore)
 	if _, err := b.commit(ctx, e, compares, ops, notice); err != nil {
@@ -488,4 +537,26 @@ func (b *Book) Sweep(ctx context.Context, age time.Duration) (int, error) {
 		swept += len(ops)
 	}
 	return swept, nil
+}
+
+// Peek reads the resource that stands under a name in the records of any service, and gives what must stand for that to
+// remain so. The error is NotFound if there is none.
+func Peek(ctx context.Context, s store.Store, service, name string) (proto.Message, *store.Compare, error) {
+	index, err := s.Get(ctx, Prefix(service)+"n/"+name)
+	if err != nil {
+		return nil, nil, fault.Wrap(err, "read %s", name)
+	}
+	e, err := s.Get(ctx, RecordKey(service, ID{Name: name, Key: string(index.Value)}))
+	if err != nil {
+		return nil, nil, fault.Wrap(err, "read %s", name)
+	}
+	rec := &participantv1.Record{}
+	if err := proto.Unmarshal(e.Value, rec); err != nil {
+		return nil, nil, fault.As(fault.Internal, fault.Wrap(err, "decode %s", e.Key))
+	}
+	m, err := rec.GetResource().UnmarshalNew()
+	if err != nil {
+		return nil, nil, fault.As(fault.Internal, fault.Wrap(err, "decode %s", e.Key))
+	}
+	return m, &store.Compare{Key: e.Key, ModRevision: e.ModRevision}, nil
 }

@@ -7,8 +7,11 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/participant"
+	"github.com/weftcloud/weft/pkg/quota"
+	"github.com/weftcloud/weft/pkg/reconcile"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
@@ -68,11 +71,12 @@ func (b *recordBackend) create(ctx context.Context, object resource.Object, vali
 	if b.local != nil {
 		return b.createLocal(ctx, object, validateOnly)
 	}
-	if err := b.check(ctx, object); err != nil {
+	draws, err := b.check(ctx, object)
+	if err != nil {
 		return nil, err
 	}
 	e := participant.NewEntry(b.service.book, b.kind, object, b.service.deps.Now())
-	e.Record.References = references
+	e.Record.References, e.Record.Draws = references, draws
 	if validateOnly {
 		return b.service.operation(e, false)
 	}
@@ -109,19 +113,32 @@ func (b *recordBackend) references(ctx context.Context, object resource.Object) 
 	return out, nil
 }
 
-// check looks at the cloud whether the resource can be made as asked.
-func (b *recordBackend) check(ctx context.Context, object resource.Object) error {
-	findings, _, err := b.service.preflight(ctx, []wanted{{
+// check looks at the cloud whether the resource can be made as asked, and gives what it will draw of its tenant's quotas.
+func (b *recordBackend) check(ctx context.Context, object resource.Object) (quota.Amounts, error) {
+	answer, err := b.service.preflight(ctx, []wanted{{
 		name: object.Name(), kind: b.kind, cloud: object.Cloud(), spec: object.Spec(), change: kindv1.Change_CHANGE_CREATE,
 	}})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if len(findings) == 0 {
-		return nil
+	if len(answer.GetFindings()) > 0 {
+		found := answer.GetFindings()[0]
+		f := found.GetFault()
+		return nil, &fault.Error{Kind: fault.Kind(f.GetKind()), Field: found.GetField(), Message: f.GetMessage(), RequestID: f.GetRequestId()}
 	}
-	f := findings[0].GetFault()
-	return &fault.Error{Kind: fault.Kind(f.GetKind()), Field: findings[0].GetField(), Message: f.GetMessage(), RequestID: f.GetRequestId()}
+	if len(answer.GetDraws()) == 0 {
+		return nil, nil
+	}
+	return answer.GetDraws()[0].GetAmounts(), nil
+}
+
+// redraw gives what a changed resource will draw of its tenant's quotas.
+func (b *recordBackend) redraw(ctx context.Context, next resource.Object) (quota.Amounts, error) {
+	w := wanted{name: next.Name(), kind: b.kind, cloud: next.Cloud(), spec: next.Spec()}
+	draw, err := b.service.drawsOf(ctx, w, func(w wanted, _ driver.Refs) (*reconcile.Account, error) {
+		return b.service.accounts.cloud(ctx, w.cloud, resource.TenantOf(w.name))
+	})
+	return draw.GetAmounts(), fault.Wrap(err, "look how much %s takes", next.Name())
 }
 
 func (b *recordBackend) createLocal(ctx context.Context, object resource.Object, validateOnly bool) (proto.Message, error) {
@@ -181,6 +198,11 @@ func (b *recordBackend) update(ctx context.Context, object resource.Object, mask
 	}
 	if participant.Same(e, next.Spec(), next.Metadata().GetLabels(), references) {
 		return b.again(ctx, e)
+	}
+	if b.local == nil {
+		if e.Record.Draws, err = b.redraw(ctx, next); err != nil {
+			return nil, err
+		}
 	}
 	participant.Change(e, next.Spec(), next.Metadata().GetLabels(), references, b.service.deps.Now())
 	if b.local != nil {

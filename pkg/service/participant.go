@@ -62,11 +62,7 @@ func (p *participantServer) Preflight(ctx context.Context, r *participantv1.Pref
 		}
 		items = append(items, w)
 	}
-	findings, quotas, err := p.s.preflight(ctx, items)
-	if err != nil {
-		return nil, err
-	}
-	return &participantv1.PreflightResponse{Findings: findings, Quotas: quotas}, nil
+	return p.s.preflight(ctx, items)
 }
 
 func (p *participantServer) Probe(ctx context.Context, r *participantv1.ProbeRequest) (*participantv1.ProbeResponse, error) {

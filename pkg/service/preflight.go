@@ -11,6 +11,7 @@ import (
 
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/quota"
 	"github.com/weftcloud/weft/pkg/reconcile"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
@@ -20,7 +21,7 @@ import (
 
 // preflight looks at the clouds whether resources can be made as asked. It reports all that is wrong, and what it could
 // not look at, as findings; it changes nothing.
-func (s *Service) preflight(ctx context.Context, items []wanted) ([]*participantv1.Finding, []*participantv1.QuotaUse, error) {
+func (s *Service) preflight(ctx context.Context, items []wanted) (*participantv1.PreflightResponse, error) {
 	p := &flight{s: s, ctx: ctx, planned: planned(items), groups: map[*reconcile.Account]map[string][]driver.Item[proto.Message]{}, quotas: map[quotaKey]*participantv1.QuotaUse{}, parts: map[partKey]string{}, claimed: map[record.Want]string{}}
 	for _, w := range items {
 		p.whole(w)
@@ -28,13 +29,14 @@ func (s *Service) preflight(ctx context.Context, items []wanted) ([]*participant
 	for account, kinds := range p.groups {
 		for _, typ := range slices.Sorted(maps.Keys(kinds)) {
 			if err := p.check(account, typ, kinds[typ]); err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 		}
 	}
 	quotas := p.total()
+	draws := p.draws(items)
 	slices.SortStableFunc(p.findings, func(a, b *participantv1.Finding) int { return cmp.Compare(a.GetName(), b.GetName()) })
-	return p.findings, quotas, ctx.Err()
+	return &participantv1.PreflightResponse{Findings: p.findings, Quotas: quotas, Draws: draws}, ctx.Err()
 }
 
 type quotaKey struct{ cloud, service, quota string }
@@ -256,15 +258,28 @@ func (p *flight) total() []*participantv1.QuotaUse {
 		return cmp.Or(cmp.Compare(a.GetCloud(), b.GetCloud()), cmp.Compare(a.GetService(), b.GetService()), cmp.Compare(a.GetQuota(), b.GetQuota()))
 	})
 	for _, q := range out {
-		if q.GetLimit() >= 0 && q.GetNeed() > 0 && q.GetUsed()+q.GetNeed() > q.GetLimit() {
-			p.found("", "", QuotaFault(q))
+		if quota.Passes(q) {
+			p.found("", "", quota.Fault(q))
 		}
 	}
 	return out
 }
 
-// QuotaFault says that a quota does not suffice.
-func QuotaFault(q *participantv1.QuotaUse) error {
-	return fault.New(fault.Quota, "%s: the %s quota of %s does not suffice: need %d, used %d, limit %d; free some or have the quota raised",
-		q.GetCloud(), q.GetService(), q.GetQuota(), q.GetNeed(), q.GetUsed(), q.GetLimit())
+// draws tells what the items take of their tenants' quotas; those that go away, or take nothing, are left out.
+func (p *flight) draws(items []wanted) []*participantv1.Draw {
+	var out []*participantv1.Draw
+	for _, w := range items {
+		if w.spec == nil {
+			continue
+		}
+		d, err := p.s.drawsOf(p.ctx, w, p.account)
+		if err != nil {
+			p.found(w.name, placeField(w), err)
+			continue
+		}
+		if len(d.GetAmounts())+len(d.GetUnknown()) > 0 {
+			out = append(out, d)
+		}
+	}
+	return out
 }

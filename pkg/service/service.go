@@ -24,6 +24,7 @@ import (
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/outbox"
 	"github.com/weftcloud/weft/pkg/participant"
+	"github.com/weftcloud/weft/pkg/quota"
 	"github.com/weftcloud/weft/pkg/reconcile"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
@@ -64,6 +65,11 @@ type Kind struct {
 	Controller reconcile.Controller
 	// Parts gives, for a kind with a controller, what a resource is made of, so that it is looked at before it is asked for.
 	Parts func(spec, former proto.Message) []Part
+	// Draws says how its resources draw on their tenant's quotas; nil for not at all.
+	Draws []quota.Draw
+	// Most gives, for a kind whose resources are made of others that draw for it, of what and how many at once at most. The
+	// paths of unknown fields of the spec lead to the other through field.
+	Most func(spec proto.Message) (typ, field string, part proto.Message, count int64)
 }
 
 // Part is one of the resources that another is made of.
@@ -158,7 +164,7 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 				s.loop.Changed(c)
 			}
 		},
-		Claims: s.claims,
+		Claims: s.claims, Quotas: Quotas(deps.Store),
 	})
 	if len(catalog.Providers) == 0 {
 		return s, nil

@@ -3,6 +3,7 @@ package compute
 import (
 	"github.com/weftcloud/weft/pkg/cloud/openstack"
 	"github.com/weftcloud/weft/pkg/driver"
+	"github.com/weftcloud/weft/pkg/quota"
 	"github.com/weftcloud/weft/pkg/service"
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
 	"github.com/weftcloud/weft/services/compute/internal/console"
@@ -18,8 +19,10 @@ func Catalog(sessions *openstack.Sessions) service.Catalog {
 			{Message: &computev1.KeyPair{}},
 			{Message: &computev1.ServerGroup{}},
 			{Message: &computev1.Image{}},
-			{Message: &computev1.Server{}, Custom: console.Methods},
-			{Message: &computev1.ScalingGroup{}, Controller: scalinggroup.New(), Parts: scalinggroup.Parts, Custom: scalinggroup.Methods},
+			{Message: &computev1.Server{}, Custom: console.Methods, Draws: []quota.Draw{
+				{Quota: quota.Servers}, {Quota: quota.VCPUs, Field: "flavor", Sized: true}, {Quota: quota.RAMMiB, Field: "flavor", Sized: true},
+			}},
+			{Message: &computev1.ScalingGroup{}, Controller: scalinggroup.New(), Parts: scalinggroup.Parts, Most: scalinggroup.Most, Custom: scalinggroup.Methods},
 		},
 		Providers: []driver.Provider{driveropenstack.Provider(sessions)},
 	}

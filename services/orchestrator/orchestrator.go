@@ -35,6 +35,7 @@ import (
 	"github.com/weftcloud/weft/services/orchestrator/internal/operation"
 	"github.com/weftcloud/weft/services/orchestrator/internal/secret"
 	"github.com/weftcloud/weft/services/orchestrator/internal/stack"
+	"github.com/weftcloud/weft/services/orchestrator/internal/tenant"
 )
 
 // SealKeySize is the size in bytes of the key that secrets are sealed with.
@@ -82,7 +83,7 @@ func New(deps Deps) (*Orchestrator, error) {
 		return nil, err
 	}
 	o.outbox = outbox.New(deps.Store, deps.Bus, record.Prefix("orchestrator")+"so/", deps.Logger)
-	o.engine = engine.New(engine.Config{Store: deps.Store, Outbox: o.outbox, Kinds: o.kinds, Querier: o, Logger: deps.Logger, Now: deps.Now, Admit: newAdmission(deps).admit, Traces: deps.Traces})
+	o.engine = engine.New(engine.Config{Store: deps.Store, Outbox: o.outbox, Kinds: o.kinds, Querier: o, Logger: deps.Logger, Now: deps.Now, Admit: newAdmission(deps).admit, Quotas: service.Quotas(deps.Store), Traces: deps.Traces})
 	o.spread = shard.New(shard.Config{
 		Store: deps.Store, Prefix: record.Prefix("orchestrator") + "shards/", Replica: deps.Replica, Address: deps.Address, Count: bus.Shards, Logger: deps.Logger,
 	})
@@ -92,7 +93,7 @@ func New(deps Deps) (*Orchestrator, error) {
 	}}
 	o.stacks = &stack.Server{
 		Engine: o.engine, Sagas: o.router, Kinds: o.kinds, Peers: deps.Peers, Now: deps.Now, NewKey: func() string { return installation.NewKey(deps.Installation) },
-		Tenant: o.tenantExists, Describe: o.ops.Describe, Own: func(ctx context.Context, name string) (proto.Message, error) {
+		Quotas: service.Quotas(deps.Store), Tenant: o.tenantExists, Describe: o.ops.Describe, Own: func(ctx context.Context, name string) (proto.Message, error) {
 			return o.own.Resolve(ctx, name, "")
 		},
 	}
@@ -118,6 +119,7 @@ func (o *Orchestrator) Register(server grpc.ServiceRegistrar) error {
 	orchestratorv1.RegisterSagaServiceServer(server, &engine.Server{Engine: o.engine})
 	longrunningpb.RegisterOperationsServer(server, o.ops)
 	orchestratorv1.RegisterLedgerServiceServer(server, &ledger.Server{Book: o.Book(), Kinds: o.kinds, Peers: o.deps.Peers, Now: o.deps.Now})
+	orchestratorv1.RegisterQuotaServiceServer(server, &tenant.Quotas{Account: service.Quotas(o.deps.Store), Exists: o.tenantExists})
 	orchestratorv1.RegisterEventServiceServer(server, &event.Server{Bus: o.deps.Bus})
 	orchestratorv1.RegisterDeadLetterServiceServer(server, &deadletter.Server{
 		Bus: o.deps.Bus, Store: o.deps.Store, Logger: o.deps.Logger, Now: o.deps.Now, Unfinished: o.unfinished,

@@ -76,6 +76,20 @@ func Parts(spec, former proto.Message) []service.Part {
 	return out
 }
 
+// Most gives what a group has at most: servers of its template, as many as it may have, and those that a rolling replacement
+// adds before it takes others away.
+func Most(spec proto.Message) (typ, field string, part proto.Message, count int64) {
+	s, ok := spec.(*computev1.ScalingGroupSpec)
+	if !ok {
+		return serverType, "template", &computev1.ServerSpec{}, 0
+	}
+	surge := int64(defaultSurge)
+	if s.MaxSurge != nil {
+		surge = int64(s.GetMaxSurge())
+	}
+	return serverType, "template", s.GetTemplate(), int64(s.GetMax()) + surge
+}
+
 // looks remembers when the members of groups were looked at. It is no fact: who begins anew looks at once.
 type looks struct {
 	mu sync.Mutex

@@ -42,6 +42,7 @@ import (
 
 	"github.com/weftcloud/weft/pkg/bus"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/quota"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/saga"
@@ -84,6 +85,8 @@ type Config struct {
 	Now     func() time.Time
 	// Admit refuses new sagas, with a Throttled fault, when the installation has all that it can take; nil admits all.
 	Admit func(ctx context.Context) error
+	// Quotas keeps what stacks draw of their tenants' quotas; nil means that there are none.
+	Quotas *quota.Account
 	// Traces makes a span of each transition; nil makes none.
 	Traces *tracing.Traces
 	// Go runs something beside what is under way, and After does so in a while, unless it is stopped. nil means in a
@@ -147,7 +150,8 @@ func (e *Engine) part(stack string) (*part, error) {
 
 // Begin begins a saga of a shard that this process owns. The stack must be as the caller read it: at stackRevision, 0 if
 // it did not exist. Conflict means that it is not, Unavailable that another process owns the shard or that it is not
-// known whether the saga was kept, Throttled that there is no room for more.
+// known whether the saga was kept, Throttled that there is no room for more, Quota that it may add more than the tenant may
+// have.
 func (e *Engine) Begin(ctx context.Context, plan *orchestratorv1.SagaPlan, changing *orchestratorv1.StackRecord, stackRevision int64) error {
 	p, err := e.part(plan.GetStack())
 	if err != nil {

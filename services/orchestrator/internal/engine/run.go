@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"github.com/weftcloud/weft/pkg/bus"
 	"github.com/weftcloud/weft/pkg/crash"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/quota"
 	"github.com/weftcloud/weft/pkg/saga"
 	"github.com/weftcloud/weft/pkg/store"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
@@ -173,8 +175,25 @@ func (r *run) take() []posted {
 	return batch
 }
 
-// begin keeps a new saga and its first commands.
+// begin keeps a new saga, what it holds of its tenant's quotas, and its first commands. If another of the tenant's came first
+// at a quota it is looked again whether there is enough left.
 func (p *part) begin(ctx context.Context, planned *orchestratorv1.SagaPlan, changing *orchestratorv1.StackRecord, stackRevision int64) error {
+	for try := 1; ; try++ {
+		hold, err := p.hold(ctx, planned)
+		if err != nil {
+			return err
+		}
+		err = p.beginHolding(ctx, planned, changing, stackRevision, hold)
+		if try == quota.Tries || !fault.Is(err, fault.Conflict) {
+			return err
+		}
+		if again, lookErr := p.Quotas.Overtaken(ctx, hold); lookErr != nil || !again {
+			return errors.Join(err, lookErr)
+		}
+	}
+}
+
+func (p *part) beginHolding(ctx context.Context, planned *orchestratorv1.SagaPlan, changing *orchestratorv1.StackRecord, stackRevision int64, hold *quota.Hold) error {
 	r := newRun(p, planned.GetName())
 	if err := r.prepare(planned); err != nil {
 		return err
@@ -195,8 +214,10 @@ func (p *part) begin(ctx context.Context, planned *orchestratorv1.SagaPlan, chan
 		},
 		stack: changing,
 	}
-	if !saga.Ended(tr.State) {
+	t.compares = append(t.compares, hold.Compares...)
+	if !saga.Ended(tr.State) { // else what it leaves is written at once
 		t.ops = append(t.ops, store.Op{Key: planKey(r.name), Value: encoded}, store.Op{Key: stackKey(planned.GetStack()), Value: record})
+		t.ops = append(t.ops, hold.Ops...)
 	}
 	if err := p.event(&t, stackEvent(changing.GetStack(), "changing")); err != nil {
 		return err

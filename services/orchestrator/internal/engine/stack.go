@@ -35,6 +35,11 @@ func (e *Engine) concludeStack(ctx context.Context, t *transaction, r *run, stat
 	if err != nil {
 		return err
 	}
+	draw, err := e.release(r.plan, state, next)
+	if err != nil {
+		return err
+	}
+	t.ops = append(t.ops, draw...)
 	if next == nil {
 		t.ops = append(t.ops, store.Op{Key: key, Delete: true})
 		gone := proto.CloneOf(kept.GetStack())

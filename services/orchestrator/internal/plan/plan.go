@@ -201,7 +201,7 @@ func (n *node) standing() *orchestratorv1.StandingResource {
 		s.References[r.name] = r.key
 	}
 	if n.former != nil && n.key == n.former.GetKey() {
-		s.Observed = n.former.GetObserved()
+		s.Observed, s.Draws = n.former.GetObserved(), n.former.GetDraws()
 		if n.change == unchanged {
 			s.Resolved = n.former.GetResolved()
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/weftcloud/weft/pkg/expr"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/quota"
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/saga"
 	"github.com/weftcloud/weft/pkg/service"
@@ -42,6 +43,8 @@ type Server struct {
 	NewKey func() string
 	// Tenant tells whether a tenant exists.
 	Tenant func(ctx context.Context, tenant string) error
+	// Quotas keeps what stacks draw of their tenants' quotas.
+	Quotas *quota.Account
 	// Own finds a resource of the orchestrator's own kinds; NotFound if there is none.
 	Own func(ctx context.Context, name string) (proto.Message, error)
 	// Describe gives a saga as an operation.

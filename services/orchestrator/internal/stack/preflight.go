@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/weftcloud/weft/pkg/fault"
-	"github.com/weftcloud/weft/pkg/service"
+	"github.com/weftcloud/weft/pkg/quota"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 	"github.com/weftcloud/weft/services/orchestrator/internal/plan"
 )
@@ -32,6 +32,9 @@ func (s *Server) preflight(ctx context.Context, c *compiled, result *plan.Result
 	quotas := drawn(answers)
 	if c.result != nil {
 		c.quotas = quotas
+	}
+	if err := s.tenantQuotas(ctx, c, result, answers); err != nil {
+		return err
 	}
 	if !result.QuotasKnown() {
 		return nil
@@ -76,17 +79,13 @@ func sameQuota(a, b *participantv1.QuotaUse) bool {
 	return a.GetCloud() == b.GetCloud() && a.GetService() == b.GetService() && a.GetQuota() == b.GetQuota()
 }
 
-func passes(q *participantv1.QuotaUse) bool {
-	return q.GetLimit() >= 0 && q.GetNeed() > 0 && q.GetUsed()+q.GetNeed() > q.GetLimit()
-}
-
 // short reports the quotas that do not suffice, each at the first resource, in the document's order, that passes the
 // limit. Services tell sums only, so what the first resources need is found by asking about them alone; that is done
 // only if a quota does not suffice, and halves what is in question each time.
 func (s *Server) short(ctx context.Context, c *compiled, result *plan.Result, quotas []*participantv1.QuotaUse) error {
 	m := &measure{s: s, ctx: ctx, tenant: c.source.parent, known: map[int][]*participantv1.QuotaUse{}}
 	for _, q := range quotas {
-		if !passes(q) {
+		if !quota.Passes(q) {
 			continue
 		}
 		if m.items == nil {
@@ -96,7 +95,7 @@ func (s *Server) short(ctx context.Context, c *compiled, result *plan.Result, qu
 		if err != nil {
 			return err
 		}
-		f.Fault = fault.Proto(service.QuotaFault(q), s.Now())
+		f.Fault = fault.Proto(quota.Fault(q), s.Now())
 		c.problems = append(c.problems, result.Problem(f))
 	}
 	return nil
@@ -133,7 +132,7 @@ func (m *measure) first(q *participantv1.QuotaUse) (*participantv1.Finding, erro
 		if err != nil && failed == nil {
 			failed = err
 		}
-		return slices.ContainsFunc(uses, func(u *participantv1.QuotaUse) bool { return sameQuota(u, q) && passes(u) })
+		return slices.ContainsFunc(uses, func(u *participantv1.QuotaUse) bool { return sameQuota(u, q) && quota.Passes(u) })
 	})
 	if failed != nil {
 		return nil, failed

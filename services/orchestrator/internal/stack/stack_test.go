@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/quota"
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/service"
 	"github.com/weftcloud/weft/pkg/store"
@@ -67,7 +68,7 @@ func newWorld(t *testing.T) *world {
 		Engine: engine.New(engine.Config{Store: w.store, Kinds: kinds, Now: func() time.Time { return now }}), Kinds: kinds,
 		Peers: service.Peers{"network": peer{w, "network"}, "compute": peer{w, "compute"}, "storage": peer{w, "storage"}, "container": peer{w, "container"}},
 		Now:   func() time.Time { return now }, NewKey: func() string { keys++; return "k" + strconv.Itoa(keys) },
-		Tenant: func(context.Context, string) error { return nil },
+		Quotas: service.Quotas(w.store), Tenant: func(context.Context, string) error { return nil },
 		Own: func(_ context.Context, name string) (proto.Message, error) {
 			return &orchestratorv1.Secret{Name: name, Metadata: &kindv1.Metadata{Key: "secret"}}, nil
 		},
@@ -144,7 +145,7 @@ func (p peer) preflight(r *participantv1.PreflightRequest) *participantv1.Prefli
 		out.Quotas = append(out.Quotas, q)
 	}
 	if q.GetUsed()+q.GetNeed() > q.GetLimit() {
-		out.Findings = append(out.Findings, &participantv1.Finding{Fault: fault.Proto(service.QuotaFault(q), now)})
+		out.Findings = append(out.Findings, &participantv1.Finding{Fault: fault.Proto(quota.Fault(q), now)})
 	}
 	return out
 }

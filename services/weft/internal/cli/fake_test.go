@@ -21,6 +21,7 @@ import (
 	"github.com/weftcloud/weft/pkg/app"
 	"github.com/weftcloud/weft/pkg/auth"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/quota"
 	"github.com/weftcloud/weft/pkg/resource"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
@@ -37,6 +38,7 @@ type installation struct {
 	orchestratorv1.UnimplementedOperationServiceServer
 	orchestratorv1.UnimplementedEventServiceServer
 	orchestratorv1.UnimplementedLedgerServiceServer
+	orchestratorv1.UnimplementedQuotaServiceServer
 	orchestratorv1.UnimplementedDeadLetterServiceServer
 	longrunningpb.UnimplementedOperationsServer
 
@@ -65,6 +67,7 @@ func startInstallation(dir string) (stop func(), err error) {
 	orchestratorv1.RegisterOperationServiceServer(s, f)
 	orchestratorv1.RegisterEventServiceServer(s, f)
 	orchestratorv1.RegisterLedgerServiceServer(s, f)
+	orchestratorv1.RegisterQuotaServiceServer(s, f)
 	orchestratorv1.RegisterDeadLetterServiceServer(s, f)
 	longrunningpb.RegisterOperationsServer(s, f)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -202,6 +205,22 @@ func (f *installation) page(x *api, parent string) (proto.Message, error) {
 		}
 	}
 	return response, nil
+}
+
+// ListQuotas tells what the tenant may have, with three servers in use, one of them held.
+func (f *installation) ListQuotas(_ context.Context, r *orchestratorv1.ListQuotasRequest) (*orchestratorv1.ListQuotasResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	limits := quota.Amounts{}
+	if t, ok := f.resources[r.GetParent()].(*orchestratorv1.Tenant); ok {
+		limits = quota.Limits(t.GetSpec().GetQuotas().ProtoReflect())
+	}
+	out := &orchestratorv1.ListQuotasResponse{}
+	state := &quota.State{Used: quota.Amounts{quota.Servers: 2}, Held: quota.Amounts{quota.Servers: 1}}
+	for _, q := range quota.All() {
+		out.Quotas = append(out.Quotas, state.Use("demo", q, 0, limits))
+	}
+	return out, nil
 }
 
 func done(response proto.Message) *longrunningpb.Operation {

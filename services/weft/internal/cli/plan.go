@@ -243,7 +243,7 @@ func writeQuotas(b *strings.Builder, plan *orchestratorv1.Plan, width int, st st
 	if len(plan.GetQuotas()) == 0 {
 		return
 	}
-	t := &table{header: []string{"CLOUD", "SERVICE", "QUOTA", "NEED", "USED", "LIMIT"}}
+	t := &table{header: []string{"OF", "SERVICE", "QUOTA", "NEED", "USED", "LIMIT"}}
 	for _, q := range plan.GetQuotas() {
 		limit := strconv.FormatInt(q.GetLimit(), 10)
 		if q.GetLimit() < 0 {
@@ -251,7 +251,11 @@ func writeQuotas(b *strings.Builder, plan *orchestratorv1.Plan, width int, st st
 		} else if q.GetUsed()+q.GetNeed() > q.GetLimit() {
 			limit = st.red(limit + " too little")
 		}
-		t.add(base(q.GetCloud()), q.GetService(), q.GetQuota(), fmt.Sprintf("%+d", q.GetNeed()), strconv.FormatInt(q.GetUsed(), 10), limit)
+		of := base(q.GetCloud())
+		if strings.HasPrefix(q.GetCloud(), "tenants/") {
+			of = "tenant " + of
+		}
+		t.add(of, q.GetService(), q.GetQuota(), fmt.Sprintf("%+d", q.GetNeed()), strconv.FormatInt(q.GetUsed(), 10), limit)
 	}
 	b.WriteString("\n" + t.render(width, st))
 }

@@ -399,7 +399,9 @@ type StandingResource struct {
 	// Its release was begun, and is not known to be over: the key is never ensured again.
 	Releasing bool `protobuf:"varint,15,opt,name=releasing,proto3" json:"releasing,omitempty"`
 	// It is not certain that it stands as it was sent: the next plan makes sure.
-	Unsure        bool `protobuf:"varint,16,opt,name=unsure,proto3" json:"unsure,omitempty"`
+	Unsure bool `protobuf:"varint,16,opt,name=unsure,proto3" json:"unsure,omitempty"`
+	// What it takes of its tenant's quotas, by quota.
+	Draws         map[string]int64 `protobuf:"bytes,19,rep,name=draws,proto3" json:"draws,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -544,6 +546,13 @@ func (x *StandingResource) GetUnsure() bool {
 		return x.Unsure
 	}
 	return false
+}
+
+func (x *StandingResource) GetDraws() map[string]int64 {
+	if x != nil {
+		return x.Draws
+	}
+	return nil
 }
 
 // StackRecord is what is kept of a stack.
@@ -1079,7 +1088,7 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\bresource\x18\x01 \x01(\v2&.weft.orchestrator.v1.StandingResourceB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12'\n" +
 	"\breplaces\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\breplaces\x129\n" +
-	"\areclaim\x18\x04 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\"\xf9\t\n" +
+	"\areclaim\x18\x04 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\"\x94\v\n" +
 	"\x10StandingResource\x12)\n" +
 	"\n" +
 	"local_name\x18\x01 \x01(\tB\n" +
@@ -1103,7 +1112,8 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\tcomposite\x18\r \x01(\bR\tcomposite\x12\x8a\x01\n" +
 	"\x06labels\x18\x0e \x03(\v22.weft.orchestrator.v1.StandingResource.LabelsEntryB>\xbaH;\x9a\x018\x10@\"-r+\x18?2'^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$*\x05r\x03\x18\x80\x02R\x06labels\x12\x1c\n" +
 	"\treleasing\x18\x0f \x01(\bR\treleasing\x12\x16\n" +
-	"\x06unsure\x18\x10 \x01(\bR\x06unsure\x1a=\n" +
+	"\x06unsure\x18\x10 \x01(\bR\x06unsure\x12_\n" +
+	"\x05draws\x18\x13 \x03(\v21.weft.orchestrator.v1.StandingResource.DrawsEntryB\x16\xbaH\x13\x9a\x01\x10\x10d\"\x06r\x04\x10\x01\x18?*\x04\"\x02(\x00R\x05draws\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
@@ -1112,7 +1122,11 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdc\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
+	"\n" +
+	"DrawsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xdc\x01\n" +
 	"\vStackRecord\x121\n" +
 	"\x05stack\x18\x01 \x01(\v2\x1b.weft.orchestrator.v1.StackR\x05stack\x12N\n" +
 	"\bstanding\x18\x02 \x03(\v2&.weft.orchestrator.v1.StandingResourceB\n" +
@@ -1179,7 +1193,7 @@ func file_weft_orchestrator_v1_saga_proto_rawDescGZIP() []byte {
 	return file_weft_orchestrator_v1_saga_proto_rawDescData
 }
 
-var file_weft_orchestrator_v1_saga_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_weft_orchestrator_v1_saga_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_weft_orchestrator_v1_saga_proto_goTypes = []any{
 	(*SagaPlan)(nil),              // 0: weft.orchestrator.v1.SagaPlan
 	(*PlannedStep)(nil),           // 1: weft.orchestrator.v1.PlannedStep
@@ -1193,69 +1207,71 @@ var file_weft_orchestrator_v1_saga_proto_goTypes = []any{
 	nil,                           // 9: weft.orchestrator.v1.StandingResource.ReferencesEntry
 	nil,                           // 10: weft.orchestrator.v1.StandingResource.OutputsEntry
 	nil,                           // 11: weft.orchestrator.v1.StandingResource.LabelsEntry
-	(Action)(0),                   // 12: weft.orchestrator.v1.Action
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*Stack)(nil),                 // 14: weft.orchestrator.v1.Stack
-	(*structpb.Struct)(nil),       // 15: google.protobuf.Struct
-	(v1.Priority)(0),              // 16: weft.bus.v1.Priority
-	(v11.Change)(0),               // 17: weft.kind.v1.Change
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(v11.Reclaim)(0),              // 19: weft.kind.v1.Reclaim
-	(*anypb.Any)(nil),             // 20: google.protobuf.Any
-	(OperationState)(0),           // 21: weft.orchestrator.v1.OperationState
-	(*v11.Fault)(nil),             // 22: weft.kind.v1.Fault
-	(*Hold)(nil),                  // 23: weft.orchestrator.v1.Hold
-	(*OperationMetadata)(nil),     // 24: weft.orchestrator.v1.OperationMetadata
-	(StepState)(0),                // 25: weft.orchestrator.v1.StepState
-	(*v11.Blocker)(nil),           // 26: weft.kind.v1.Blocker
+	nil,                           // 12: weft.orchestrator.v1.StandingResource.DrawsEntry
+	(Action)(0),                   // 13: weft.orchestrator.v1.Action
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*Stack)(nil),                 // 15: weft.orchestrator.v1.Stack
+	(*structpb.Struct)(nil),       // 16: google.protobuf.Struct
+	(v1.Priority)(0),              // 17: weft.bus.v1.Priority
+	(v11.Change)(0),               // 18: weft.kind.v1.Change
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(v11.Reclaim)(0),              // 20: weft.kind.v1.Reclaim
+	(*anypb.Any)(nil),             // 21: google.protobuf.Any
+	(OperationState)(0),           // 22: weft.orchestrator.v1.OperationState
+	(*v11.Fault)(nil),             // 23: weft.kind.v1.Fault
+	(*Hold)(nil),                  // 24: weft.orchestrator.v1.Hold
+	(*OperationMetadata)(nil),     // 25: weft.orchestrator.v1.OperationMetadata
+	(StepState)(0),                // 26: weft.orchestrator.v1.StepState
+	(*v11.Blocker)(nil),           // 27: weft.kind.v1.Blocker
 }
 var file_weft_orchestrator_v1_saga_proto_depIdxs = []int32{
-	12, // 0: weft.orchestrator.v1.SagaPlan.action:type_name -> weft.orchestrator.v1.Action
+	13, // 0: weft.orchestrator.v1.SagaPlan.action:type_name -> weft.orchestrator.v1.Action
 	1,  // 1: weft.orchestrator.v1.SagaPlan.steps:type_name -> weft.orchestrator.v1.PlannedStep
-	13, // 2: weft.orchestrator.v1.SagaPlan.create_time:type_name -> google.protobuf.Timestamp
-	13, // 3: weft.orchestrator.v1.SagaPlan.deadline:type_name -> google.protobuf.Timestamp
-	14, // 4: weft.orchestrator.v1.SagaPlan.result:type_name -> weft.orchestrator.v1.Stack
-	15, // 5: weft.orchestrator.v1.SagaPlan.outputs:type_name -> google.protobuf.Struct
+	14, // 2: weft.orchestrator.v1.SagaPlan.create_time:type_name -> google.protobuf.Timestamp
+	14, // 3: weft.orchestrator.v1.SagaPlan.deadline:type_name -> google.protobuf.Timestamp
+	15, // 4: weft.orchestrator.v1.SagaPlan.result:type_name -> weft.orchestrator.v1.Stack
+	16, // 5: weft.orchestrator.v1.SagaPlan.outputs:type_name -> google.protobuf.Struct
 	3,  // 6: weft.orchestrator.v1.SagaPlan.standing:type_name -> weft.orchestrator.v1.StandingResource
-	15, // 7: weft.orchestrator.v1.SagaPlan.parameters:type_name -> google.protobuf.Struct
+	16, // 7: weft.orchestrator.v1.SagaPlan.parameters:type_name -> google.protobuf.Struct
 	4,  // 8: weft.orchestrator.v1.SagaPlan.former:type_name -> weft.orchestrator.v1.StackRecord
-	16, // 9: weft.orchestrator.v1.SagaPlan.priority:type_name -> weft.bus.v1.Priority
-	17, // 10: weft.orchestrator.v1.PlannedStep.change:type_name -> weft.kind.v1.Change
+	17, // 9: weft.orchestrator.v1.SagaPlan.priority:type_name -> weft.bus.v1.Priority
+	18, // 10: weft.orchestrator.v1.PlannedStep.change:type_name -> weft.kind.v1.Change
 	2,  // 11: weft.orchestrator.v1.PlannedStep.goal:type_name -> weft.orchestrator.v1.Goal
 	2,  // 12: weft.orchestrator.v1.PlannedStep.undo:type_name -> weft.orchestrator.v1.Goal
-	18, // 13: weft.orchestrator.v1.PlannedStep.attempt_timeout:type_name -> google.protobuf.Duration
+	19, // 13: weft.orchestrator.v1.PlannedStep.attempt_timeout:type_name -> google.protobuf.Duration
 	3,  // 14: weft.orchestrator.v1.Goal.resource:type_name -> weft.orchestrator.v1.StandingResource
-	19, // 15: weft.orchestrator.v1.Goal.reclaim:type_name -> weft.kind.v1.Reclaim
-	15, // 16: weft.orchestrator.v1.StandingResource.spec:type_name -> google.protobuf.Struct
-	15, // 17: weft.orchestrator.v1.StandingResource.resolved:type_name -> google.protobuf.Struct
+	20, // 15: weft.orchestrator.v1.Goal.reclaim:type_name -> weft.kind.v1.Reclaim
+	16, // 16: weft.orchestrator.v1.StandingResource.spec:type_name -> google.protobuf.Struct
+	16, // 17: weft.orchestrator.v1.StandingResource.resolved:type_name -> google.protobuf.Struct
 	9,  // 18: weft.orchestrator.v1.StandingResource.references:type_name -> weft.orchestrator.v1.StandingResource.ReferencesEntry
-	20, // 19: weft.orchestrator.v1.StandingResource.observed:type_name -> google.protobuf.Any
+	21, // 19: weft.orchestrator.v1.StandingResource.observed:type_name -> google.protobuf.Any
 	10, // 20: weft.orchestrator.v1.StandingResource.outputs:type_name -> weft.orchestrator.v1.StandingResource.OutputsEntry
 	11, // 21: weft.orchestrator.v1.StandingResource.labels:type_name -> weft.orchestrator.v1.StandingResource.LabelsEntry
-	14, // 22: weft.orchestrator.v1.StackRecord.stack:type_name -> weft.orchestrator.v1.Stack
-	3,  // 23: weft.orchestrator.v1.StackRecord.standing:type_name -> weft.orchestrator.v1.StandingResource
-	5,  // 24: weft.orchestrator.v1.StackRecord.requests:type_name -> weft.orchestrator.v1.RequestRecord
-	21, // 25: weft.orchestrator.v1.SagaState.state:type_name -> weft.orchestrator.v1.OperationState
-	8,  // 26: weft.orchestrator.v1.SagaState.steps:type_name -> weft.orchestrator.v1.StepRecord
-	22, // 27: weft.orchestrator.v1.SagaState.fault:type_name -> weft.kind.v1.Fault
-	13, // 28: weft.orchestrator.v1.SagaState.end_time:type_name -> google.protobuf.Timestamp
-	13, // 29: weft.orchestrator.v1.SagaState.deadline:type_name -> google.protobuf.Timestamp
-	23, // 30: weft.orchestrator.v1.SagaState.hold:type_name -> weft.orchestrator.v1.Hold
-	13, // 31: weft.orchestrator.v1.SagaState.held_time:type_name -> google.protobuf.Timestamp
-	13, // 32: weft.orchestrator.v1.SagaState.resume_time:type_name -> google.protobuf.Timestamp
-	24, // 33: weft.orchestrator.v1.SagaSummary.operation:type_name -> weft.orchestrator.v1.OperationMetadata
-	25, // 34: weft.orchestrator.v1.StepRecord.state:type_name -> weft.orchestrator.v1.StepState
-	22, // 35: weft.orchestrator.v1.StepRecord.fault:type_name -> weft.kind.v1.Fault
-	26, // 36: weft.orchestrator.v1.StepRecord.blockers:type_name -> weft.kind.v1.Blocker
-	13, // 37: weft.orchestrator.v1.StepRecord.start_time:type_name -> google.protobuf.Timestamp
-	13, // 38: weft.orchestrator.v1.StepRecord.end_time:type_name -> google.protobuf.Timestamp
-	13, // 39: weft.orchestrator.v1.StepRecord.wake_time:type_name -> google.protobuf.Timestamp
-	23, // 40: weft.orchestrator.v1.StepRecord.hold:type_name -> weft.orchestrator.v1.Hold
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	12, // 22: weft.orchestrator.v1.StandingResource.draws:type_name -> weft.orchestrator.v1.StandingResource.DrawsEntry
+	15, // 23: weft.orchestrator.v1.StackRecord.stack:type_name -> weft.orchestrator.v1.Stack
+	3,  // 24: weft.orchestrator.v1.StackRecord.standing:type_name -> weft.orchestrator.v1.StandingResource
+	5,  // 25: weft.orchestrator.v1.StackRecord.requests:type_name -> weft.orchestrator.v1.RequestRecord
+	22, // 26: weft.orchestrator.v1.SagaState.state:type_name -> weft.orchestrator.v1.OperationState
+	8,  // 27: weft.orchestrator.v1.SagaState.steps:type_name -> weft.orchestrator.v1.StepRecord
+	23, // 28: weft.orchestrator.v1.SagaState.fault:type_name -> weft.kind.v1.Fault
+	14, // 29: weft.orchestrator.v1.SagaState.end_time:type_name -> google.protobuf.Timestamp
+	14, // 30: weft.orchestrator.v1.SagaState.deadline:type_name -> google.protobuf.Timestamp
+	24, // 31: weft.orchestrator.v1.SagaState.hold:type_name -> weft.orchestrator.v1.Hold
+	14, // 32: weft.orchestrator.v1.SagaState.held_time:type_name -> google.protobuf.Timestamp
+	14, // 33: weft.orchestrator.v1.SagaState.resume_time:type_name -> google.protobuf.Timestamp
+	25, // 34: weft.orchestrator.v1.SagaSummary.operation:type_name -> weft.orchestrator.v1.OperationMetadata
+	26, // 35: weft.orchestrator.v1.StepRecord.state:type_name -> weft.orchestrator.v1.StepState
+	23, // 36: weft.orchestrator.v1.StepRecord.fault:type_name -> weft.kind.v1.Fault
+	27, // 37: weft.orchestrator.v1.StepRecord.blockers:type_name -> weft.kind.v1.Blocker
+	14, // 38: weft.orchestrator.v1.StepRecord.start_time:type_name -> google.protobuf.Timestamp
+	14, // 39: weft.orchestrator.v1.StepRecord.end_time:type_name -> google.protobuf.Timestamp
+	14, // 40: weft.orchestrator.v1.StepRecord.wake_time:type_name -> google.protobuf.Timestamp
+	24, // 41: weft.orchestrator.v1.StepRecord.hold:type_name -> weft.orchestrator.v1.Hold
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_saga_proto_init() }
@@ -1271,7 +1287,7 @@ func file_weft_orchestrator_v1_saga_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_orchestrator_v1_saga_proto_rawDesc), len(file_weft_orchestrator_v1_saga_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -112,7 +112,9 @@ func (x *Tenant) GetStatus() *v1.Status {
 type TenantSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What people call it.
-	DisplayName   string `protobuf:"bytes,1,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	DisplayName string `protobuf:"bytes,1,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// What it may have at most; absent means that there is no limit.
+	Quotas        *TenantQuotas `protobuf:"bytes,3,opt,name=quotas,proto3" json:"quotas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,6 +154,13 @@ func (x *TenantSpec) GetDisplayName() string {
 		return x.DisplayName
 	}
 	return ""
+}
+
+func (x *TenantSpec) GetQuotas() *TenantQuotas {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
 }
 
 // TenantObserved is what was last seen of a Tenant; its fields are the outputs that expressions may use.
@@ -534,7 +543,7 @@ var File_weft_orchestrator_v1_tenant_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_tenant_proto_rawDesc = "" +
 	"\n" +
-	"!weft/orchestrator/v1/tenant.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\"\x8b\x03\n" +
+	"!weft/orchestrator/v1/tenant.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a google/protobuf/field_mask.proto\x1a\x17weft/kind/v1/kind.proto\x1a weft/orchestrator/v1/quota.proto\"\x8b\x03\n" +
 	"\x06Tenant\x123\n" +
 	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\b\xbaH\x19\xd8\x01\x01r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x04name\x127\n" +
 	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12?\n" +
@@ -542,10 +551,11 @@ const file_weft_orchestrator_v1_tenant_proto_rawDesc = "" +
 	"\bobserved\x18\x05 \x01(\v2$.weft.orchestrator.v1.TenantObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:X\xeaAC\n" +
 	"\x1eorchestrator.weft.cloud/Tenant\x12\x10tenants/{tenant}*\atenants2\x06tenant\xaa\xbb\x18\x0e\n" +
-	"\forchestrator\"B\n" +
+	"\forchestrator\"\x89\x01\n" +
 	"\n" +
 	"TenantSpec\x124\n" +
-	"\fdisplay_name\x18\x01 \x01(\tB\x11\xe0A\x01\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x02R\vdisplayName\"\x10\n" +
+	"\fdisplay_name\x18\x01 \x01(\tB\x11\xe0A\x01\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x02R\vdisplayName\x12E\n" +
+	"\x06quotas\x18\x03 \x01(\v2\".weft.orchestrator.v1.TenantQuotasB\t\xe0A\x01\xb2\xbb\x18\x02\b\x02R\x06quotas\"\x10\n" +
 	"\x0eTenantObserved\"g\n" +
 	"\x10GetTenantRequest\x12S\n" +
 	"\x04name\x18\x01 \x01(\tB?\xe0A\x02\xfaA \n" +
@@ -607,33 +617,35 @@ var file_weft_orchestrator_v1_tenant_proto_goTypes = []any{
 	(*DeleteTenantRequest)(nil),     // 8: weft.orchestrator.v1.DeleteTenantRequest
 	(*v1.Metadata)(nil),             // 9: weft.kind.v1.Metadata
 	(*v1.Status)(nil),               // 10: weft.kind.v1.Status
-	(*fieldmaskpb.FieldMask)(nil),   // 11: google.protobuf.FieldMask
-	(*longrunningpb.Operation)(nil), // 12: google.longrunning.Operation
+	(*TenantQuotas)(nil),            // 11: weft.orchestrator.v1.TenantQuotas
+	(*fieldmaskpb.FieldMask)(nil),   // 12: google.protobuf.FieldMask
+	(*longrunningpb.Operation)(nil), // 13: google.longrunning.Operation
 }
 var file_weft_orchestrator_v1_tenant_proto_depIdxs = []int32{
 	9,  // 0: weft.orchestrator.v1.Tenant.metadata:type_name -> weft.kind.v1.Metadata
 	1,  // 1: weft.orchestrator.v1.Tenant.spec:type_name -> weft.orchestrator.v1.TenantSpec
 	2,  // 2: weft.orchestrator.v1.Tenant.observed:type_name -> weft.orchestrator.v1.TenantObserved
 	10, // 3: weft.orchestrator.v1.Tenant.status:type_name -> weft.kind.v1.Status
-	0,  // 4: weft.orchestrator.v1.ListTenantsResponse.tenants:type_name -> weft.orchestrator.v1.Tenant
-	0,  // 5: weft.orchestrator.v1.CreateTenantRequest.tenant:type_name -> weft.orchestrator.v1.Tenant
-	0,  // 6: weft.orchestrator.v1.UpdateTenantRequest.tenant:type_name -> weft.orchestrator.v1.Tenant
-	11, // 7: weft.orchestrator.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 8: weft.orchestrator.v1.TenantService.GetTenant:input_type -> weft.orchestrator.v1.GetTenantRequest
-	4,  // 9: weft.orchestrator.v1.TenantService.ListTenants:input_type -> weft.orchestrator.v1.ListTenantsRequest
-	6,  // 10: weft.orchestrator.v1.TenantService.CreateTenant:input_type -> weft.orchestrator.v1.CreateTenantRequest
-	7,  // 11: weft.orchestrator.v1.TenantService.UpdateTenant:input_type -> weft.orchestrator.v1.UpdateTenantRequest
-	8,  // 12: weft.orchestrator.v1.TenantService.DeleteTenant:input_type -> weft.orchestrator.v1.DeleteTenantRequest
-	0,  // 13: weft.orchestrator.v1.TenantService.GetTenant:output_type -> weft.orchestrator.v1.Tenant
-	5,  // 14: weft.orchestrator.v1.TenantService.ListTenants:output_type -> weft.orchestrator.v1.ListTenantsResponse
-	12, // 15: weft.orchestrator.v1.TenantService.CreateTenant:output_type -> google.longrunning.Operation
-	12, // 16: weft.orchestrator.v1.TenantService.UpdateTenant:output_type -> google.longrunning.Operation
-	12, // 17: weft.orchestrator.v1.TenantService.DeleteTenant:output_type -> google.longrunning.Operation
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	11, // 4: weft.orchestrator.v1.TenantSpec.quotas:type_name -> weft.orchestrator.v1.TenantQuotas
+	0,  // 5: weft.orchestrator.v1.ListTenantsResponse.tenants:type_name -> weft.orchestrator.v1.Tenant
+	0,  // 6: weft.orchestrator.v1.CreateTenantRequest.tenant:type_name -> weft.orchestrator.v1.Tenant
+	0,  // 7: weft.orchestrator.v1.UpdateTenantRequest.tenant:type_name -> weft.orchestrator.v1.Tenant
+	12, // 8: weft.orchestrator.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 9: weft.orchestrator.v1.TenantService.GetTenant:input_type -> weft.orchestrator.v1.GetTenantRequest
+	4,  // 10: weft.orchestrator.v1.TenantService.ListTenants:input_type -> weft.orchestrator.v1.ListTenantsRequest
+	6,  // 11: weft.orchestrator.v1.TenantService.CreateTenant:input_type -> weft.orchestrator.v1.CreateTenantRequest
+	7,  // 12: weft.orchestrator.v1.TenantService.UpdateTenant:input_type -> weft.orchestrator.v1.UpdateTenantRequest
+	8,  // 13: weft.orchestrator.v1.TenantService.DeleteTenant:input_type -> weft.orchestrator.v1.DeleteTenantRequest
+	0,  // 14: weft.orchestrator.v1.TenantService.GetTenant:output_type -> weft.orchestrator.v1.Tenant
+	5,  // 15: weft.orchestrator.v1.TenantService.ListTenants:output_type -> weft.orchestrator.v1.ListTenantsResponse
+	13, // 16: weft.orchestrator.v1.TenantService.CreateTenant:output_type -> google.longrunning.Operation
+	13, // 17: weft.orchestrator.v1.TenantService.UpdateTenant:output_type -> google.longrunning.Operation
+	13, // 18: weft.orchestrator.v1.TenantService.DeleteTenant:output_type -> google.longrunning.Operation
+	14, // [14:19] is the sub-list for method output_type
+	9,  // [9:14] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_tenant_proto_init() }
@@ -641,6 +653,7 @@ func file_weft_orchestrator_v1_tenant_proto_init() {
 	if File_weft_orchestrator_v1_tenant_proto != nil {
 		return
 	}
+	file_weft_orchestrator_v1_quota_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -707,7 +707,9 @@ type PreflightResponse struct {
 	// What is wrong; empty means that nothing stands in the way.
 	Findings []*Finding `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
 	// The quotas that the plan uses.
-	Quotas        []*QuotaUse `protobuf:"bytes,2,rep,name=quotas,proto3" json:"quotas,omitempty"`
+	Quotas []*QuotaUse `protobuf:"bytes,2,rep,name=quotas,proto3" json:"quotas,omitempty"`
+	// What the resources take of their tenant's quotas once they are as wanted.
+	Draws         []*Draw `protobuf:"bytes,3,rep,name=draws,proto3" json:"draws,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -752,6 +754,13 @@ func (x *PreflightResponse) GetFindings() []*Finding {
 func (x *PreflightResponse) GetQuotas() []*QuotaUse {
 	if x != nil {
 		return x.Quotas
+	}
+	return nil
+}
+
+func (x *PreflightResponse) GetDraws() []*Draw {
+	if x != nil {
+		return x.Draws
 	}
 	return nil
 }
@@ -823,18 +832,20 @@ func (x *Finding) GetFault() *v11.Fault {
 // QuotaUse is what a plan needs of one quota.
 type QuotaUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The cloud.
+	// Whose it is: the cloud, clouds/{cloud}, or the tenant, tenants/{tenant}.
 	Cloud string `protobuf:"bytes,1,opt,name=cloud,proto3" json:"cloud,omitempty"`
-	// The service at the cloud, e.g. compute.
+	// The service, e.g. compute.
 	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
 	// The quota, e.g. cores.
 	Quota string `protobuf:"bytes,3,opt,name=quota,proto3" json:"quota,omitempty"`
 	// What the plan adds.
 	Need int64 `protobuf:"varint,4,opt,name=need,proto3" json:"need,omitempty"`
-	// What is used now.
+	// What is used now, with what is held.
 	Used int64 `protobuf:"varint,5,opt,name=used,proto3" json:"used,omitempty"`
 	// The limit; -1 means none.
-	Limit         int64 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit int64 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	// What operations under way hold of what is used: it may not stand yet.
+	Held          int64 `protobuf:"varint,7,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -907,6 +918,13 @@ func (x *QuotaUse) GetUsed() int64 {
 func (x *QuotaUse) GetLimit() int64 {
 	if x != nil {
 		return x.Limit
+	}
+	return 0
+}
+
+func (x *QuotaUse) GetHeld() int64 {
+	if x != nil {
+		return x.Held
 	}
 	return 0
 }
@@ -1564,7 +1582,7 @@ var File_weft_participant_v1_participant_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_participant_proto_rawDesc = "" +
 	"\n" +
-	"%weft/participant/v1/participant.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"\xa9\x01\n" +
+	"%weft/participant/v1/participant.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\x1a\x1eweft/participant/v1/draw.proto\"\xa9\x01\n" +
 	"\x11OpenSecretRequest\x12@\n" +
 	"\x04name\x18\x01 \x01(\tB,\xe0A\x02\xbaH&r$\x18\x80\x022\x1f^tenants/[^/]+/[a-zA-Z]+/[^/]+$R\x04name\x12\x1d\n" +
 	"\x03key\x18\x02 \x01(\tB\v\xe0A\x02\xbaH\x05r\x03\xb0\x01\x01R\x03key\x123\n" +
@@ -1614,21 +1632,23 @@ const file_weft_participant_v1_participant_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x01\n" +
 	"\x10PreflightRequest\x127\n" +
 	"\x06tenant\x18\x01 \x01(\tB\x1f\xe0A\x01\xbaH\x19\xd8\x01\x01r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06tenant\x12>\n" +
-	"\x05items\x18\x02 \x03(\v2\x19.weft.participant.v1.ItemB\r\xe0A\x01\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\x05items\"\x8e\x01\n" +
+	"\x05items\x18\x02 \x03(\v2\x19.weft.participant.v1.ItemB\r\xe0A\x01\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\x05items\"\xc4\x01\n" +
 	"\x11PreflightResponse\x12=\n" +
 	"\bfindings\x18\x01 \x03(\v2\x1c.weft.participant.v1.FindingB\x03\xe0A\x03R\bfindings\x12:\n" +
-	"\x06quotas\x18\x02 \x03(\v2\x1d.weft.participant.v1.QuotaUseB\x03\xe0A\x03R\x06quotas\"m\n" +
+	"\x06quotas\x18\x02 \x03(\v2\x1d.weft.participant.v1.QuotaUseB\x03\xe0A\x03R\x06quotas\x124\n" +
+	"\x05draws\x18\x03 \x03(\v2\x19.weft.participant.v1.DrawB\x03\xe0A\x03R\x05draws\"m\n" +
 	"\aFinding\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x19\n" +
 	"\x05field\x18\x02 \x01(\tB\x03\xe0A\x03R\x05field\x12.\n" +
-	"\x05fault\x18\x03 \x01(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\x05fault\"\xac\x01\n" +
+	"\x05fault\x18\x03 \x01(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\x05fault\"\xc5\x01\n" +
 	"\bQuotaUse\x12\x19\n" +
 	"\x05cloud\x18\x01 \x01(\tB\x03\xe0A\x03R\x05cloud\x12\x1d\n" +
 	"\aservice\x18\x02 \x01(\tB\x03\xe0A\x03R\aservice\x12\x19\n" +
 	"\x05quota\x18\x03 \x01(\tB\x03\xe0A\x03R\x05quota\x12\x17\n" +
 	"\x04need\x18\x04 \x01(\x03B\x03\xe0A\x03R\x04need\x12\x17\n" +
 	"\x04used\x18\x05 \x01(\x03B\x03\xe0A\x03R\x04used\x12\x19\n" +
-	"\x05limit\x18\x06 \x01(\x03B\x03\xe0A\x03R\x05limit\"A\n" +
+	"\x05limit\x18\x06 \x01(\x03B\x03\xe0A\x03R\x05limit\x12\x17\n" +
+	"\x04held\x18\a \x01(\x03B\x03\xe0A\x03R\x04held\"A\n" +
 	"\fProbeRequest\x121\n" +
 	"\x05cloud\x18\x01 \x01(\tB\x1b\xe0A\x02\xbaH\x15r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\x05cloud\"N\n" +
 	"\rProbeResponse\x12=\n" +
@@ -1732,10 +1752,11 @@ var file_weft_participant_v1_participant_proto_goTypes = []any{
 	(*anypb.Any)(nil),             // 28: google.protobuf.Any
 	(*structpb.Struct)(nil),       // 29: google.protobuf.Struct
 	(v11.Change)(0),               // 30: weft.kind.v1.Change
-	(*v11.Fault)(nil),             // 31: weft.kind.v1.Fault
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
-	(v11.Phase)(0),                // 33: weft.kind.v1.Phase
-	(*v11.Drift)(nil),             // 34: weft.kind.v1.Drift
+	(*Draw)(nil),                  // 31: weft.participant.v1.Draw
+	(*v11.Fault)(nil),             // 32: weft.kind.v1.Fault
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(v11.Phase)(0),                // 34: weft.kind.v1.Phase
+	(*v11.Drift)(nil),             // 35: weft.kind.v1.Drift
 }
 var file_weft_participant_v1_participant_proto_depIdxs = []int32{
 	26, // 0: weft.participant.v1.QueryRequest.origin:type_name -> weft.bus.v1.Origin
@@ -1752,39 +1773,40 @@ var file_weft_participant_v1_participant_proto_depIdxs = []int32{
 	6,  // 11: weft.participant.v1.PreflightRequest.items:type_name -> weft.participant.v1.Item
 	12, // 12: weft.participant.v1.PreflightResponse.findings:type_name -> weft.participant.v1.Finding
 	13, // 13: weft.participant.v1.PreflightResponse.quotas:type_name -> weft.participant.v1.QuotaUse
-	31, // 14: weft.participant.v1.Finding.fault:type_name -> weft.kind.v1.Fault
-	16, // 15: weft.participant.v1.ProbeResponse.features:type_name -> weft.participant.v1.Feature
-	32, // 16: weft.participant.v1.Feature.probe_time:type_name -> google.protobuf.Timestamp
-	19, // 17: weft.participant.v1.ListLedgerResponse.entries:type_name -> weft.participant.v1.LedgerEntry
-	31, // 18: weft.participant.v1.ListLedgerResponse.unreachable:type_name -> weft.kind.v1.Fault
-	33, // 19: weft.participant.v1.LedgerEntry.phase:type_name -> weft.kind.v1.Phase
-	32, // 20: weft.participant.v1.LedgerEntry.create_time:type_name -> google.protobuf.Timestamp
-	34, // 21: weft.participant.v1.LedgerEntry.drift:type_name -> weft.kind.v1.Drift
-	21, // 22: weft.participant.v1.SweepRequest.orphans:type_name -> weft.participant.v1.Orphan
-	23, // 23: weft.participant.v1.SweepResponse.swept:type_name -> weft.participant.v1.Swept
-	21, // 24: weft.participant.v1.Swept.orphan:type_name -> weft.participant.v1.Orphan
-	31, // 25: weft.participant.v1.Swept.fault:type_name -> weft.kind.v1.Fault
-	2,  // 26: weft.participant.v1.ParticipantService.Query:input_type -> weft.participant.v1.QueryRequest
-	4,  // 27: weft.participant.v1.ParticipantService.Resolve:input_type -> weft.participant.v1.ResolveRequest
-	7,  // 28: weft.participant.v1.ParticipantService.Expand:input_type -> weft.participant.v1.ExpandRequest
-	10, // 29: weft.participant.v1.ParticipantService.Preflight:input_type -> weft.participant.v1.PreflightRequest
-	14, // 30: weft.participant.v1.ParticipantService.Probe:input_type -> weft.participant.v1.ProbeRequest
-	20, // 31: weft.participant.v1.ParticipantService.Sweep:input_type -> weft.participant.v1.SweepRequest
-	0,  // 32: weft.participant.v1.ParticipantService.OpenSecret:input_type -> weft.participant.v1.OpenSecretRequest
-	17, // 33: weft.participant.v1.ParticipantService.ListLedger:input_type -> weft.participant.v1.ListLedgerRequest
-	3,  // 34: weft.participant.v1.ParticipantService.Query:output_type -> weft.participant.v1.QueryResponse
-	5,  // 35: weft.participant.v1.ParticipantService.Resolve:output_type -> weft.participant.v1.ResolveResponse
-	8,  // 36: weft.participant.v1.ParticipantService.Expand:output_type -> weft.participant.v1.ExpandResponse
-	11, // 37: weft.participant.v1.ParticipantService.Preflight:output_type -> weft.participant.v1.PreflightResponse
-	15, // 38: weft.participant.v1.ParticipantService.Probe:output_type -> weft.participant.v1.ProbeResponse
-	22, // 39: weft.participant.v1.ParticipantService.Sweep:output_type -> weft.participant.v1.SweepResponse
-	1,  // 40: weft.participant.v1.ParticipantService.OpenSecret:output_type -> weft.participant.v1.OpenSecretResponse
-	18, // 41: weft.participant.v1.ParticipantService.ListLedger:output_type -> weft.participant.v1.ListLedgerResponse
-	34, // [34:42] is the sub-list for method output_type
-	26, // [26:34] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	31, // 14: weft.participant.v1.PreflightResponse.draws:type_name -> weft.participant.v1.Draw
+	32, // 15: weft.participant.v1.Finding.fault:type_name -> weft.kind.v1.Fault
+	16, // 16: weft.participant.v1.ProbeResponse.features:type_name -> weft.participant.v1.Feature
+	33, // 17: weft.participant.v1.Feature.probe_time:type_name -> google.protobuf.Timestamp
+	19, // 18: weft.participant.v1.ListLedgerResponse.entries:type_name -> weft.participant.v1.LedgerEntry
+	32, // 19: weft.participant.v1.ListLedgerResponse.unreachable:type_name -> weft.kind.v1.Fault
+	34, // 20: weft.participant.v1.LedgerEntry.phase:type_name -> weft.kind.v1.Phase
+	33, // 21: weft.participant.v1.LedgerEntry.create_time:type_name -> google.protobuf.Timestamp
+	35, // 22: weft.participant.v1.LedgerEntry.drift:type_name -> weft.kind.v1.Drift
+	21, // 23: weft.participant.v1.SweepRequest.orphans:type_name -> weft.participant.v1.Orphan
+	23, // 24: weft.participant.v1.SweepResponse.swept:type_name -> weft.participant.v1.Swept
+	21, // 25: weft.participant.v1.Swept.orphan:type_name -> weft.participant.v1.Orphan
+	32, // 26: weft.participant.v1.Swept.fault:type_name -> weft.kind.v1.Fault
+	2,  // 27: weft.participant.v1.ParticipantService.Query:input_type -> weft.participant.v1.QueryRequest
+	4,  // 28: weft.participant.v1.ParticipantService.Resolve:input_type -> weft.participant.v1.ResolveRequest
+	7,  // 29: weft.participant.v1.ParticipantService.Expand:input_type -> weft.participant.v1.ExpandRequest
+	10, // 30: weft.participant.v1.ParticipantService.Preflight:input_type -> weft.participant.v1.PreflightRequest
+	14, // 31: weft.participant.v1.ParticipantService.Probe:input_type -> weft.participant.v1.ProbeRequest
+	20, // 32: weft.participant.v1.ParticipantService.Sweep:input_type -> weft.participant.v1.SweepRequest
+	0,  // 33: weft.participant.v1.ParticipantService.OpenSecret:input_type -> weft.participant.v1.OpenSecretRequest
+	17, // 34: weft.participant.v1.ParticipantService.ListLedger:input_type -> weft.participant.v1.ListLedgerRequest
+	3,  // 35: weft.participant.v1.ParticipantService.Query:output_type -> weft.participant.v1.QueryResponse
+	5,  // 36: weft.participant.v1.ParticipantService.Resolve:output_type -> weft.participant.v1.ResolveResponse
+	8,  // 37: weft.participant.v1.ParticipantService.Expand:output_type -> weft.participant.v1.ExpandResponse
+	11, // 38: weft.participant.v1.ParticipantService.Preflight:output_type -> weft.participant.v1.PreflightResponse
+	15, // 39: weft.participant.v1.ParticipantService.Probe:output_type -> weft.participant.v1.ProbeResponse
+	22, // 40: weft.participant.v1.ParticipantService.Sweep:output_type -> weft.participant.v1.SweepResponse
+	1,  // 41: weft.participant.v1.ParticipantService.OpenSecret:output_type -> weft.participant.v1.OpenSecretResponse
+	18, // 42: weft.participant.v1.ParticipantService.ListLedger:output_type -> weft.participant.v1.ListLedgerResponse
+	35, // [35:43] is the sub-list for method output_type
+	27, // [27:35] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_participant_proto_init() }
@@ -1792,6 +1814,7 @@ func file_weft_participant_v1_participant_proto_init() {
 	if File_weft_participant_v1_participant_proto != nil {
 		return
 	}
+	file_weft_participant_v1_draw_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

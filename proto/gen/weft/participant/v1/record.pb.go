@@ -65,7 +65,9 @@ type Record struct {
 	// What the object was last made from of what its references observe, for kinds that follow these.
 	Followed string `protobuf:"bytes,17,opt,name=followed,proto3" json:"followed,omitempty"`
 	// What becomes of its data when it is released, on a person's word; unspecified means what its spec says.
-	Reclaim       v11.Reclaim `protobuf:"varint,18,opt,name=reclaim,proto3,enum=weft.kind.v1.Reclaim" json:"reclaim,omitempty"`
+	Reclaim v11.Reclaim `protobuf:"varint,18,opt,name=reclaim,proto3,enum=weft.kind.v1.Reclaim" json:"reclaim,omitempty"`
+	// What it takes of its tenant's quotas, by quota, if it draws for itself: what is a stack's is drawn by the stack.
+	Draws         map[string]int64 `protobuf:"bytes,19,rep,name=draws,proto3" json:"draws,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -226,6 +228,13 @@ func (x *Record) GetReclaim() v11.Reclaim {
 	return v11.Reclaim(0)
 }
 
+func (x *Record) GetDraws() map[string]int64 {
+	if x != nil {
+		return x.Draws
+	}
+	return nil
+}
+
 // Claim is one number of a shared space that a resource holds for itself, e.g. a port of an address. While it is held, a
 // key of the store says who holds it; both are written in one transaction.
 type Claim struct {
@@ -377,7 +386,8 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"\x86\t\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"\x96\n" +
+	"\n" +
 	"\x06Record\x128\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12f\n" +
@@ -399,7 +409,8 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\x06remake\x18\x0f \x01(\bR\x06remake\x12!\n" +
 	"\aremakes\x18\x10 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\aremakes\x12%\n" +
 	"\bfollowed\x18\x11 \x01(\tB\t\xbaH\x06r\x04(\x80\x80 R\bfollowed\x129\n" +
-	"\areclaim\x18\x12 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\x1a=\n" +
+	"\areclaim\x18\x12 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\x12T\n" +
+	"\x05draws\x18\x13 \x03(\v2&.weft.participant.v1.Record.DrawsEntryB\x16\xbaH\x13\x9a\x01\x10\x10d\"\x06r\x04\x10\x01\x18?*\x04\"\x02(\x00R\x05draws\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
@@ -409,7 +420,11 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
 	"\rRequestsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x84\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
+	"\n" +
+	"DrawsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x84\x01\n" +
 	"\x05Claim\x12 \n" +
 	"\x05field\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x05field\x12 \n" +
@@ -435,7 +450,7 @@ func file_weft_participant_v1_record_proto_rawDescGZIP() []byte {
 	return file_weft_participant_v1_record_proto_rawDescData
 }
 
-var file_weft_participant_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_weft_participant_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_weft_participant_v1_record_proto_goTypes = []any{
 	(*Record)(nil),                // 0: weft.participant.v1.Record
 	(*Claim)(nil),                 // 1: weft.participant.v1.Claim
@@ -443,29 +458,31 @@ var file_weft_participant_v1_record_proto_goTypes = []any{
 	nil,                           // 3: weft.participant.v1.Record.ReferencesEntry
 	nil,                           // 4: weft.participant.v1.Record.FactsEntry
 	nil,                           // 5: weft.participant.v1.Record.RequestsEntry
-	(*anypb.Any)(nil),             // 6: google.protobuf.Any
-	(*v1.Origin)(nil),             // 7: weft.bus.v1.Origin
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(v11.Reclaim)(0),              // 9: weft.kind.v1.Reclaim
+	nil,                           // 6: weft.participant.v1.Record.DrawsEntry
+	(*anypb.Any)(nil),             // 7: google.protobuf.Any
+	(*v1.Origin)(nil),             // 8: weft.bus.v1.Origin
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(v11.Reclaim)(0),              // 10: weft.kind.v1.Reclaim
 }
 var file_weft_participant_v1_record_proto_depIdxs = []int32{
-	6,  // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
+	7,  // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
 	3,  // 1: weft.participant.v1.Record.references:type_name -> weft.participant.v1.Record.ReferencesEntry
-	7,  // 2: weft.participant.v1.Record.origin:type_name -> weft.bus.v1.Origin
-	8,  // 3: weft.participant.v1.Record.wake_time:type_name -> google.protobuf.Timestamp
-	8,  // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
+	8,  // 2: weft.participant.v1.Record.origin:type_name -> weft.bus.v1.Origin
+	9,  // 3: weft.participant.v1.Record.wake_time:type_name -> google.protobuf.Timestamp
+	9,  // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
 	4,  // 5: weft.participant.v1.Record.facts:type_name -> weft.participant.v1.Record.FactsEntry
 	5,  // 6: weft.participant.v1.Record.requests:type_name -> weft.participant.v1.Record.RequestsEntry
 	1,  // 7: weft.participant.v1.Record.claims:type_name -> weft.participant.v1.Claim
-	9,  // 8: weft.participant.v1.Record.reclaim:type_name -> weft.kind.v1.Reclaim
-	7,  // 9: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
-	8,  // 10: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
-	8,  // 11: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	10, // 8: weft.participant.v1.Record.reclaim:type_name -> weft.kind.v1.Reclaim
+	6,  // 9: weft.participant.v1.Record.draws:type_name -> weft.participant.v1.Record.DrawsEntry
+	8,  // 10: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
+	9,  // 11: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
+	9,  // 12: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_record_proto_init() }
@@ -479,7 +496,7 @@ func file_weft_participant_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_participant_v1_record_proto_rawDesc), len(file_weft_participant_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/quota"
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 
@@ -176,4 +177,20 @@ func (d *Servers) quotaUses(ctx context.Context, need map[string]int64) ([]drive
 		return nil, err
 	}
 	return append(uses, cloud.QuotaUses("network", map[string]int64{"port": need["port"]}, networkLimits)...), nil
+}
+
+// Sizes implements driver.Sized: a server takes what its flavor has.
+func (d *Servers) Sizes(ctx context.Context, specs []*computev1.ServerSpec) ([]map[string]int64, error) {
+	out := make([]map[string]int64, len(specs))
+	for i, spec := range specs {
+		flavor, err := d.s.Flavor(ctx, "spec.flavor", spec.GetFlavor(), false)
+		if fault.Is(err, fault.Invalid) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[i] = map[string]int64{quota.VCPUs: int64(flavor.VCPUs), quota.RAMMiB: int64(flavor.RAM)}
+	}
+	return out, nil
 }
