@@ -50,10 +50,16 @@ func show(ctx context.Context, object resource.Object) bool {
 		return true
 	}
 	spec, ok := object.Spec().(*orchestratorv1.CloudSpec)
-	if !ok || len(spec.GetTenants()) == 0 {
-		return ok
+	if !ok {
+		return false
+	}
+	if resource.TenantOf(spec.GetCredentials()) != id.Tenant {
+		spec.Credentials = "" // another tenant's secret, by its name
 	}
 	own := "tenants/" + id.Tenant
+	if len(spec.GetTenants()) == 0 {
+		return true
+	}
 	if !slices.Contains(spec.GetTenants(), own) {
 		return false
 	}
