@@ -14,6 +14,9 @@ type Credentials struct {
 	Region string
 	// Data is the values of the secret.
 	Data map[string]string
+	// Budget tells whose budget of calls the account draws on, by the names of Data that tell accounts apart; empty means
+	// that Data do. Credentials that the platform made for a tenant draw on the budget of those that it made them with.
+	Budget map[string]string
 }
 
 // Provider opens sessions at one family of clouds, for the kinds of one service.

@@ -295,12 +295,26 @@ func (l *Loop) failed(ctx context.Context, at *turn, e *record.Entry, err error)
 		at.task.refusals++
 		return soon, nil // it stands in line again; the budget rests for as long as the provider asked
 	}
+	if fault.Is(err, fault.Denied) && l.renewed(ctx, at, e) {
+		return soon, nil // it was refused for credentials that others have taken the place of
+	}
 	if !fault.Retryable(err) {
 		return 0, l.give(ctx, e, err)
 	}
 	e.Record.Failures++
 	wait := max(min(250*time.Millisecond<<min(e.Record.GetFailures()-1, 10), maxBackoff), fault.RetryAfter(err))
 	return wait, l.pause(ctx, e, wait, l.news(e, err))
+}
+
+// renewed tells whether there are other credentials now than those that the look was made with.
+func (l *Loop) renewed(ctx context.Context, at *turn, e *record.Entry) bool {
+	r, ok := l.Accounts.(Renewer)
+	if !ok || at.Account == nil {
+		return false
+	}
+	var other bool
+	at.aside(func() { other = r.Renew(ctx, e, at.Account) })
+	return other
 }
 
 // pause keeps how often a resource failed and until when it is left alone, so that neither a restart nor the loop's own

@@ -54,6 +54,12 @@ type Accounts interface {
 	Account(ctx context.Context, e *record.Entry, refs driver.Refs) (*Account, error)
 }
 
+// Renewer is what Accounts that can learn of new credentials are as well.
+type Renewer interface {
+	// Renew is called when an account's provider has refused its credentials, and tells whether there are others now.
+	Renew(ctx context.Context, e *record.Entry, refused *Account) bool
+}
+
 // Resolver gives what references lead to.
 type Resolver interface {
 	// Resolve gives the resource of a name and key as its kind's message. An empty key means the one that stands under

@@ -96,8 +96,29 @@ func (a *accounts) cloud(ctx context.Context, cloud, tenant string) (*reconcile.
 		if err != nil {
 			return driver.Credentials{}, fault.Wrap(fault.FromStatus(err), "get the credentials of %s", cloud)
 		}
-		return driver.Credentials{Driver: c.GetDriver(), Account: cloud, Endpoint: c.GetEndpoint(), Region: c.GetRegion(), Data: c.GetData()}, nil
+		return driver.Credentials{Driver: c.GetDriver(), Account: cloud, Endpoint: c.GetEndpoint(), Region: c.GetRegion(), Data: c.GetData(), Budget: c.GetBudget()}, nil
 	})
+}
+
+// Renew asks anew for the credentials of an account that the provider refuses, and tells whether there are others now: then
+// the work that was refused can be done again with those.
+func (a *accounts) Renew(ctx context.Context, e *record.Entry, refused *reconcile.Account) bool {
+	if e.Kind.Options.GetPlacement() != kindv1.Placement_PLACEMENT_CLOUD {
+		return false
+	}
+	a.mu.Lock()
+	o := a.opened[e.Object.Cloud()+" "+resource.TenantOf(e.Name)]
+	a.mu.Unlock()
+	if o == nil {
+		return false
+	}
+	o.mu.Lock()
+	if o.account == refused {
+		o.fresh = time.Time{}
+	}
+	o.mu.Unlock()
+	account, err := a.Account(ctx, e, nil)
+	return err == nil && account != refused
 }
 
 // cluster gives the account of a cluster by the secret that holds its kubeconfig.
@@ -209,10 +230,25 @@ var identity = []string{
 // budgetKey gives the key of the budget that credentials draw on, the same in all services and for all tenants.
 func budgetKey(c driver.Credentials) string {
 	parts := []string{c.Driver, c.Endpoint, c.Region}
+	data := c.Data
+	if len(c.Budget) > 0 {
+		data = c.Budget
+	}
 	for _, key := range identity {
-		parts = append(parts, c.Data[key])
+		parts = append(parts, data[key])
 	}
 	return budget.AccountKey(c.Account, parts...)
+}
+
+// Identity gives what of the values of credentials tells accounts apart, without secrets.
+func Identity(data map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, key := range identity {
+		if data[key] != "" {
+			out[key] = data[key]
+		}
+	}
+	return out
 }
 
 func sameCredentials(a, b driver.Credentials) bool {

@@ -36,7 +36,16 @@ func (b *recordBackend) get(ctx context.Context, name string) (proto.Message, er
 	if err != nil {
 		return nil, err
 	}
-	return public(e.Object), nil
+	out := public(e.Object)
+	if !b.shown(ctx, out) {
+		return nil, fault.New(fault.NotFound, "%s does not exist", name)
+	}
+	return out, nil
+}
+
+// shown tells whether the caller may see a resource, and strips it of what is not for the caller.
+func (b *recordBackend) shown(ctx context.Context, m proto.Message) bool {
+	return b.local == nil || b.local.Show == nil || b.local.Show(ctx, resource.Wrap(m))
 }
 
 func (b *recordBackend) list(ctx context.Context, tenant, after string, limit int) ([]proto.Message, string, error) {
@@ -58,7 +67,9 @@ func (b *recordBackend) list(ctx context.Context, tenant, after string, limit in
 		if e.Kind.Type != b.kind.Type {
 			continue // what is a tenant's has a name that begins with the tenant's own
 		}
-		out = append(out, public(e.Object))
+		if m := public(e.Object); b.shown(ctx, m) {
+			out = append(out, m)
+		}
 	}
 	return out, next, nil
 }
@@ -258,6 +269,11 @@ func (b *recordBackend) remove(ctx context.Context, name, etag string) (proto.Me
 	}
 	if err := b.service.unused(ctx, e); err != nil {
 		return nil, err
+	}
+	if unused := b.service.kinds[b.kind.Type].Unused; unused != nil {
+		if err := unused(ctx, e.Object); err != nil {
+			return nil, err
+		}
 	}
 	participant.MarkReleased(e, b.service.deps.Now())
 	if err := b.service.book.Save(ctx, e, participant.NoticeOf(e)); err != nil {

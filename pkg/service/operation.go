@@ -85,6 +85,11 @@ func (s *Service) parseOperation(name string) (change, error) {
 	return c, nil
 }
 
+// Operation gives the operation of the last change of an entry.
+func (s *Service) Operation(e *record.Entry) (*longrunningpb.Operation, error) {
+	return s.operation(e, false)
+}
+
 // operation gives the operation of the last change of an entry. gone says that the record was removed.
 func (s *Service) operation(e *record.Entry, gone bool) (*longrunningpb.Operation, error) {
 	generation := e.Object.Metadata().GetGeneration()

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -105,6 +106,7 @@ func (p *participantServer) ListLedger(ctx context.Context, r *participantv1.Lis
 		return nil, err
 	}
 	out := &participantv1.ListLedgerResponse{}
+	entries = slices.DeleteFunc(entries, func(e *record.Entry) bool { return p.s.kinds[e.Kind.Type].Local != nil }) // nothing stands for them anywhere
 	for _, e := range entries {
 		out.Entries = append(out.Entries, ledgerEntry(e))
 	}
@@ -138,6 +140,10 @@ func (p *participantServer) accountsOf(ctx context.Context, clouds []string, ent
 		}
 	}
 	for _, c := range clouds {
+		if n, err := resource.ParseName(c); err == nil && n.Tenant != "" { // a tenant's own project at a cloud
+			note(p.s.accounts.cloud(ctx, "clouds/"+n.ID, n.Tenant))
+			continue
+		}
 		note(p.s.accounts.cloud(ctx, c, ""))
 	}
 	for _, e := range entries {

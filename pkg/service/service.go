@@ -44,6 +44,11 @@ type Catalog struct {
 	Kinds []Kind
 	// Providers are the families of clouds that it can make them at.
 	Providers []driver.Provider
+	// Credentials gives the credentials of accounts; nil means that the orchestrator is asked.
+	Credentials orchestratorv1.CredentialServiceClient
+	// Within says that the catalog is a part of a service that has shards of its own, takes no commands, and answers the
+	// other services itself.
+	Within bool
 }
 
 // Kind is one kind of a catalog.
@@ -57,6 +62,8 @@ type Kind struct {
 	Claims func(spec proto.Message, keys map[string]string) []record.Want
 	// Local makes it a kind without a driver: the record itself is the resource.
 	Local *Local
+	// Unused is called before a resource is deleted by its API; an error refuses it. nil refuses nothing.
+	Unused func(ctx context.Context, object resource.Object) error
 	// Methods are the custom methods of its gRPC service.
 	Methods []grpc.MethodDesc
 	// Custom gives further custom methods, which work with the records of the service; nil for none.
@@ -89,6 +96,8 @@ type Local struct {
 	Admit func(ctx context.Context, next resource.Object, former *resource.Object) error
 	// Release is called before a resource is deleted; an error refuses it.
 	Release func(ctx context.Context, object resource.Object) error
+	// Show is called before a caller sees a resource, which it may strip of what is not for this caller; false hides it.
+	Show func(ctx context.Context, object resource.Object) bool
 }
 
 // Peers gives connections to the other services by name, e.g. orchestrator.
@@ -173,7 +182,11 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 		s.budgets = budget.NewRegistry(budget.RegistryConfig{Store: deps.Store, Process: catalog.Service + "-" + deps.Replica, Logger: deps.Logger, Now: deps.Now})
 		s.deps.Budgets = s.budgets
 	}
-	s.accounts = newAccounts(catalog.Providers, orchestratorv1.NewCredentialServiceClient(deps.Peers["orchestrator"]), s.deps)
+	credentials := catalog.Credentials
+	if credentials == nil {
+		credentials = orchestratorv1.NewCredentialServiceClient(deps.Peers["orchestrator"])
+	}
+	s.accounts = newAccounts(catalog.Providers, credentials, s.deps)
 	s.inbox = participant.NewInbox(s.book, s.own, deps.Now)
 	s.inbox.Traces = deps.Traces
 	s.loop = reconcile.New(reconcile.Config{
@@ -182,10 +195,18 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 		Controllers:  s.controllers(),
 	})
 	s.spread = shard.New(shard.Config{
-		Store: deps.Store, Prefix: record.Prefix(catalog.Service) + "shards/", Replica: deps.Replica, Address: deps.Address, Count: reconcile.Shards,
+		Store: deps.Store, Prefix: record.Prefix(catalog.Service) + catalog.shards(), Replica: deps.Replica, Address: deps.Address, Count: reconcile.Shards,
 		Logger: deps.Logger, Fenced: func() { s.fenced.Add(1) },
 	})
 	return s, nil
+}
+
+// shards is the name below which it is kept who owns the shards of the records.
+func (c Catalog) shards() string {
+	if c.Within {
+		return "record-shards/"
+	}
+	return "shards/"
 }
 
 // controllers gives the controllers of the kinds that have one, by type.
@@ -264,10 +285,15 @@ func (s *Service) Register(server grpc.ServiceRegistrar) error {
 			return err
 		}
 	}
-	if s.accounts != nil {
-		participantv1.RegisterParticipantServiceServer(server, &participantServer{s: s})
+	if s.accounts != nil && !s.catalog.Within {
+		participantv1.RegisterParticipantServiceServer(server, s.Participant())
 	}
 	return nil
+}
+
+// Participant gives what answers the other services.
+func (s *Service) Participant() participantv1.ParticipantServiceServer {
+	return &participantServer{s: s}
 }
 
 // Run works until ctx ends.
@@ -283,6 +309,9 @@ func (s *Service) Run(ctx context.Context) error {
 			return s.spread.Run(ctx, func(ctx context.Context, o *shard.Owned) error { return s.loop.Own(ctx, o) })
 		})
 		for _, p := range bus.Priorities {
+			if s.catalog.Within {
+				break
+			}
 			g.Go(func() error {
 				return s.deps.Bus.Consume(ctx, bus.CommandQueue(s.catalog.Service, p), 32, s.inbox.Handle)
 			})

@@ -18,7 +18,7 @@ import (
 // cannot be about to get one.
 func (p *participantServer) Sweep(ctx context.Context, r *participantv1.SweepRequest) (*participantv1.SweepResponse, error) {
 	out := &participantv1.SweepResponse{}
-	listed := map[string][]driver.Marked{} // by account and type
+	listed := map[listing][]driver.Marked{}
 	for _, o := range r.GetOrphans() {
 		swept := &participantv1.Swept{Orphan: o}
 		if err := p.sweep(ctx, o, listed); err != nil {
@@ -29,8 +29,14 @@ func (p *participantServer) Sweep(ctx context.Context, r *participantv1.SweepReq
 	return out, nil
 }
 
-func (p *participantServer) sweep(ctx context.Context, o *participantv1.Orphan, listed map[string][]driver.Marked) error {
-	account, err := p.accountAt(ctx, o.GetCloud())
+// listing is what is listed once for all orphans of a request.
+type listing struct {
+	account *reconcile.Account
+	typ     string
+}
+
+func (p *participantServer) sweep(ctx context.Context, o *participantv1.Orphan, listed map[listing][]driver.Marked) error {
+	account, err := p.accountAt(ctx, o.GetCloud(), resource.TenantOf(o.GetName()))
 	if err != nil {
 		return err
 	}
@@ -42,7 +48,7 @@ func (p *participantServer) sweep(ctx context.Context, o *participantv1.Orphan, 
 	if !ok {
 		return fault.New(fault.Unsupported, "objects of type %s bear no mark that could be listed", o.GetType())
 	}
-	at := account.Name + " " + o.GetType()
+	at := listing{account, o.GetType()}
 	if _, seen := listed[at]; !seen {
 		if listed[at], err = lister.ListMarked(ctx); err != nil {
 			return fault.Wrap(err, "list what bears our mark")
@@ -91,10 +97,15 @@ func (p *participantServer) recordOf(ctx context.Context, m driver.Marked) (*rec
 	return nil, nil
 }
 
-// accountAt opens the account of a cloud, or of a cluster by its secret.
-func (p *participantServer) accountAt(ctx context.Context, at string) (*reconcile.Account, error) {
-	if tenant := resource.TenantOf(at); tenant != "" {
-		return p.s.accounts.cluster(ctx, at, tenant)
+// accountAt opens the account of a cluster by its secret, or the one that a tenant's work at a cloud is done in. What is
+// left of a tenant that there is no more, or that may no longer use the cloud, is in the cloud's own project.
+func (p *participantServer) accountAt(ctx context.Context, at, tenant string) (*reconcile.Account, error) {
+	if owner := resource.TenantOf(at); owner != "" {
+		return p.s.accounts.cluster(ctx, at, owner)
 	}
-	return p.s.accounts.cloud(ctx, at, "")
+	account, err := p.s.accounts.cloud(ctx, at, tenant)
+	if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Denied) {
+		return p.s.accounts.cloud(ctx, at, "")
+	}
+	return account, err
 }

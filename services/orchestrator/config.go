@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"os"
+	"time"
 
 	"github.com/weftcloud/weft/pkg/daemon"
 	"github.com/weftcloud/weft/pkg/fault"
@@ -24,6 +25,11 @@ type Config struct {
 	// SealKeyFile is the path of the platform's key for secrets, SealKeySize random bytes, the same for all replicas.
 	// Who loses it loses the secrets. Empty means DefaultSealKeyFile.
 	SealKeyFile string `koanf:"sealKeyFile"`
+	// CredentialLifetime is how long a credential is valid that is made for a tenant's own project, e.g. 168h; 0 means a week.
+	// When half of it is over another is made.
+	CredentialLifetime time.Duration `koanf:"credentialLifetime"`
+	// CredentialGrace is how long a credential is kept that another has taken the place of; 0 means an hour.
+	CredentialGrace time.Duration `koanf:"credentialGrace"`
 }
 
 // Compose reads the key and gives what makes the orchestrator that the configuration says.
@@ -40,6 +46,6 @@ func (c Config) Compose() (func(service.Deps) (daemon.Composed, error), error) {
 		return nil, fault.InField("sealKeyFile", "the key for secrets in %s has %d bytes instead of %d", path, len(key), SealKeySize)
 	}
 	return func(deps service.Deps) (daemon.Composed, error) {
-		return New(Deps{Deps: deps, SealKey: key})
+		return New(Deps{Deps: deps, SealKey: key, CredentialLifetime: c.CredentialLifetime, CredentialGrace: c.CredentialGrace})
 	}, nil
 }

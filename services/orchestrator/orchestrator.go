@@ -16,6 +16,7 @@ import (
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 
 	"github.com/weftcloud/weft/pkg/bus"
+	"github.com/weftcloud/weft/pkg/cloud/openstack"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/installation"
 	"github.com/weftcloud/weft/pkg/outbox"
@@ -33,6 +34,7 @@ import (
 	"github.com/weftcloud/weft/services/orchestrator/internal/frontdoor"
 	"github.com/weftcloud/weft/services/orchestrator/internal/ledger"
 	"github.com/weftcloud/weft/services/orchestrator/internal/operation"
+	"github.com/weftcloud/weft/services/orchestrator/internal/project"
 	"github.com/weftcloud/weft/services/orchestrator/internal/secret"
 	"github.com/weftcloud/weft/services/orchestrator/internal/stack"
 	"github.com/weftcloud/weft/services/orchestrator/internal/tenant"
@@ -47,20 +49,30 @@ type Deps struct {
 
 	// SealKey is the platform's key for secrets, SealKeySize bytes.
 	SealKey []byte
+	// Clouds are the sessions with clouds, which other services of the process may share; nil means that there are none yet.
+	Clouds *openstack.Sessions
+	// CredentialLifetime is how long a credential is valid that the platform makes for a tenant's project; 0 means a week. When
+	// half of it is over another takes its place.
+	CredentialLifetime time.Duration
+	// CredentialGrace is how long a credential that another has taken the place of is kept; 0 means an hour. It must be well
+	// over the half minute for which services use what they were given.
+	CredentialGrace time.Duration
 }
 
 // Orchestrator is the orchestrator.
 type Orchestrator struct {
-	deps   Deps
-	kinds  *resource.Registry
-	sealer *secret.Sealer
-	own    *service.Service
-	outbox *outbox.Box
-	engine *engine.Engine
-	spread *shard.Spread
-	router *engine.Router
-	stacks *stack.Server
-	ops    *operation.Server
+	deps        Deps
+	projects    *project.Keeper
+	credentials *credential.Server
+	kinds       *resource.Registry
+	sealer      *secret.Sealer
+	own         *service.Service
+	outbox      *outbox.Box
+	engine      *engine.Engine
+	spread      *shard.Spread
+	router      *engine.Router
+	stacks      *stack.Server
+	ops         *operation.Server
 }
 
 // New makes an orchestrator. It does nothing until Run.
@@ -71,6 +83,15 @@ func New(deps Deps) (*Orchestrator, error) {
 	if deps.Replica == "" {
 		deps.Replica = uuid.NewString()
 	}
+	if deps.Clouds == nil {
+		deps.Clouds = openstack.NewSessions()
+	}
+	if deps.CredentialLifetime == 0 {
+		deps.CredentialLifetime = project.DefaultLifetime
+	}
+	if deps.CredentialGrace == 0 {
+		deps.CredentialGrace = project.DefaultGrace
+	}
 	o := &Orchestrator{deps: deps}
 	var err error
 	if o.sealer, err = secret.NewSealer(deps.SealKey); err != nil {
@@ -79,9 +100,16 @@ func New(deps Deps) (*Orchestrator, error) {
 	if o.kinds, err = resource.Linked(); err != nil {
 		return nil, err
 	}
+	o.projects = &project.Keeper{
+		Book: o.Book, Vault: &project.Vault{Store: deps.Store, Sealer: o.sealer}, Installation: deps.Installation, Unused: o.projectUnused,
+		Lifetime: deps.CredentialLifetime, Grace: deps.CredentialGrace, Logger: deps.Logger, Now: deps.Now,
+		Operation: func(e *record.Entry) (*longrunningpb.Operation, error) { return o.own.Operation(e) },
+	}
+	o.credentials = &credential.Server{Sealer: o.sealer, Projects: o.projects}
 	if o.own, err = service.New(o.catalog(), deps.Deps); err != nil {
 		return nil, err
 	}
+	o.credentials.Book = o.Book()
 	o.outbox = outbox.New(deps.Store, deps.Bus, record.Prefix("orchestrator")+"so/", deps.Logger)
 	o.engine = engine.New(engine.Config{Store: deps.Store, Outbox: o.outbox, Kinds: o.kinds, Querier: o, Logger: deps.Logger, Now: deps.Now, Admit: newAdmission(deps).admit, Quotas: service.Quotas(deps.Store), Traces: deps.Traces})
 	o.spread = shard.New(shard.Config{
@@ -118,13 +146,13 @@ func (o *Orchestrator) Register(server grpc.ServiceRegistrar) error {
 	orchestratorv1.RegisterOperationServiceServer(server, o.ops)
 	orchestratorv1.RegisterSagaServiceServer(server, &engine.Server{Engine: o.engine})
 	longrunningpb.RegisterOperationsServer(server, o.ops)
-	orchestratorv1.RegisterLedgerServiceServer(server, &ledger.Server{Book: o.Book(), Kinds: o.kinds, Peers: o.deps.Peers, Now: o.deps.Now})
+	orchestratorv1.RegisterLedgerServiceServer(server, o.ledger())
 	orchestratorv1.RegisterQuotaServiceServer(server, &tenant.Quotas{Account: service.Quotas(o.deps.Store), Exists: o.tenantExists})
 	orchestratorv1.RegisterEventServiceServer(server, &event.Server{Bus: o.deps.Bus})
 	orchestratorv1.RegisterDeadLetterServiceServer(server, &deadletter.Server{
 		Bus: o.deps.Bus, Store: o.deps.Store, Logger: o.deps.Logger, Now: o.deps.Now, Unfinished: o.unfinished,
 	})
-	orchestratorv1.RegisterCredentialServiceServer(server, &credential.Server{Book: o.Book(), Sealer: o.sealer})
+	orchestratorv1.RegisterCredentialServiceServer(server, o.credentials)
 	return frontdoor.Register(server, o.kinds, o.deps.Peers)
 }
 
@@ -140,6 +168,9 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 		return o.persist(ctx, "look which clouds are held", func(ctx context.Context) error { return o.watchHolds(ctx, told) })
 	})
 	g.Go(func() error { return o.sweep(ctx) })
+	g.Go(func() error {
+		return o.projects.Run(ctx, func() bool { own, _ := o.engine.Owns(0); return own })
+	})
 	g.Go(func() error {
 		select { // a saga that is taken over before would go on at a cloud that is held
 		case <-holds:
@@ -274,13 +305,29 @@ func (o *Orchestrator) tenantExists(ctx context.Context, tenant string) error {
 	return err
 }
 
-// tenantInUse refuses to delete a tenant that still has something.
-func (o *Orchestrator) tenantInUse(ctx context.Context, tenant string) error {
-	answer, err := (&ledger.Server{Book: o.Book(), Peers: o.deps.Peers, Now: o.deps.Now}).ListLedgerEntries(ctx, &orchestratorv1.ListLedgerEntriesRequest{Parent: "tenants/" + tenant})
+// ledger makes what lists all that exists because of us.
+func (o *Orchestrator) ledger() *ledger.Server {
+	return &ledger.Server{Book: o.Book(), Own: o.own.Participant(), Kinds: o.kinds, Peers: o.deps.Peers, Now: o.deps.Now}
+}
+
+// projectUnused refuses to delete the project of a tenant in which something stands.
+func (o *Orchestrator) projectUnused(ctx context.Context, tenant, cloud string) error {
+	answer, err := o.ledger().ListLedgerEntries(ctx, &orchestratorv1.ListLedgerEntriesRequest{Parent: "tenants/" + tenant})
 	if err != nil {
 		return err
 	}
-	return o.inUse("tenants/"+tenant, answer, func(*participantv1.LedgerEntry) bool { return true })
+	return o.inUse(project.Name("tenants/"+tenant, cloud), answer, func(e *participantv1.LedgerEntry) bool {
+		return e.GetCloud() == cloud && e.GetType() != project.Type
+	})
+}
+
+// tenantInUse refuses to delete a tenant that still has something. Its projects go with it.
+func (o *Orchestrator) tenantInUse(ctx context.Context, tenant string) error {
+	answer, err := o.ledger().ListLedgerEntries(ctx, &orchestratorv1.ListLedgerEntriesRequest{Parent: "tenants/" + tenant})
+	if err != nil {
+		return err
+	}
+	return o.inUse("tenants/"+tenant, answer, func(e *participantv1.LedgerEntry) bool { return e.GetType() != project.Type })
 }
 
 // cloudInUse refuses to delete a cloud that something still stands on: without its credentials nothing there could be
@@ -294,6 +341,11 @@ func (o *Orchestrator) cloudInUse(ctx context.Context, cloud string) error {
 		}
 		out.Entries = append(out.Entries, answer.GetEntries()...)
 	}
+	own, err := o.own.Participant().ListLedger(ctx, &participantv1.ListLedgerRequest{})
+	if err != nil {
+		return err
+	}
+	out.Entries = append(out.Entries, own.GetEntries()...)
 	return o.inUse(cloud, out, func(e *participantv1.LedgerEntry) bool { return e.GetCloud() == cloud })
 }
 

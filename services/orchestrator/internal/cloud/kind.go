@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/weftcloud/weft/pkg/auth"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/participant"
 	"github.com/weftcloud/weft/pkg/record"
@@ -35,10 +36,35 @@ func Kind(d Deps) service.Kind {
 		Message: &orchestratorv1.Cloud{},
 		Local: &service.Local{
 			Admit:   d.admit,
+			Show:    show,
 			Release: func(ctx context.Context, object resource.Object) error { return d.InUse(ctx, object.Name()) },
 		},
 		Methods: []grpc.MethodDesc{service.Method("weft.orchestrator.v1.CloudService", "ProbeCloud", d.probe)},
 	}
+}
+
+// show hides from members the clouds that their tenant may not use, and of the others who else may.
+func show(ctx context.Context, object resource.Object) bool {
+	id, ok := auth.FromContext(ctx)
+	if !ok || id.Platform() {
+		return true
+	}
+	spec, ok := object.Spec().(*orchestratorv1.CloudSpec)
+	if !ok {
+		return false
+	}
+	if resource.TenantOf(spec.GetCredentials()) != id.Tenant {
+		spec.Credentials = "" // another tenant's secret, by its name
+	}
+	own := "tenants/" + id.Tenant
+	if len(spec.GetTenants()) == 0 {
+		return true
+	}
+	if !slices.Contains(spec.GetTenants(), own) {
+		return false
+	}
+	spec.Tenants = []string{own}
+	return true
 }
 
 // admit checks that what a cloud refers to exists.

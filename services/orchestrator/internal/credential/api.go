@@ -7,7 +7,9 @@ import (
 
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
+	"github.com/weftcloud/weft/pkg/service"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	"github.com/weftcloud/weft/services/orchestrator/internal/project"
 	"github.com/weftcloud/weft/services/orchestrator/internal/secret"
 )
 
@@ -18,9 +20,12 @@ type Server struct {
 
 	Book   *record.Book
 	Sealer *secret.Sealer
+	// Projects gives the credentials of tenants that have projects of their own.
+	Projects *project.Keeper
 }
 
-// GetCloudCredentials gives a cloud's credentials for work on behalf of a tenant that may use it.
+// GetCloudCredentials gives what to log in with for work on behalf of a tenant that may use a cloud: the cloud's own
+// credentials, or those of the tenant's project there. The platform's own work is done with the cloud's.
 func (s *Server) GetCloudCredentials(ctx context.Context, r *orchestratorv1.GetCloudCredentialsRequest) (*orchestratorv1.CloudCredentials, error) {
 	e, err := s.Book.Current(ctx, r.GetCloud())
 	if fault.Is(err, fault.NotFound) {
@@ -33,29 +38,42 @@ func (s *Server) GetCloudCredentials(ctx context.Context, r *orchestratorv1.GetC
 	if !ok {
 		return nil, fault.New(fault.Internal, "%s is kept as something else than a cloud", r.GetCloud())
 	}
-	if err := s.mayUse(ctx, cloud, r.GetTenant()); err != nil {
-		return nil, err
-	}
-	data, err := s.open(ctx, cloud.GetSpec().GetCredentials())
+	multi, err := s.mayUse(ctx, cloud, r.GetTenant())
 	if err != nil {
 		return nil, err
 	}
-	return &orchestratorv1.CloudCredentials{
-		Driver: cloud.GetSpec().GetDriver(), Endpoint: cloud.GetSpec().GetEndpoint(), Region: cloud.GetSpec().GetRegion(), Data: data,
-	}, nil
+	out := &orchestratorv1.CloudCredentials{Driver: cloud.GetSpec().GetDriver(), Endpoint: cloud.GetSpec().GetEndpoint(), Region: cloud.GetSpec().GetRegion()}
+	if out.Data, err = s.open(ctx, cloud.GetSpec().GetCredentials()); err != nil || !multi {
+		return out, err
+	}
+	own := out.GetData()
+	if out.Data, err = s.Projects.Credentials(ctx, r.GetTenant(), r.GetCloud()); err != nil {
+		return nil, err
+	}
+	if pem := own["ca_cert"]; pem != "" {
+		out.Data["ca_cert"] = pem
+	}
+	if out.GetEndpoint() == "" {
+		out.Endpoint = own["auth_url"]
+	}
+	out.Budget = service.Identity(own)
+	return out, nil
 }
 
-func (s *Server) mayUse(ctx context.Context, cloud *orchestratorv1.Cloud, tenant string) error {
+// mayUse refuses a tenant that may not use a cloud, and tells whether it is to have a project of its own there.
+func (s *Server) mayUse(ctx context.Context, cloud *orchestratorv1.Cloud, tenant string) (multi bool, err error) {
 	if tenant == "" {
-		return nil // the platform itself
+		return false, nil // the platform itself
 	}
-	if _, err := s.Book.Current(ctx, tenant); err != nil {
-		return err
+	e, err := s.Book.Current(ctx, tenant)
+	if err != nil {
+		return false, err
 	}
 	if allowed := cloud.GetSpec().GetTenants(); len(allowed) > 0 && !slices.Contains(allowed, tenant) {
-		return fault.New(fault.Denied, "%s may not use %s", tenant, cloud.GetName())
+		return false, fault.New(fault.Denied, "%s may not use %s", tenant, cloud.GetName())
 	}
-	return nil
+	spec, ok := e.Object.Spec().(*orchestratorv1.TenantSpec)
+	return ok && project.IsMulti(spec), nil
 }
 
 // GetSecretData gives the values of a secret.

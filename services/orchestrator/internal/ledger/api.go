@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/weftcloud/weft/pkg/auth"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
@@ -14,13 +16,16 @@ import (
 	"github.com/weftcloud/weft/pkg/service"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
+	"github.com/weftcloud/weft/services/orchestrator/internal/project"
 )
 
 // Server serves weft.orchestrator.v1.LedgerService.
 type Server struct {
 	orchestratorv1.UnimplementedLedgerServiceServer
 
-	Book  *record.Book
+	Book *record.Book
+	// Own answers for what the orchestrator itself has at clouds.
+	Own   participantv1.ParticipantServiceServer
 	Kinds *resource.Registry
 	Peers service.Peers
 	Now   func() time.Time
@@ -38,12 +43,12 @@ func (s *Server) ListLedgerEntries(ctx context.Context, r *orchestratorv1.ListLe
 		}
 		request.Tenant = ""
 	}
+	own := proto.CloneOf(request)
 	if r.GetOrphans() {
-		clouds, err := s.clouds(ctx)
-		if err != nil {
+		var err error
+		if request.Clouds, own.Clouds, err = s.clouds(ctx, request.GetTenant()); err != nil {
 			return nil, err
 		}
-		request.Clouds = clouds
 	}
 	out := &orchestratorv1.ListLedgerEntriesResponse{}
 	for name, peer := range s.Peers {
@@ -55,20 +60,39 @@ func (s *Server) ListLedgerEntries(ctx context.Context, r *orchestratorv1.ListLe
 		out.Entries = append(out.Entries, answer.GetEntries()...)
 		out.Unreachable = append(out.Unreachable, answer.GetUnreachable()...)
 	}
+	answer, err := s.Own.ListLedger(ctx, own)
+	if err != nil {
+		return nil, err
+	}
+	out.Entries = append(out.Entries, answer.GetEntries()...)
+	out.Unreachable = append(out.Unreachable, answer.GetUnreachable()...)
 	slices.SortFunc(out.Entries, func(a, b *participantv1.LedgerEntry) int {
 		return strings.Compare(a.GetName()+" "+a.GetKey(), b.GetName()+" "+b.GetKey())
 	})
 	return out, nil
 }
 
-func (s *Server) clouds(ctx context.Context) ([]string, error) {
+// clouds gives where to look for what bears our mark: everywhere, that is, in each cloud and in the projects there of the
+// tenant, or of all; and the clouds alone, whose own credentials show the projects themselves.
+func (s *Server) clouds(ctx context.Context, tenant string) (everywhere, clouds []string, err error) {
 	entries, _, err := s.Book.List(ctx, "clouds/", record.ID{}, 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var out []string
 	for _, e := range entries {
-		out = append(out, e.Name)
+		clouds = append(clouds, e.Name)
 	}
-	return out, nil
+	if tenant == "" {
+		tenant = "tenants"
+	}
+	if entries, _, err = s.Book.List(ctx, tenant+"/", record.ID{}, 0); err != nil {
+		return nil, nil, err
+	}
+	everywhere = slices.Clone(clouds)
+	for _, e := range entries {
+		if e.Kind.Type == project.Type {
+			everywhere = append(everywhere, e.Name)
+		}
+	}
+	return everywhere, clouds, nil
 }

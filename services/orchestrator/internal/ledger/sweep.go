@@ -23,7 +23,7 @@ func (s *Server) SweepOrphans(ctx context.Context, r *orchestratorv1.SweepOrphan
 	for i, o := range r.GetOrphans() {
 		kind, ok := s.Kinds.ByType(o.GetType())
 		switch {
-		case !ok || s.Peers[kind.Service] == nil:
+		case !ok || s.service(kind.Service) == nil:
 			return nil, fault.InField("orphans", "%s: there is no kind %s", o.GetProviderId(), o.GetType())
 		case r.GetParent() != all && "tenants/"+resource.TenantOf(o.GetName()) != r.GetParent():
 			return nil, fault.New(fault.Denied, "%s (%s) is not an orphan of %s", o.GetProviderId(), o.GetName(), r.GetParent())
@@ -35,7 +35,7 @@ func (s *Server) SweepOrphans(ctx context.Context, r *orchestratorv1.SweepOrphan
 		places[kind.Service] = append(places[kind.Service], i)
 	}
 	for name, request := range requests {
-		answer, err := participantv1.NewParticipantServiceClient(s.Peers[name]).Sweep(ctx, request)
+		answer, err := s.service(name)(ctx, request)
 		for n, i := range places[name] {
 			switch {
 			case err != nil:
@@ -47,4 +47,18 @@ func (s *Server) SweepOrphans(ctx context.Context, r *orchestratorv1.SweepOrphan
 		}
 	}
 	return out, nil
+}
+
+// service gives what sweeps for a service; nil if there is none.
+func (s *Server) service(name string) func(context.Context, *participantv1.SweepRequest) (*participantv1.SweepResponse, error) {
+	if name == "orchestrator" {
+		return s.Own.Sweep
+	}
+	peer, ok := s.Peers[name]
+	if !ok {
+		return nil
+	}
+	return func(ctx context.Context, r *participantv1.SweepRequest) (*participantv1.SweepResponse, error) {
+		return participantv1.NewParticipantServiceClient(peer).Sweep(ctx, r)
+	}
 }

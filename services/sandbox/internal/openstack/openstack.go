@@ -159,9 +159,15 @@ func (c *Cloud) Counts() map[string]int {
 
 // SetQuotas sets limits of one service for a project.
 func (c *Cloud) SetQuotas(project, service string, limits map[string]int) error {
-	p, ok := c.identity.Project(project)
+	var p identity.Project
+	var known []string
+	ok := false
+	c.world.Do(func(time.Time) {
+		p, ok = c.identity.Project(project)
+		known = c.identity.ProjectNames()
+	})
 	if !ok {
-		return fmt.Errorf("project %q: does not exist; there are admin, demo, other and service", project)
+		return fmt.Errorf("project %q: does not exist; there are %s", project, strings.Join(known, ", "))
 	}
 	set := map[string]func(string, map[string]int) error{
 		"compute": c.compute.SetQuotas, "network": c.network.SetQuotas, "volume": c.volume.SetQuotas, "share": c.share.SetQuotas, "load-balancer": c.balance.SetQuotas,

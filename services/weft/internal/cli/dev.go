@@ -27,6 +27,9 @@ type DevConfig struct {
 	Bus func(bus.Bus) bus.Bus
 	// ObserveEvery is how often what is ready is looked at, to find what was done to it elsewhere; 0 means every 30 seconds.
 	ObserveEvery time.Duration
+	// CredentialLifetime is how long a credential is valid that is made for a tenant's own project, CredentialGrace how long it
+	// is kept when another has taken its place; 0 means a week and an hour.
+	CredentialLifetime, CredentialGrace time.Duration
 	// Fleeting says that nothing of it is to outlive the process, so that nobody waits for disks.
 	Fleeting bool
 }
@@ -52,6 +55,8 @@ It writes the context file, so that the other commands need no flags.`,
 	cmd.Flags().StringVar(&cfg.Listen, "listen", "127.0.0.1:7443", "the `address` of the front door")
 	cmd.Flags().BoolVar(&cfg.NoSandbox, "no-sandbox", false, "leave the simulated cloud out")
 	cmd.Flags().DurationVar(&cfg.ObserveEvery, "observe-every", 30*time.Second, "how often what stands is looked at, to find what was done to it elsewhere")
+	cmd.Flags().DurationVar(&cfg.CredentialLifetime, "credential-lifetime", 0, "how long a credential is valid that is made for a tenant's own project (default a week)")
+	cmd.Flags().DurationVar(&cfg.CredentialGrace, "credential-grace", 0, "how long it is kept when another has taken its place (default an hour)")
 	return cmd
 }
 

@@ -21,12 +21,13 @@ func (a *tool) tenantCommand() *cobra.Command {
 
 // tenantFlags are what a person says of a tenant.
 type tenantFlags struct {
-	display string
-	quotas  map[string]string
+	display, isolation string
+	quotas             map[string]string
 }
 
 func (f *tenantFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.display, "display-name", "", "what people call it")
+	cmd.Flags().StringVar(&f.isolation, "isolation", "", "single-tenant: it works in the clouds' own projects; multi-tenant: it gets a project of its own at each cloud (default single-tenant)")
 	cmd.Flags().StringToStringVar(&f.quotas, "quota", nil, "what it may have at most, `NAME=NUMBER`, or NAME=none for no limit; may be given again. Names: "+strings.Join(quotaNames(), ", "))
 }
 
@@ -46,6 +47,13 @@ func quotaNames() []string {
 func (f *tenantFlags) into(cmd *cobra.Command, spec *orchestratorv1.TenantSpec) error {
 	if cmd.Flags().Changed("display-name") {
 		spec.DisplayName = f.display
+	}
+	if cmd.Flags().Changed("isolation") {
+		chosen, known := isolations[f.isolation]
+		if !known {
+			return misused(cmd, "--isolation is single-tenant or multi-tenant, not %q", f.isolation)
+		}
+		spec.Isolation = chosen
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.quotas)) {
 		if spec.Quotas == nil {
@@ -80,11 +88,17 @@ func setQuota(quotas protoreflect.Message, name, value string) error {
 	return nil
 }
 
+// isolations are how a tenant can be kept apart from the others, as people write it.
+var isolations = map[string]orchestratorv1.Isolation{
+	"single-tenant": orchestratorv1.Isolation_ISOLATION_SINGLE_TENANT,
+	"multi-tenant":  orchestratorv1.Isolation_ISOLATION_MULTI_TENANT,
+}
+
 func (a *tool) tenantAdd() *cobra.Command {
 	f := &tenantFlags{}
 	cmd := &cobra.Command{
 		Use: "add NAME", Short: "Add a tenant, or change what is said of it", Args: takes(1, 1, "a name"),
-		Example: "  weft tenant add acme --display-name Acme --quota servers=10,ramGiB=64",
+		Example: "  weft tenant add acme --display-name Acme --quota servers=10,ramGiB=64\n  weft tenant add beta --isolation multi-tenant",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.putTenant(cmd, args[0], f, true)
 		},

@@ -26,6 +26,9 @@ type Config struct {
 	Bus func(bus.Bus) bus.Bus
 	// ObserveEvery is how often what is ready is looked at, to find what was done to it elsewhere; 0 means every 30 seconds.
 	ObserveEvery time.Duration
+	// CredentialLifetime is how long a credential is valid that is made for a tenant's own project, CredentialGrace how long it
+	// is kept when another has taken its place; 0 means a week and an hour.
+	CredentialLifetime, CredentialGrace time.Duration
 	// Fleeting says that nothing of it is to outlive the process, so that nobody waits for disks.
 	Fleeting bool
 }

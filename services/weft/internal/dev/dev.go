@@ -226,7 +226,9 @@ func (in *installation) compose(ctx context.Context) error {
 					with.Peers[name] = conn
 				}
 			}
-			return orchestrator.New(orchestrator.Deps{Deps: with, SealKey: key})
+			return orchestrator.New(orchestrator.Deps{
+				Deps: with, SealKey: key, Clouds: clouds, CredentialLifetime: in.cfg.CredentialLifetime, CredentialGrace: in.cfg.CredentialGrace,
+			})
 		},
 	}
 	for _, name := range members {

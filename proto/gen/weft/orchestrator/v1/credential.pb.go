@@ -89,7 +89,10 @@ type CloudCredentials struct {
 	// The region.
 	Region string `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
 	// The values of the secret.
-	Data          map[string]string `protobuf:"bytes,4,rep,name=data,proto3" json:"data,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Data map[string]string `protobuf:"bytes,4,rep,name=data,proto3" json:"data,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The cloud account whose budget of calls the work draws on, if data are credentials of a project that the platform made:
+	// the values by which the cloud's own credentials are told from others, no secret among them. Empty means that data tell.
+	Budget        map[string]string `protobuf:"bytes,5,rep,name=budget,proto3" json:"budget,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -148,6 +151,13 @@ func (x *CloudCredentials) GetRegion() string {
 func (x *CloudCredentials) GetData() map[string]string {
 	if x != nil {
 		return x.Data
+	}
+	return nil
+}
+
+func (x *CloudCredentials) GetBudget() map[string]string {
+	if x != nil {
+		return x.Budget
 	}
 	return nil
 }
@@ -251,13 +261,17 @@ const file_weft_orchestrator_v1_credential_proto_rawDesc = "" +
 	"%weft/orchestrator/v1/credential.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\"\x88\x01\n" +
 	"\x1aGetCloudCredentialsRequest\x121\n" +
 	"\x05cloud\x18\x01 \x01(\tB\x1b\xe0A\x02\xbaH\x15r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\x05cloud\x127\n" +
-	"\x06tenant\x18\x02 \x01(\tB\x1f\xe0A\x01\xbaH\x19\xd8\x01\x01r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06tenant\"\xf1\x01\n" +
+	"\x06tenant\x18\x02 \x01(\tB\x1f\xe0A\x01\xbaH\x19\xd8\x01\x01r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06tenant\"\xfd\x02\n" +
 	"\x10CloudCredentials\x12\x1b\n" +
 	"\x06driver\x18\x01 \x01(\tB\x03\xe0A\x03R\x06driver\x12\x1f\n" +
 	"\bendpoint\x18\x02 \x01(\tB\x03\xe0A\x03R\bendpoint\x12\x1b\n" +
 	"\x06region\x18\x03 \x01(\tB\x03\xe0A\x03R\x06region\x12I\n" +
-	"\x04data\x18\x04 \x03(\v20.weft.orchestrator.v1.CloudCredentials.DataEntryB\x03\xe0A\x03R\x04data\x1a7\n" +
+	"\x04data\x18\x04 \x03(\v20.weft.orchestrator.v1.CloudCredentials.DataEntryB\x03\xe0A\x03R\x04data\x12O\n" +
+	"\x06budget\x18\x05 \x03(\v22.weft.orchestrator.v1.CloudCredentials.BudgetEntryB\x03\xe0A\x03R\x06budget\x1a7\n" +
 	"\tDataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vBudgetEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"V\n" +
 	"\x14GetSecretDataRequest\x12>\n" +
@@ -284,27 +298,29 @@ func file_weft_orchestrator_v1_credential_proto_rawDescGZIP() []byte {
 	return file_weft_orchestrator_v1_credential_proto_rawDescData
 }
 
-var file_weft_orchestrator_v1_credential_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_weft_orchestrator_v1_credential_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_weft_orchestrator_v1_credential_proto_goTypes = []any{
 	(*GetCloudCredentialsRequest)(nil), // 0: weft.orchestrator.v1.GetCloudCredentialsRequest
 	(*CloudCredentials)(nil),           // 1: weft.orchestrator.v1.CloudCredentials
 	(*GetSecretDataRequest)(nil),       // 2: weft.orchestrator.v1.GetSecretDataRequest
 	(*SecretData)(nil),                 // 3: weft.orchestrator.v1.SecretData
 	nil,                                // 4: weft.orchestrator.v1.CloudCredentials.DataEntry
-	nil,                                // 5: weft.orchestrator.v1.SecretData.DataEntry
+	nil,                                // 5: weft.orchestrator.v1.CloudCredentials.BudgetEntry
+	nil,                                // 6: weft.orchestrator.v1.SecretData.DataEntry
 }
 var file_weft_orchestrator_v1_credential_proto_depIdxs = []int32{
 	4, // 0: weft.orchestrator.v1.CloudCredentials.data:type_name -> weft.orchestrator.v1.CloudCredentials.DataEntry
-	5, // 1: weft.orchestrator.v1.SecretData.data:type_name -> weft.orchestrator.v1.SecretData.DataEntry
-	0, // 2: weft.orchestrator.v1.CredentialService.GetCloudCredentials:input_type -> weft.orchestrator.v1.GetCloudCredentialsRequest
-	2, // 3: weft.orchestrator.v1.CredentialService.GetSecretData:input_type -> weft.orchestrator.v1.GetSecretDataRequest
-	1, // 4: weft.orchestrator.v1.CredentialService.GetCloudCredentials:output_type -> weft.orchestrator.v1.CloudCredentials
-	3, // 5: weft.orchestrator.v1.CredentialService.GetSecretData:output_type -> weft.orchestrator.v1.SecretData
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	5, // 1: weft.orchestrator.v1.CloudCredentials.budget:type_name -> weft.orchestrator.v1.CloudCredentials.BudgetEntry
+	6, // 2: weft.orchestrator.v1.SecretData.data:type_name -> weft.orchestrator.v1.SecretData.DataEntry
+	0, // 3: weft.orchestrator.v1.CredentialService.GetCloudCredentials:input_type -> weft.orchestrator.v1.GetCloudCredentialsRequest
+	2, // 4: weft.orchestrator.v1.CredentialService.GetSecretData:input_type -> weft.orchestrator.v1.GetSecretDataRequest
+	1, // 5: weft.orchestrator.v1.CredentialService.GetCloudCredentials:output_type -> weft.orchestrator.v1.CloudCredentials
+	3, // 6: weft.orchestrator.v1.CredentialService.GetSecretData:output_type -> weft.orchestrator.v1.SecretData
+	5, // [5:7] is the sub-list for method output_type
+	3, // [3:5] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_credential_proto_init() }
@@ -318,7 +334,7 @@ func file_weft_orchestrator_v1_credential_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_orchestrator_v1_credential_proto_rawDesc), len(file_weft_orchestrator_v1_credential_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

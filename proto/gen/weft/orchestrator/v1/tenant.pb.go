@@ -26,6 +26,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Isolation is how a tenant is kept apart from the others at a cloud.
+type Isolation int32
+
+const (
+	// Not said: ISOLATION_SINGLE_TENANT.
+	Isolation_ISOLATION_UNSPECIFIED Isolation = 0
+	// It works in the cloud's own project, with the cloud's credentials, beside other tenants of this kind. The networks and
+	// security groups of each stack keep them apart.
+	Isolation_ISOLATION_SINGLE_TENANT Isolation = 1
+	// It has a project of its own at each cloud that it uses, and works with credentials that are for that project alone.
+	Isolation_ISOLATION_MULTI_TENANT Isolation = 2
+)
+
+// Enum value maps for Isolation.
+var (
+	Isolation_name = map[int32]string{
+		0: "ISOLATION_UNSPECIFIED",
+		1: "ISOLATION_SINGLE_TENANT",
+		2: "ISOLATION_MULTI_TENANT",
+	}
+	Isolation_value = map[string]int32{
+		"ISOLATION_UNSPECIFIED":   0,
+		"ISOLATION_SINGLE_TENANT": 1,
+		"ISOLATION_MULTI_TENANT":  2,
+	}
+)
+
+func (x Isolation) Enum() *Isolation {
+	p := new(Isolation)
+	*p = x
+	return p
+}
+
+func (x Isolation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Isolation) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_orchestrator_v1_tenant_proto_enumTypes[0].Descriptor()
+}
+
+func (Isolation) Type() protoreflect.EnumType {
+	return &file_weft_orchestrator_v1_tenant_proto_enumTypes[0]
+}
+
+func (x Isolation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Isolation.Descriptor instead.
+func (Isolation) EnumDescriptor() ([]byte, []int) {
+	return file_weft_orchestrator_v1_tenant_proto_rawDescGZIP(), []int{0}
+}
+
 // Tenant owns resources and is isolated from the others.
 type Tenant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -113,6 +167,9 @@ type TenantSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What people call it.
 	DisplayName string `protobuf:"bytes,1,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// How it is kept apart from the other tenants at the clouds that it uses. It cannot be changed while the tenant has
+	// anything. Unspecified means ISOLATION_SINGLE_TENANT.
+	Isolation Isolation `protobuf:"varint,2,opt,name=isolation,proto3,enum=weft.orchestrator.v1.Isolation" json:"isolation,omitempty"`
 	// What it may have at most; absent means that there is no limit.
 	Quotas        *TenantQuotas `protobuf:"bytes,3,opt,name=quotas,proto3" json:"quotas,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -154,6 +211,13 @@ func (x *TenantSpec) GetDisplayName() string {
 		return x.DisplayName
 	}
 	return ""
+}
+
+func (x *TenantSpec) GetIsolation() Isolation {
+	if x != nil {
+		return x.Isolation
+	}
+	return Isolation_ISOLATION_UNSPECIFIED
 }
 
 func (x *TenantSpec) GetQuotas() *TenantQuotas {
@@ -551,10 +615,11 @@ const file_weft_orchestrator_v1_tenant_proto_rawDesc = "" +
 	"\bobserved\x18\x05 \x01(\v2$.weft.orchestrator.v1.TenantObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:X\xeaAC\n" +
 	"\x1eorchestrator.weft.cloud/Tenant\x12\x10tenants/{tenant}*\atenants2\x06tenant\xaa\xbb\x18\x0e\n" +
-	"\forchestrator\"\x89\x01\n" +
+	"\forchestrator\"\xdb\x01\n" +
 	"\n" +
 	"TenantSpec\x124\n" +
-	"\fdisplay_name\x18\x01 \x01(\tB\x11\xe0A\x01\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x02R\vdisplayName\x12E\n" +
+	"\fdisplay_name\x18\x01 \x01(\tB\x11\xe0A\x01\xbaH\x05r\x03\x18\xff\x01\xb2\xbb\x18\x02\b\x02R\vdisplayName\x12P\n" +
+	"\tisolation\x18\x02 \x01(\x0e2\x1f.weft.orchestrator.v1.IsolationB\x11\xe0A\x01\xbaH\x05\x82\x01\x02\x10\x01\xb2\xbb\x18\x02\b\x02R\tisolation\x12E\n" +
 	"\x06quotas\x18\x03 \x01(\v2\".weft.orchestrator.v1.TenantQuotasB\t\xe0A\x01\xb2\xbb\x18\x02\b\x02R\x06quotas\"\x10\n" +
 	"\x0eTenantObserved\"g\n" +
 	"\x10GetTenantRequest\x12S\n" +
@@ -581,7 +646,11 @@ const file_weft_orchestrator_v1_tenant_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB?\xe0A\x02\xfaA \n" +
 	"\x1eorchestrator.weft.cloud/Tenant\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x04name\x12\x1e\n" +
 	"\x04etag\x18\x02 \x01(\tB\n" +
-	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag2\xdd\x05\n" +
+	"\xe0A\x01\xbaH\x04r\x02\x18@R\x04etag*_\n" +
+	"\tIsolation\x12\x19\n" +
+	"\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17ISOLATION_SINGLE_TENANT\x10\x01\x12\x1a\n" +
+	"\x16ISOLATION_MULTI_TENANT\x10\x022\xdd\x05\n" +
 	"\rTenantService\x12`\n" +
 	"\tGetTenant\x12&.weft.orchestrator.v1.GetTenantRequest\x1a\x1c.weft.orchestrator.v1.Tenant\"\r\xdaA\x04name\xba\xbb\x18\x02\b\x03\x12j\n" +
 	"\vListTenants\x12(.weft.orchestrator.v1.ListTenantsRequest\x1a).weft.orchestrator.v1.ListTenantsResponse\"\x06\xba\xbb\x18\x02\b\x03\x12\xa6\x01\n" +
@@ -604,48 +673,51 @@ func file_weft_orchestrator_v1_tenant_proto_rawDescGZIP() []byte {
 	return file_weft_orchestrator_v1_tenant_proto_rawDescData
 }
 
+var file_weft_orchestrator_v1_tenant_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_weft_orchestrator_v1_tenant_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_weft_orchestrator_v1_tenant_proto_goTypes = []any{
-	(*Tenant)(nil),                  // 0: weft.orchestrator.v1.Tenant
-	(*TenantSpec)(nil),              // 1: weft.orchestrator.v1.TenantSpec
-	(*TenantObserved)(nil),          // 2: weft.orchestrator.v1.TenantObserved
-	(*GetTenantRequest)(nil),        // 3: weft.orchestrator.v1.GetTenantRequest
-	(*ListTenantsRequest)(nil),      // 4: weft.orchestrator.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),     // 5: weft.orchestrator.v1.ListTenantsResponse
-	(*CreateTenantRequest)(nil),     // 6: weft.orchestrator.v1.CreateTenantRequest
-	(*UpdateTenantRequest)(nil),     // 7: weft.orchestrator.v1.UpdateTenantRequest
-	(*DeleteTenantRequest)(nil),     // 8: weft.orchestrator.v1.DeleteTenantRequest
-	(*v1.Metadata)(nil),             // 9: weft.kind.v1.Metadata
-	(*v1.Status)(nil),               // 10: weft.kind.v1.Status
-	(*TenantQuotas)(nil),            // 11: weft.orchestrator.v1.TenantQuotas
-	(*fieldmaskpb.FieldMask)(nil),   // 12: google.protobuf.FieldMask
-	(*longrunningpb.Operation)(nil), // 13: google.longrunning.Operation
+	(Isolation)(0),                  // 0: weft.orchestrator.v1.Isolation
+	(*Tenant)(nil),                  // 1: weft.orchestrator.v1.Tenant
+	(*TenantSpec)(nil),              // 2: weft.orchestrator.v1.TenantSpec
+	(*TenantObserved)(nil),          // 3: weft.orchestrator.v1.TenantObserved
+	(*GetTenantRequest)(nil),        // 4: weft.orchestrator.v1.GetTenantRequest
+	(*ListTenantsRequest)(nil),      // 5: weft.orchestrator.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),     // 6: weft.orchestrator.v1.ListTenantsResponse
+	(*CreateTenantRequest)(nil),     // 7: weft.orchestrator.v1.CreateTenantRequest
+	(*UpdateTenantRequest)(nil),     // 8: weft.orchestrator.v1.UpdateTenantRequest
+	(*DeleteTenantRequest)(nil),     // 9: weft.orchestrator.v1.DeleteTenantRequest
+	(*v1.Metadata)(nil),             // 10: weft.kind.v1.Metadata
+	(*v1.Status)(nil),               // 11: weft.kind.v1.Status
+	(*TenantQuotas)(nil),            // 12: weft.orchestrator.v1.TenantQuotas
+	(*fieldmaskpb.FieldMask)(nil),   // 13: google.protobuf.FieldMask
+	(*longrunningpb.Operation)(nil), // 14: google.longrunning.Operation
 }
 var file_weft_orchestrator_v1_tenant_proto_depIdxs = []int32{
-	9,  // 0: weft.orchestrator.v1.Tenant.metadata:type_name -> weft.kind.v1.Metadata
-	1,  // 1: weft.orchestrator.v1.Tenant.spec:type_name -> weft.orchestrator.v1.TenantSpec
-	2,  // 2: weft.orchestrator.v1.Tenant.observed:type_name -> weft.orchestrator.v1.TenantObserved
-	10, // 3: weft.orchestrator.v1.Tenant.status:type_name -> weft.kind.v1.Status
-	11, // 4: weft.orchestrator.v1.TenantSpec.quotas:type_name -> weft.orchestrator.v1.TenantQuotas
-	0,  // 5: weft.orchestrator.v1.ListTenantsResponse.tenants:type_name -> weft.orchestrator.v1.Tenant
-	0,  // 6: weft.orchestrator.v1.CreateTenantRequest.tenant:type_name -> weft.orchestrator.v1.Tenant
-	0,  // 7: weft.orchestrator.v1.UpdateTenantRequest.tenant:type_name -> weft.orchestrator.v1.Tenant
-	12, // 8: weft.orchestrator.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 9: weft.orchestrator.v1.TenantService.GetTenant:input_type -> weft.orchestrator.v1.GetTenantRequest
-	4,  // 10: weft.orchestrator.v1.TenantService.ListTenants:input_type -> weft.orchestrator.v1.ListTenantsRequest
-	6,  // 11: weft.orchestrator.v1.TenantService.CreateTenant:input_type -> weft.orchestrator.v1.CreateTenantRequest
-	7,  // 12: weft.orchestrator.v1.TenantService.UpdateTenant:input_type -> weft.orchestrator.v1.UpdateTenantRequest
-	8,  // 13: weft.orchestrator.v1.TenantService.DeleteTenant:input_type -> weft.orchestrator.v1.DeleteTenantRequest
-	0,  // 14: weft.orchestrator.v1.TenantService.GetTenant:output_type -> weft.orchestrator.v1.Tenant
-	5,  // 15: weft.orchestrator.v1.TenantService.ListTenants:output_type -> weft.orchestrator.v1.ListTenantsResponse
-	13, // 16: weft.orchestrator.v1.TenantService.CreateTenant:output_type -> google.longrunning.Operation
-	13, // 17: weft.orchestrator.v1.TenantService.UpdateTenant:output_type -> google.longrunning.Operation
-	13, // 18: weft.orchestrator.v1.TenantService.DeleteTenant:output_type -> google.longrunning.Operation
-	14, // [14:19] is the sub-list for method output_type
-	9,  // [9:14] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	10, // 0: weft.orchestrator.v1.Tenant.metadata:type_name -> weft.kind.v1.Metadata
+	2,  // 1: weft.orchestrator.v1.Tenant.spec:type_name -> weft.orchestrator.v1.TenantSpec
+	3,  // 2: weft.orchestrator.v1.Tenant.observed:type_name -> weft.orchestrator.v1.TenantObserved
+	11, // 3: weft.orchestrator.v1.Tenant.status:type_name -> weft.kind.v1.Status
+	0,  // 4: weft.orchestrator.v1.TenantSpec.isolation:type_name -> weft.orchestrator.v1.Isolation
+	12, // 5: weft.orchestrator.v1.TenantSpec.quotas:type_name -> weft.orchestrator.v1.TenantQuotas
+	1,  // 6: weft.orchestrator.v1.ListTenantsResponse.tenants:type_name -> weft.orchestrator.v1.Tenant
+	1,  // 7: weft.orchestrator.v1.CreateTenantRequest.tenant:type_name -> weft.orchestrator.v1.Tenant
+	1,  // 8: weft.orchestrator.v1.UpdateTenantRequest.tenant:type_name -> weft.orchestrator.v1.Tenant
+	13, // 9: weft.orchestrator.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 10: weft.orchestrator.v1.TenantService.GetTenant:input_type -> weft.orchestrator.v1.GetTenantRequest
+	5,  // 11: weft.orchestrator.v1.TenantService.ListTenants:input_type -> weft.orchestrator.v1.ListTenantsRequest
+	7,  // 12: weft.orchestrator.v1.TenantService.CreateTenant:input_type -> weft.orchestrator.v1.CreateTenantRequest
+	8,  // 13: weft.orchestrator.v1.TenantService.UpdateTenant:input_type -> weft.orchestrator.v1.UpdateTenantRequest
+	9,  // 14: weft.orchestrator.v1.TenantService.DeleteTenant:input_type -> weft.orchestrator.v1.DeleteTenantRequest
+	1,  // 15: weft.orchestrator.v1.TenantService.GetTenant:output_type -> weft.orchestrator.v1.Tenant
+	6,  // 16: weft.orchestrator.v1.TenantService.ListTenants:output_type -> weft.orchestrator.v1.ListTenantsResponse
+	14, // 17: weft.orchestrator.v1.TenantService.CreateTenant:output_type -> google.longrunning.Operation
+	14, // 18: weft.orchestrator.v1.TenantService.UpdateTenant:output_type -> google.longrunning.Operation
+	14, // 19: weft.orchestrator.v1.TenantService.DeleteTenant:output_type -> google.longrunning.Operation
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_tenant_proto_init() }
@@ -659,13 +731,14 @@ func file_weft_orchestrator_v1_tenant_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_orchestrator_v1_tenant_proto_rawDesc), len(file_weft_orchestrator_v1_tenant_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_weft_orchestrator_v1_tenant_proto_goTypes,
 		DependencyIndexes: file_weft_orchestrator_v1_tenant_proto_depIdxs,
+		EnumInfos:         file_weft_orchestrator_v1_tenant_proto_enumTypes,
 		MessageInfos:      file_weft_orchestrator_v1_tenant_proto_msgTypes,
 	}.Build()
 	File_weft_orchestrator_v1_tenant_proto = out.File

@@ -1101,7 +1101,7 @@ type ListLedgerRequest struct {
 	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// Also look at the clouds for objects that bear our mark and have no record.
 	Orphans bool `protobuf:"varint,2,opt,name=orphans,proto3" json:"orphans,omitempty"`
-	// The clouds to look at: clouds/{cloud}.
+	// The clouds to look at, clouds/{cloud}, and the projects of tenants there, tenants/{tenant}/projects/{cloud}.
 	Clouds        []string `protobuf:"bytes,3,rep,name=clouds,proto3" json:"clouds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1658,11 +1658,11 @@ const file_weft_participant_v1_participant_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tB\x03\xe0A\x03R\x04name\x12\x19\n" +
 	"\x05value\x18\x03 \x01(\tB\x03\xe0A\x03R\x05value\x12>\n" +
 	"\n" +
-	"probe_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tprobeTime\"\xa8\x01\n" +
+	"probe_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tprobeTime\"\xc1\x01\n" +
 	"\x11ListLedgerRequest\x127\n" +
 	"\x06tenant\x18\x01 \x01(\tB\x1f\xe0A\x01\xbaH\x19\xd8\x01\x01r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06tenant\x12\x1d\n" +
-	"\aorphans\x18\x02 \x01(\bB\x03\xe0A\x01R\aorphans\x12;\n" +
-	"\x06clouds\x18\x03 \x03(\tB#\xe0A\x01\xbaH\x1d\x92\x01\x1a\x10\x90N\"\x15r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\x06clouds\"\x91\x01\n" +
+	"\aorphans\x18\x02 \x01(\bB\x03\xe0A\x01R\aorphans\x12T\n" +
+	"\x06clouds\x18\x03 \x03(\tB<\xe0A\x01\xbaH6\x92\x013\x10\x90N\".r,\x18\x80\x022'^(clouds|tenants/[^/]+/projects)/[^/]+$R\x06clouds\"\x91\x01\n" +
 	"\x12ListLedgerResponse\x12?\n" +
 	"\aentries\x18\x01 \x03(\v2 .weft.participant.v1.LedgerEntryB\x03\xe0A\x03R\aentries\x12:\n" +
 	"\vunreachable\x18\x02 \x03(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\vunreachable\"\x8a\x03\n" +

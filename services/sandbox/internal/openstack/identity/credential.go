@@ -20,6 +20,8 @@ type Credential struct {
 type blob struct {
 	Access string `json:"access"`
 	Secret string `json:"secret"`
+	// Cred is the application credential that the client worked with when it made this; it is good for as long as that stands.
+	Cred string `json:"app_cred_id,omitempty"`
 }
 
 // EC2ID is the id of an EC2 credential: the hash of its access key.
@@ -38,13 +40,17 @@ func (s *Service) EC2(access string, now time.Time) (secret string, token *rest.
 	if json.Unmarshal([]byte(c.Blob), &b) != nil {
 		return "", nil
 	}
-	u := s.user(c.UserID)
-	if u == nil {
+	u, p := s.users.Get(c.UserID), s.projects.Get(c.ProjectID)
+	if u == nil || u.Disabled || p == nil || p.Disabled {
 		return "", nil
 	}
-	t := &rest.Token{UserID: u.ID, UserName: u.Name, ProjectID: c.ProjectID, Roles: u.Roles[c.ProjectID]}
-	if p, ok := s.Project(c.ProjectID); ok {
-		t.ProjectName = p.Name
+	t := &rest.Token{UserID: u.ID, UserName: u.Name, ProjectID: c.ProjectID, ProjectName: p.Name, Roles: u.Roles[c.ProjectID]}
+	if b.Cred != "" {
+		cred := s.creds.Get(b.Cred)
+		if cred == nil || !cred.ExpiresAt.IsZero() && !now.Before(cred.ExpiresAt) {
+			return "", nil
+		}
+		t.Roles = cred.Roles
 	}
 	return b.Secret, t
 }
@@ -85,6 +91,13 @@ func (s *Service) createCredential(r *rest.Request) (*rest.Response, error) {
 			return nil, bad("Invalid blob in credential")
 		}
 		c.ID = EC2ID(b.Access)
+		if b.Cred = s.credOf(r); b.Cred != "" {
+			with, err := json.Marshal(b)
+			if err != nil {
+				return nil, bad("Invalid blob in credential")
+			}
+			c.Blob = string(with)
+		}
 	}
 	if s.ec2.Get(c.ID) != nil {
 		return nil, rest.Errorf(http.StatusConflict, "", "Conflict occurred attempting to store credential - Duplicate entry found with ID %s.", c.ID)

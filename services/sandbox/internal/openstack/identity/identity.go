@@ -1,8 +1,8 @@
 // Package identity simulates Keystone v3: users, projects, roles, tokens, application credentials and the catalog.
 //
-// Users, projects and roles are fixed (see seeds); application credentials are made by clients. A token carries
-// its own content, sealed with a key that the journal keeps, so it stays valid over a restart and costs no
-// memory; only revoked tokens are remembered, until they would have expired.
+// Roles are fixed. There are projects and users from the beginning (see seed); an admin can make others, change them and
+// take them away. A token carries its own content, sealed with a key that the journal keeps, so it stays valid over a
+// restart and costs no memory; only revoked tokens are remembered, until they would have expired.
 package identity
 
 import (
@@ -34,12 +34,21 @@ const Password = "sandbox"
 const TokenLife = 4 * time.Hour
 
 // Project is one project of the default domain.
-type Project struct{ ID, Name, Description string }
+type Project struct {
+	ID, Name, Description string
+	Tags                  []string
+	Disabled, Seeded      bool
+	CreatedAt             time.Time
+}
 
 // User is one user of the default domain with the roles it has in its projects.
 type User struct {
-	ID, Name, Password, DefaultProject string
-	Roles                              map[string][]string // project id: role names
+	ID, Name, Description, Password, DefaultProject string
+	Roles                                           map[string][]string // project id: role names; replaced, never changed in place
+	Disabled, Seeded                                bool
+	CreatedAt                                       time.Time
+	// TokensFrom is the second in which the password was changed: tokens from before are refused.
+	TokensFrom time.Time
 }
 
 // AppCredential is one application credential.
@@ -59,8 +68,8 @@ type CatalogEntry struct{ Type, Name, URL string }
 type Service struct {
 	rest.Service
 	catalog  []CatalogEntry
-	projects []Project
-	users    []User
+	projects *world.Table[Project]
+	users    *world.Table[User]
 	roles    []string
 	key      []byte
 	creds    *world.Table[AppCredential]
@@ -94,7 +103,10 @@ func fixedID(kind, name string) string {
 // New makes the service and loads its state.
 func New(w *rest.World, prefix string, catalog []CatalogEntry) (*Service, error) {
 	s := &Service{
-		catalog: catalog,
+		catalog:  catalog,
+		roles:    []string{"admin", "member", "reader", "load-balancer_member", "swiftoperator"},
+		projects: world.NewTable[Project](w.Journal, "identity.projects"),
+		users:    world.NewTable[User](w.Journal, "identity.users"),
 		creds:   world.NewTable[AppCredential](w.Journal, "identity.application_credentials"),
 		revoked: world.NewTable[revocation](w.Journal, "identity.revoked"),
 		secrets: world.NewTable[secret](w.Journal, "identity.secrets"),
@@ -105,12 +117,12 @@ func New(w *rest.World, prefix string, catalog []CatalogEntry) (*Service, error)
 		Authenticate: s.Authenticate, Negotiate: vary,
 	}
 	s.Prepare()
-	s.seed()
-	for _, load := range []func() error{s.creds.Load, s.revoked.Load, s.secrets.Load, s.ec2.Load} {
+	for _, load := range []func() error{s.projects.Load, s.users.Load, s.creds.Load, s.revoked.Load, s.secrets.Load, s.ec2.Load} {
 		if err := load(); err != nil {
 			return nil, err
 		}
 	}
+	s.seed()
 	if held := s.secrets.Get("token"); held != nil {
 		s.key = held.Key
 		return s, nil
@@ -123,44 +135,68 @@ func New(w *rest.World, prefix string, catalog []CatalogEntry) (*Service, error)
 	return s, nil
 }
 
+// seed makes the first projects and users, unless there are some.
 func (s *Service) seed() {
-	s.roles = []string{"admin", "member", "reader"}
+	if s.projects.Len() > 0 {
+		return
+	}
 	for _, name := range []string{"admin", "demo", "other", "service"} {
-		s.projects = append(s.projects, Project{ID: fixedID("project", name), Name: name})
+		id := fixedID("project", name)
+		s.projects.Put(id, &Project{ID: id, Name: name, Seeded: true})
 	}
 	for _, name := range []string{"admin", "demo", "other"} {
-		roles := []string{"member", "reader"}
+		roles := []string{"member", "reader", "load-balancer_member", "swiftoperator"}
 		if name == "admin" {
-			roles = []string{"admin", "member", "reader"}
+			roles = append([]string{"admin"}, roles...)
 		}
-		s.users = append(s.users, User{
-			ID: fixedID("user", name), Name: name, Password: Password, DefaultProject: fixedID("project", name),
+		id := fixedID("user", name)
+		s.users.Put(id, &User{
+			ID: id, Name: name, Password: Password, DefaultProject: fixedID("project", name), Seeded: true,
 			Roles: map[string][]string{fixedID("project", name): roles},
 		})
 	}
 }
 
-// Reset forgets application credentials and revocations; tokens stay valid.
+// Reset forgets what clients made; tokens of the first users stay valid.
 func (s *Service) Reset() {
+	s.projects.Clear()
+	s.users.Clear()
 	s.creds.Clear()
 	s.revoked.Clear()
 	s.ec2.Clear()
+	s.seed()
 }
 
 // Project finds a project by id or name.
 func (s *Service) Project(idOrName string) (Project, bool) {
-	for _, p := range s.projects {
-		if p.ID == idOrName || p.Name == idOrName {
-			return p, true
+	if p := s.projects.Get(idOrName); p != nil {
+		return *p, true
+	}
+	for _, p := range s.projects.All() {
+		if p.Name == idOrName {
+			return *p, true
 		}
 	}
 	return Project{}, false
 }
 
+// ProjectNames lists the projects by name.
+func (s *Service) ProjectNames() []string {
+	var out []string
+	for _, p := range s.projects.All() {
+		out = append(out, p.Name)
+	}
+	slices.Sort(out)
+	return out
+}
+
 func (s *Service) user(idOrName string) *User {
-	for i := range s.users {
-		if s.users[i].ID == idOrName || s.users[i].Name == idOrName {
-			return &s.users[i]
+	if u := s.users.Get(idOrName); u != nil {
+		return u
+	}
+	for _, u := range s.users.All() {
+		if u.Name == idOrName {
+			return u
 		}
 	}
 	return nil
@@ -196,6 +232,12 @@ func (s *Service) open(token string, now time.Time) *claims {
 	if c.Cred != "" && s.creds.Get(c.Cred) == nil {
 		return nil
 	}
+	if u := s.users.Get(c.User); u == nil || u.Disabled || c.Issued.Before(u.TokensFrom) {
+		return nil
+	}
+	if p := s.projects.Get(c.Project); c.Project != "" && (p == nil || p.Disabled) {
+		return nil
+	}
 	return c
 }
 
@@ -205,7 +247,7 @@ func (s *Service) Authenticate(token string, now time.Time) *rest.Token {
 	if c == nil {
 		return nil
 	}
-	u := s.user(c.User)
+	u := s.users.Get(c.User)
 	if u == nil {
 		return nil
 	}
@@ -326,7 +368,7 @@ func (s *Service) identify(r *rest.Request, req *authRequest, c *claims) (*User,
 				return nil, denied()
 			}
 			u = s.user(p.ID + p.Name)
-			if u == nil || subtle.ConstantTimeCompare([]byte(u.Password), []byte(p.Password)) != 1 {
+			if u == nil || u.Disabled || subtle.ConstantTimeCompare([]byte(u.Password), []byte(p.Password)) != 1 {
 				return nil, denied()
 			}
 			c.Methods = append(c.Methods, "password")
@@ -349,8 +391,16 @@ func (s *Service) identify(r *rest.Request, req *authRequest, c *claims) (*User,
 			if cred == nil || cred.SecretHash != hash(id.AppCred.Secret) || !cred.ExpiresAt.IsZero() && !r.Now.Before(cred.ExpiresAt) {
 				return nil, denied()
 			}
-			u = s.user(cred.UserID)
+			if p := s.projects.Get(cred.ProjectID); p == nil || p.Disabled {
+				return nil, denied()
+			}
+			if u = s.users.Get(cred.UserID); u == nil || u.Disabled {
+				return nil, denied()
+			}
 			c.Cred, c.Project = cred.ID, cred.ProjectID
+			if !cred.ExpiresAt.IsZero() && cred.ExpiresAt.Before(c.Expires) {
+				c.Expires = cred.ExpiresAt
+			}
 			c.Methods = append(c.Methods, "application_credential")
 		default:
 			return nil, denied()
@@ -395,7 +445,9 @@ func (s *Service) scope(raw json.RawMessage, u *User, c *claims) error {
 		return nil
 	}
 	if len(raw) == 0 || string(raw) == "null" {
-		c.Project = u.DefaultProject
+		if p := s.projects.Get(u.DefaultProject); p != nil && len(u.Roles[p.ID]) > 0 {
+			c.Project = p.ID
+		}
 		return nil
 	}
 	scope := struct {
@@ -416,7 +468,7 @@ func (s *Service) scope(raw json.RawMessage, u *User, c *claims) error {
 		return denied()
 	}
 	p, ok := s.Project(scope.Project.ID + scope.Project.Name)
-	if !ok || len(u.Roles[p.ID]) == 0 {
+	if !ok || p.Disabled || len(u.Roles[p.ID]) == 0 {
 		return denied()
 	}
 	c.Project = p.ID

@@ -27,6 +27,17 @@ func (s *Service) routes() []rest.Route {
 		{Method: "GET", Pattern: "/v3/users/{user}/projects", Operation: "project.list", Handler: s.userProjects},
 		{Method: "GET", Pattern: "/v3/projects", Operation: "project.list", Handler: s.listProjects},
 		{Method: "GET", Pattern: "/v3/projects/{project}", Operation: "project.get", Handler: s.getProject},
+		{Method: "POST", Pattern: "/v3/projects", Operation: "project.create", Handler: s.createProject},
+		{Method: "PATCH", Pattern: "/v3/projects/{project}", Operation: "project.update", Handler: s.updateProject},
+		{Method: "DELETE", Pattern: "/v3/projects/{project}", Operation: "project.delete", Handler: s.deleteProject},
+		{Method: "POST", Pattern: "/v3/users", Operation: "user.create", Handler: s.createUser},
+		{Method: "PATCH", Pattern: "/v3/users/{user}", Operation: "user.update", Handler: s.updateUser},
+		{Method: "POST", Pattern: "/v3/users/{user}/password", Operation: "user.password", Handler: s.changePassword},
+		{Method: "DELETE", Pattern: "/v3/users/{user}", Operation: "user.delete", Handler: s.deleteUser},
+		{Method: "PUT", Pattern: "/v3/projects/{project}/users/{user}/roles/{role}", Operation: "grant.create", Handler: s.createGrant},
+		{Method: "HEAD", Pattern: "/v3/projects/{project}/users/{user}/roles/{role}", Operation: "grant.check", Handler: s.checkGrant},
+		{Method: "DELETE", Pattern: "/v3/projects/{project}/users/{user}/roles/{role}", Operation: "grant.delete", Handler: s.deleteGrant},
+		{Method: "GET", Pattern: "/v3/projects/{project}/users/{user}/roles", Operation: "grant.list", Handler: s.listGrants},
 		{Method: "GET", Pattern: "/v3/domains", Operation: "domain.list", Handler: s.listDomains},
 		{Method: "GET", Pattern: "/v3/domains/{domain}", Operation: "domain.get", Handler: s.getDomain},
 		{Method: "GET", Pattern: "/v3/roles", Operation: "role.list", Handler: s.listRoles},
@@ -109,18 +120,22 @@ func list(r *rest.Request, name string, items []rest.M) (*rest.Response, error) 
 
 func self(r *rest.Request, path string) rest.M { return rest.M{"self": r.Base + "/identity/v3" + path} }
 
-func projectView(r *rest.Request, p Project) rest.M {
+func projectView(r *rest.Request, p *Project) rest.M {
 	return rest.M{
-		"id": p.ID, "name": p.Name, "domain_id": "default", "description": p.Description, "enabled": true,
-		"parent_id": "default", "is_domain": false, "tags": []string{}, "options": rest.M{}, "links": self(r, "/projects/"+p.ID),
+		"id": p.ID, "name": p.Name, "domain_id": "default", "description": p.Description, "enabled": !p.Disabled,
+		"parent_id": "default", "is_domain": false, "tags": append([]string{}, p.Tags...), "options": rest.M{}, "links": self(r, "/projects/"+p.ID),
 	}
 }
 
 func userView(r *rest.Request, u *User) rest.M {
-	return rest.M{
-		"id": u.ID, "name": u.Name, "domain_id": "default", "enabled": true, "default_project_id": u.DefaultProject,
+	view := rest.M{
+		"id": u.ID, "name": u.Name, "domain_id": "default", "enabled": !u.Disabled, "default_project_id": u.DefaultProject,
 		"password_expires_at": nil, "options": rest.M{}, "links": self(r, "/users/"+u.ID),
 	}
+	if u.Description != "" {
+		view["description"] = u.Description
+	}
+	return view
 }
 
 func domainView(r *rest.Request) rest.M {
@@ -132,7 +147,7 @@ func domainView(r *rest.Request) rest.M {
 
 func (s *Service) projectsOf(r *rest.Request, u *User) []rest.M {
 	out := []rest.M{}
-	for _, p := range s.projects {
+	for _, p := range s.projects.All() {
 		if len(u.Roles[p.ID]) > 0 {
 			out = append(out, projectView(r, p))
 		}
@@ -160,9 +175,9 @@ func (s *Service) listUsers(r *rest.Request) (*rest.Response, error) {
 		return nil, forbidden("identity:list_users")
 	}
 	out := []rest.M{}
-	for i := range s.users {
-		if name := r.Query.Get("name"); name == "" || name == s.users[i].Name {
-			out = append(out, userView(r, &s.users[i]))
+	for _, u := range s.users.All() {
+		if name := r.Query.Get("name"); name == "" || name == u.Name {
+			out = append(out, userView(r, u))
 		}
 	}
 	return list(r, "users", out)
@@ -170,11 +185,8 @@ func (s *Service) listUsers(r *rest.Request) (*rest.Response, error) {
 
 // owner yields the user of the path, who must be the caller unless an admin asks.
 func (s *Service) owner(r *rest.Request, action string) (*User, error) {
-	for i := range s.users {
-		u := &s.users[i]
-		if u.ID == r.Params["user"] && (u.ID == r.Token.UserID || r.Token.Admin()) {
-			return u, nil
-		}
+	if u := s.users.Get(r.Params["user"]); u != nil && (u.ID == r.Token.UserID || r.Token.Admin()) {
+		return u, nil
 	}
 	if r.Token.Admin() {
 		return nil, notFound("user", r.Params["user"])
@@ -203,22 +215,17 @@ func (s *Service) listProjects(r *rest.Request) (*rest.Response, error) {
 		return nil, forbidden("identity:list_projects")
 	}
 	out := []rest.M{}
-	for _, p := range s.projects {
-		if name := r.Query.Get("name"); name == "" || name == p.Name {
-			out = append(out, projectView(r, p))
+	for _, p := range s.projects.All() {
+		if name := r.Query.Get("name"); name != "" && name != p.Name || !bearsTags(p, r.Query.Get("tags")) {
+			continue
 		}
+		out = append(out, projectView(r, p))
 	}
 	return list(r, "projects", out)
 }
 
 func (s *Service) getProject(r *rest.Request) (*rest.Response, error) {
-	for _, p := range s.projects {
-		if p.ID != r.Params["project"] {
-			continue
-		}
-		if p.ID != r.Token.ProjectID && !r.Token.Admin() {
-			break
-		}
+	if p := s.projects.Get(r.Params["project"]); p != nil && (p.ID == r.Token.ProjectID || r.Token.Admin()) {
 		return rest.OK(rest.M{"project": projectView(r, p)})
 	}
 	if !r.Token.Admin() {
@@ -267,12 +274,15 @@ func (s *Service) listAssignments(r *rest.Request) (*rest.Response, error) {
 		return nil, forbidden("identity:list_role_assignments")
 	}
 	out := []rest.M{}
-	for _, u := range s.users {
-		for _, p := range s.projects {
+	for _, u := range s.users.All() {
+		for _, p := range s.projects.All() {
+			if id := r.Query.Get("user.id"); id != "" && id != u.ID {
+				continue
+			}
+			if id := r.Query.Get("scope.project.id"); id != "" && id != p.ID {
+				continue
+			}
 			for _, role := range u.Roles[p.ID] {
-				if id := r.Query.Get("user.id"); id != "" && id != u.ID {
-					continue
-				}
 				out = append(out, rest.M{
 					"role": rest.M{"id": fixedID("role", role)}, "user": rest.M{"id": u.ID}, "scope": rest.M{"project": rest.M{"id": p.ID}},
 					"links": rest.M{"assignment": r.Base + "/identity/v3/projects/" + p.ID + "/users/" + u.ID + "/roles/" + fixedID("role", role)},
@@ -360,6 +370,9 @@ func (s *Service) listCreds(r *rest.Request) (*rest.Response, error) {
 }
 
 func (s *Service) createCred(r *rest.Request) (*rest.Response, error) {
+	if s.restricted(r) {
+		return nil, forbidden("Using method 'application_credential' is not allowed for managing additional application credentials")
+	}
 	if r.Params["user"] != r.Token.UserID || r.Token.ProjectID == "" {
 		return nil, forbidden("identity:create_application_credential")
 	}
@@ -434,6 +447,9 @@ func (s *Service) getCred(r *rest.Request) (*rest.Response, error) {
 }
 
 func (s *Service) deleteCred(r *rest.Request) (*rest.Response, error) {
+	if s.restricted(r) {
+		return nil, forbidden("Using method 'application_credential' is not allowed for managing additional application credentials")
+	}
 	c, err := s.cred(r, "identity:delete_application_credential")
 	if err != nil {
 		return nil, err
@@ -442,9 +458,19 @@ func (s *Service) deleteCred(r *rest.Request) (*rest.Response, error) {
 	return rest.Status(http.StatusNoContent, nil)
 }
 
-// Inventory lists application credentials.
+// Inventory lists projects, users and credentials.
 func (s *Service) Inventory() []control.InventoryItem {
 	var out []control.InventoryItem
+	for _, p := range s.projects.All() {
+		out = append(out, control.InventoryItem{
+			Service: "identity", Kind: "project", ID: p.ID, Name: p.Name, Project: p.ID, Description: p.Description, Seeded: p.Seeded, CreatedAt: p.CreatedAt,
+		})
+	}
+	for _, u := range s.users.All() {
+		out = append(out, control.InventoryItem{
+			Service: "identity", Kind: "user", ID: u.ID, Name: u.Name, Project: u.DefaultProject, Description: u.Description, Seeded: u.Seeded, CreatedAt: u.CreatedAt,
+		})
+	}
 	for _, c := range s.creds.All() {
 		out = append(out, control.InventoryItem{
 			Service: "identity", Kind: "application_credential", ID: c.ID, Name: c.Name, Project: c.ProjectID, Description: c.Description, CreatedAt: c.CreatedAt,

@@ -381,6 +381,9 @@ func (s *Service) listOf(k *kind) rest.Handler {
 		if err := k.checkFilters(q); err != nil {
 			return nil, err
 		}
+		if k.many == "security_groups" {
+			s.defaultGroups(r)
+		}
 		views := []rest.M{}
 		for _, o := range k.list(q) {
 			if !owned(r.Token, o) && (k.visible == nil || !k.visible(r.Token, o)) || !tagged(q, o.std().Tags) {

@@ -11,6 +11,19 @@ import (
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/rest"
 )
 
+// defaultGroups makes the default security group of whoever lists, and of the projects that an admin asks for: Neutron makes
+// them when they are looked for.
+func (s *Service) defaultGroups(r *rest.Request) {
+	if r.Token.ProjectID != "" {
+		s.defaultGroup(r, r.Token.ProjectID)
+	}
+	for _, project := range append(slices.Clone(r.Query["project_id"]), r.Query["tenant_id"]...) {
+		if r.Token.Admin() && project != "" {
+			s.defaultGroup(r, project)
+		}
+	}
+}
+
 // defaultGroup yields the default security group of a project and makes it when the project is seen first.
 func (s *Service) defaultGroup(r *rest.Request, project string) *Group {
 	for _, g := range s.groups.By(byProject, project) {
