@@ -29,6 +29,7 @@ type lookups struct {
 	flavors  remembered[flavors.Flavor]
 	images   remembered[images.Image]
 	networks remembered[networks.Network]
+	others   sync.Map // by name, see Recent
 }
 
 // remembered is one list and its age.
@@ -119,6 +120,16 @@ func (s *Session) Offers(ctx context.Context) error {
 	}
 	_, err := s.lookups.images.within(s.lookups.now, recent, s.readImages(ctx))
 	return err
+}
+
+// Recent gives a list of something else that the cloud offers, called name, as it was a moment ago at most.
+func Recent[T any](s *Session, name string, read func() ([]T, error)) ([]T, error) {
+	kept, _ := s.lookups.others.LoadOrStore(name, &remembered[T]{})
+	list, ok := kept.(*remembered[T])
+	if !ok {
+		return read() // another type goes by that name
+	}
+	return list.within(s.lookups.now, recent, read)
 }
 
 // Outside makes what is remembered of external networks be no older than a moment, so that a check can be held to it.
