@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,28 +148,49 @@ func scale(b *testing.B, sandboxd string, stacks int) *scaled {
 	return out
 }
 
+// sandbox starts a sandbox, and gives its address and the folder with what leads to it. Where another program was quicker to
+// take the address it takes another.
+func sandbox(b *testing.B, sandboxd string) (at, box string) {
+	b.Helper()
+	for range 5 {
+		at, box = story.Address(b), b.TempDir()
+		cmd := exec.Command(sandboxd, "--listen", at, "--kubernetes-listen", story.Address(b), "--admin-token", "open", "--out", box)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		died := false
+		story.Await(b, "the sandbox is there", func() bool {
+			select {
+			case err := <-ended:
+				b.Logf("the sandbox ended: %v", err)
+				died = true
+			default:
+			}
+			written, err := os.Stat(filepath.Join(box, "clouds.yaml")) // when the addresses are taken
+			return died || err == nil && written.Size() > 0
+		})
+		if died {
+			continue
+		}
+		b.Cleanup(func() {
+			if err := cmd.Process.Kill(); err != nil {
+				b.Error(err)
+			}
+			<-ended
+		})
+		return at, box
+	}
+	b.Fatal("no sandbox starts")
+	return "", ""
+}
+
 // outside starts a sandbox and an installation without one, which knows it as its cloud.
 func outside(b *testing.B, sandboxd string) *story.Installation {
 	b.Helper()
-	at, box := story.Address(b), b.TempDir()
-	cmd := exec.Command(sandboxd, "--listen", at, "--kubernetes-listen", story.Address(b), "--admin-token", "open", "--out", box)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		var ended *exec.ExitError
-		if err := cmd.Process.Kill(); err != nil {
-			b.Error(err)
-		}
-		if err := cmd.Wait(); err != nil && !errors.As(err, &ended) {
-			b.Error(err)
-		}
-	})
-	story.Await(b, "the sandbox answers", func() bool {
-		conn, err := net.DialTimeout("tcp", at, time.Second)
-		return err == nil && conn.Close() == nil
-	})
+	at, box := sandbox(b, sandboxd)
 	i := story.Start(b, "--no-sandbox")
 	i.Cloud = &story.Cloud{URL: "http://" + at, Token: "open"}
 	(<-i.GoIn(b, []string{"OS_CLIENT_CONFIG_FILE=" + filepath.Join(box, "clouds.yaml")}, "cloud", "add", "lab", "--driver", "openstack", "--os-cloud", "sandbox")).Ok(b)
