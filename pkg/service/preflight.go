@@ -22,6 +22,7 @@ import (
 // preflight looks at the clouds whether resources can be made as asked. It reports all that is wrong, and what it could
 // not look at, as findings; it changes nothing.
 func (s *Service) preflight(ctx context.Context, items []wanted) (*participantv1.PreflightResponse, error) {
+	ctx = driver.Remembering(ctx)
 	p := &flight{s: s, ctx: ctx, planned: planned(items), groups: map[*reconcile.Account]map[string][]driver.Item[proto.Message]{}, quotas: map[quotaKey]*participantv1.QuotaUse{}, parts: map[partKey]string{}, claimed: map[record.Want]string{}}
 	for _, w := range items {
 		p.whole(w)

@@ -19,12 +19,17 @@ import (
 // rarely, and a create that relies on an old answer is refused by the cloud itself.
 const keepFor = time.Minute
 
+// recent is how old what a check is held to may be: requests that come together look together. What a create is then refused
+// for because it changed in between it would also be refused for had it changed a moment later.
+const recent = 2 * time.Second
+
 // lookups remembers what the cloud offers.
 type lookups struct {
 	now      func() time.Time
 	flavors  remembered[flavors.Flavor]
 	images   remembered[images.Image]
 	networks remembered[networks.Network]
+	others   sync.Map // by name, see Recent
 }
 
 // remembered is one list and its age.
@@ -36,9 +41,18 @@ type remembered[T any] struct {
 
 // get gives the list, read again if it is old or fresh is asked for.
 func (r *remembered[T]) get(now func() time.Time, fresh bool, read func() ([]T, error)) ([]T, error) {
+	within := keepFor
+	if fresh {
+		within = 0
+	}
+	return r.within(now, within, read)
+}
+
+// within gives the list, read again if it is older than age.
+func (r *remembered[T]) within(now func() time.Time, age time.Duration, read func() ([]T, error)) ([]T, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !fresh && !r.at.IsZero() && now().Sub(r.at) < keepFor {
+	if !r.at.IsZero() && now().Sub(r.at) < age {
 		return r.items, nil
 	}
 	items, err := read()
@@ -51,18 +65,26 @@ func (r *remembered[T]) get(now func() time.Time, fresh bool, read func() ([]T, 
 
 // Flavors lists the flavors that the project may use. fresh asks the cloud even if the list is remembered.
 func (s *Session) Flavors(ctx context.Context, fresh bool) ([]flavors.Flavor, error) {
-	return s.lookups.flavors.get(s.lookups.now, fresh, func() ([]flavors.Flavor, error) {
+	return s.lookups.flavors.get(s.lookups.now, fresh, s.readFlavors(ctx))
+}
+
+func (s *Session) readFlavors(ctx context.Context) func() ([]flavors.Flavor, error) {
+	return func() ([]flavors.Flavor, error) {
 		c, err := s.Compute(ctx)
 		if err != nil {
 			return nil, err
 		}
 		return List[flavors.Flavor](ctx, c, "flavors/detail", "flavors", nil)
-	})
+	}
 }
 
 // Images lists the images that the project may use. fresh asks the cloud even if the list is remembered.
 func (s *Session) Images(ctx context.Context, fresh bool) ([]images.Image, error) {
-	return s.lookups.images.get(s.lookups.now, fresh, func() ([]images.Image, error) {
+	return s.lookups.images.get(s.lookups.now, fresh, s.readImages(ctx))
+}
+
+func (s *Session) readImages(ctx context.Context) func() ([]images.Image, error) {
+	return func() ([]images.Image, error) {
 		c, err := s.Image(ctx)
 		if err != nil {
 			return nil, err
@@ -73,18 +95,47 @@ func (s *Session) Images(ctx context.Context, fresh bool) ([]images.Image, error
 		}
 		all, err := images.ExtractImages(pages)
 		return all, Fault(err, "list images: read the answer")
-	})
+	}
 }
 
 // ExternalNetworks lists the networks that lead outside. fresh asks the cloud even if the list is remembered.
 func (s *Session) ExternalNetworks(ctx context.Context, fresh bool) ([]networks.Network, error) {
-	return s.lookups.networks.get(s.lookups.now, fresh, func() ([]networks.Network, error) {
+	return s.lookups.networks.get(s.lookups.now, fresh, s.readExternalNetworks(ctx))
+}
+
+func (s *Session) readExternalNetworks(ctx context.Context) func() ([]networks.Network, error) {
+	return func() ([]networks.Network, error) {
 		c, err := s.Network(ctx)
 		if err != nil {
 			return nil, err
 		}
 		return List[networks.Network](ctx, c, "networks", "networks", url.Values{"router:external": {"true"}})
-	})
+	}
+}
+
+// Offers makes what is remembered of flavors and images be no older than a moment, so that a check can be held to it.
+func (s *Session) Offers(ctx context.Context) error {
+	if _, err := s.lookups.flavors.within(s.lookups.now, recent, s.readFlavors(ctx)); err != nil {
+		return err
+	}
+	_, err := s.lookups.images.within(s.lookups.now, recent, s.readImages(ctx))
+	return err
+}
+
+// Recent gives a list of something else that the cloud offers, called name, as it was a moment ago at most.
+func Recent[T any](s *Session, name string, read func() ([]T, error)) ([]T, error) {
+	kept, _ := s.lookups.others.LoadOrStore(name, &remembered[T]{})
+	list, ok := kept.(*remembered[T])
+	if !ok {
+		return read() // another type goes by that name
+	}
+	return list.within(s.lookups.now, recent, read)
+}
+
+// Outside makes what is remembered of external networks be no older than a moment, so that a check can be held to it.
+func (s *Session) Outside(ctx context.Context) error {
+	_, err := s.lookups.networks.within(s.lookups.now, recent, s.readExternalNetworks(ctx))
+	return err
 }
 
 // Flavor finds a flavor by name or id. The error is Invalid, in field, if there is none, and lists close names. What is

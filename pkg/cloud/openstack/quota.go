@@ -16,8 +16,15 @@ import (
 type Limit struct{ Used, Limit int64 }
 
 // Limits reads all quotas of the project from a service whose answer is {field: {quota: {limit, used or in_use,
-// reserved}}}, as neutron, cinder and nova give them. A cloud that does not show quotas to its users gives none.
+// reserved}}}, as neutron, cinder and nova give them. A cloud that does not show quotas to its users gives none. In one look
+// (driver.Remembering) each service is asked once.
 func (s *Session) Limits(ctx context.Context, c *gophercloud.ServiceClient, path, field string) (map[string]Limit, error) {
+	return driver.Once(ctx, "limits "+s.Account+" "+c.ServiceURL(path), func() (map[string]Limit, error) {
+		return s.readLimits(ctx, c, path, field)
+	})
+}
+
+func (s *Session) readLimits(ctx context.Context, c *gophercloud.ServiceClient, path, field string) (map[string]Limit, error) {
 	answer := map[string]map[string]json.RawMessage{}
 	resp, err := c.Get(ctx, c.ServiceURL(path), &answer, nil)
 	if err != nil {

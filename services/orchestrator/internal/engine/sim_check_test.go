@@ -47,6 +47,7 @@ func (s *sim) checkEnd(g *simSaga) {
 		}
 	}
 	s.checkStands(st, "at the end of "+g.name)
+	s.checkQuotas("at the end of " + g.name)
 }
 
 // allowAnew lets stand what an abandoned operation had begun to release, and an undo then made anew: it was the stack's all
@@ -134,6 +135,7 @@ func (s *sim) checkRest(when string) {
 			s.violate("%s: %s has not ended: %s %s", when, g.name, g.state.GetState(), simSteps(g.state))
 		}
 	}
+	s.checkQuotas(when)
 	standing := map[string]bool{}
 	for _, st := range s.stacks {
 		s.checkStands(st, when)
@@ -210,6 +212,7 @@ func (s *sim) checkGone() {
 		what, rest, _ := strings.Cut(rest, "/")
 		_, key, _ := strings.Cut(rest, "+")
 		switch {
+		case e.Key == "/weft/quota/acme/turn":
 		case what == "f" || what == "t" || what == "owners" || what == "r" && exempt[key] || what == "n" && len(exempt) > 0:
 		default:
 			s.violate("in the end %s is left in the store", e.Key)

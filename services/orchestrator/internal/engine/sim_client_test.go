@@ -341,6 +341,9 @@ func (st *simStack) begin(r *simReplica) {
 	s.monitor.order = append(s.monitor.order, g)
 	err = r.engine.Begin(context.Background(), p, changing, revision)
 	s.note("%s begins %s of %s, %d steps: %s", r.process.name, operation, st.id, len(p.GetSteps()), fault.KindOf(err))
+	if fault.Is(err, fault.Quota) {
+		s.counts.overQuota++
+	}
 	if err == nil || g.before != nil {
 		st.left = max(st.left-1, 0)
 	}
@@ -387,6 +390,7 @@ func (st *simStack) planApply(operation string, kept *orchestratorv1.StackRecord
 		return nil, nil
 	}
 	p := built.Saga
+	simDraws(p)
 	p.KeepOnFailure = s.chance(50)
 	p.Result = &orchestratorv1.Stack{Name: st.name, Document: text, Operation: operation}
 	changing := &orchestratorv1.StackRecord{Stack: &orchestratorv1.Stack{Name: st.name, Document: text, Metadata: &kindv1.Metadata{Key: s.newKey()}}}

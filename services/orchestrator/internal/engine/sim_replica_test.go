@@ -66,7 +66,7 @@ func (r *simReplica) start() {
 	box := newSimOutbox(s, p, v, prefix+"so/")
 	r.process, r.parts = p, map[int]*simPart{}
 	r.engine = New(Config{
-		Store: v, Outbox: box, Kinds: s.kinds, Querier: simQuerier{s}, Logger: slog.New(simFaultLog{s}), Now: func() time.Time { return s.now },
+		Store: v, Outbox: box, Quotas: s.quotas(), Kinds: s.kinds, Querier: simQuerier{s}, Logger: slog.New(simFaultLog{s}), Now: func() time.Time { return s.now },
 		Go: func(do func()) { do() },
 		After: func(wait time.Duration, do func()) func() bool {
 			ev := s.after(wait+s.upTo(time.Millisecond), p, do)

@@ -127,7 +127,7 @@ func TestSimulation(t *testing.T) {
 	}
 	for what, n := range map[string]int{ // a simulation that does nothing finds nothing
 		"crashes": total.crashes, "pauses": total.pauses, "take-overs": total.takeovers, "fenced transactions": total.fenced, "lost answers": total.lost,
-		"resurrected messages": total.resurrected, "refusals of the cloud": total.refused, "sagas that need a hand": total.needsHand,
+		"resurrected messages": total.resurrected, "refusals of the cloud": total.refused, "refusals for a quota": total.overQuota, "sagas that need a hand": total.needsHand,
 		"sagas done": total.ends["DONE"], "undone": total.ends["UNDONE"], "cancelled": total.ends["CANCELLED"], "failed": total.ends["FAILED"],
 	} {
 		if n == 0 {
@@ -146,6 +146,7 @@ func (c *simCounts) add(d simCounts) {
 	c.lost += d.lost
 	c.resurrected += d.resurrected
 	c.refused += d.refused
+	c.overQuota += d.overQuota
 	c.needsHand += d.needsHand
 	for k, n := range d.ends {
 		c.ends[k] += n

@@ -105,8 +105,8 @@ type sim struct {
 
 // simCounts tells what a run has seen, so that a test can tell that it saw it.
 type simCounts struct {
-	sagas, ended, crashes, pauses, takeovers, fenced, lost, resurrected, refused, needsHand int
-	ends                                                                                    map[string]int
+	sagas, ended, crashes, pauses, takeovers, fenced, lost, resurrected, refused, overQuota, needsHand int
+	ends                                                                                               map[string]int
 }
 
 // simOdds are the odds of what goes wrong in one run, in thousandths. Each run has some of them only.

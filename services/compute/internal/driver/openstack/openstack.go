@@ -72,6 +72,10 @@ func probe(ctx context.Context, s *cloud.Session) ([]driver.Feature, error) {
 
 // zoneNames lists the availability zones that take servers.
 func zoneNames(ctx context.Context, s *cloud.Session) ([]string, error) {
+	return cloud.Recent(s, "availability zones", func() ([]string, error) { return readZones(ctx, s) })
+}
+
+func readZones(ctx context.Context, s *cloud.Session) ([]string, error) {
 	c, err := s.Compute(ctx)
 	if err != nil {
 		return nil, err

@@ -24,10 +24,7 @@ func (d *Servers) Check(ctx context.Context, items []driver.Item[*computev1.Serv
 	if len(items) == 0 {
 		return nil, nil, nil
 	}
-	if _, err := d.s.Flavors(ctx, true); err != nil { // the cloud is asked once; the items are held to what it says now
-		return nil, nil, err
-	}
-	if _, err := d.s.Images(ctx, true); err != nil {
+	if err := d.s.Offers(ctx); err != nil { // the cloud is asked once; the items are held to what it says now
 		return nil, nil, err
 	}
 	zones, err := zoneNames(ctx, d.s)

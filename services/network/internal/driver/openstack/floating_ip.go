@@ -215,13 +215,14 @@ func (d *FloatingIPs) Blockers(ctx context.Context, id string) ([]*kindv1.Blocke
 // Check implements driver.Checker: an external network to take the address from, and the quota.
 func (d *FloatingIPs) Check(ctx context.Context, items []driver.Item[*networkv1.FloatingIPSpec]) ([]driver.Finding, []driver.QuotaUse, error) {
 	var findings []driver.Finding
-	fresh := true
 	for _, i := range items {
 		if i.Spec == nil {
 			continue
 		}
-		_, err := d.s.ExternalNetwork(ctx, "spec.externalNetwork", i.Spec.GetExternalNetwork(), fresh)
-		fresh = false // the first look has just asked the cloud
+		if err := d.s.Outside(ctx); err != nil {
+			return nil, nil, err
+		}
+		_, err := d.s.ExternalNetwork(ctx, "spec.externalNetwork", i.Spec.GetExternalNetwork(), false)
 		if err != nil && !fault.Is(err, fault.Invalid) {
 			return nil, nil, err
 		}

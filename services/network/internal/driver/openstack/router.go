@@ -235,14 +235,15 @@ func subnetRefs(refs driver.Refs, names []string) ([]string, error) {
 func (d *Routers) Check(ctx context.Context, items []driver.Item[*networkv1.RouterSpec]) ([]driver.Finding, []driver.QuotaUse, error) {
 	var findings []driver.Finding
 	var interfaces int64
-	fresh := true
 	for _, i := range items {
 		if i.Spec == nil {
 			continue
 		}
 		if ref := i.Spec.GetExternalNetwork(); ref != "" {
-			_, err := d.s.ExternalNetwork(ctx, "spec.externalNetwork", ref, fresh)
-			fresh = false // the first look has just asked the cloud
+			if err := d.s.Outside(ctx); err != nil {
+				return nil, nil, err
+			}
+			_, err := d.s.ExternalNetwork(ctx, "spec.externalNetwork", ref, false)
 			if err != nil && !fault.Is(err, fault.Invalid) {
 				return nil, nil, err
 			}

@@ -378,7 +378,9 @@ func volumeTypes(ctx context.Context, s *cloud.Session) ([]volumeType, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cloud.List[volumeType](ctx, c, "types", "volume_types", nil)
+	return cloud.Recent(s, "volume types", func() ([]volumeType, error) {
+		return cloud.List[volumeType](ctx, c, "types", "volume_types", nil)
+	})
 }
 
 func quotas(ctx context.Context, s *cloud.Session) (map[string]cloud.Limit, error) {
