@@ -25,6 +25,8 @@ type driftPlace struct {
 	before func(t *testing.T, h *hands)
 	// cluster says that it stands on the cluster, not at the cloud.
 	cluster bool
+	// parts says that the object is several, of which one is taken away: the resource is changed, not gone.
+	parts bool
 }
 
 // under gives the path of an object by that of its collection.
@@ -35,7 +37,7 @@ func under(collection string) func(string) string {
 // driftPlaces lists them in an order in which they can go.
 var driftPlaces = []driftPlace{
 	{kind: "Workload", local: "shop", path: func(string) string { return "/apis/apps/v1/namespaces/default/deployments/drift-shop" }, cluster: true},
-	{kind: "Manifest", local: "map", path: func(string) string { return "/api/v1/namespaces/default/configmaps/colours" }, cluster: true},
+	{kind: "Manifest", local: "map", path: func(string) string { return "/api/v1/namespaces/default/configmaps/colours" }, cluster: true, parts: true},
 	{kind: "PortForwarding", local: "way", path: func(id string) string {
 		address, forwarding, _ := strings.Cut(id, "/")
 		return neutron + "floatingips/" + address + "/port_forwardings/" + forwarding
@@ -165,7 +167,11 @@ func (h *hands) takeAway(t *testing.T) {
 	for _, place := range driftPlaces {
 		t.Run(place.kind+" "+place.local, func(t *testing.T) {
 			within := time.Until(deleted[place.local].Add(2*observeEvery + driftSlack))
-			awaitDriftWithin(t, h.i, place.local, kindv1.DriftType_DRIFT_TYPE_MISSING, max(within, time.Second))
+			want := kindv1.DriftType_DRIFT_TYPE_MISSING
+			if place.parts {
+				want = kindv1.DriftType_DRIFT_TYPE_CHANGED
+			}
+			awaitDriftWithin(t, h.i, place.local, want, max(within, time.Second))
 		})
 	}
 }
