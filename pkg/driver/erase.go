@@ -23,6 +23,8 @@ type Any interface {
 	Keeper() (Keeper, bool)
 	Copier() (Copier, bool)
 	SecretSource() (SecretSource, bool)
+	// Importer gives the capability, or false.
+	Importer() (Importer, bool)
 }
 
 // Erase erases the types of a driver.
@@ -99,6 +101,11 @@ func (e erased[S, O]) Copier() (Copier, bool) {
 func (e erased[S, O]) SecretSource() (SecretSource, bool) {
 	s, ok := e.d.(SecretSource)
 	return s, ok
+}
+
+func (e erased[S, O]) Importer() (Importer, bool) {
+	i, ok := e.d.(Importer)
+	return i, ok
 }
 
 func (e erased[S, O]) Checker() (Checker[proto.Message], bool) {

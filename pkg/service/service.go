@@ -172,7 +172,7 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 	s.inbox.Traces = deps.Traces
 	s.loop = reconcile.New(reconcile.Config{
 		Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Traces: deps.Traces, Now: deps.Now, Taken: s.outbox.Recover, Secrets: s,
-		ObserveEvery: deps.ObserveEvery,
+		ObserveEvery: deps.ObserveEvery, Installation: deps.Installation,
 		Controllers:  s.controllers(),
 	})
 	s.spread = shard.New(shard.Config{
@@ -260,6 +260,7 @@ func (s *Service) Register(server grpc.ServiceRegistrar) error {
 	}
 	if s.accounts != nil {
 		participantv1.RegisterParticipantServiceServer(server, &participantServer{s: s})
+		participantv1.RegisterImportParticipantServiceServer(server, &importServer{s: s})
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/weftcloud/weft/pkg/crash"
@@ -19,6 +20,8 @@ const (
 	atApply moment = iota
 	// atRefusal is when the cloud has refused the last step: what dies is the undo.
 	atRefusal
+	// atUpdate is before the stack, which stands, is changed in place.
+	atUpdate
 	// atDestroy is before the stack, which stands, is destroyed: a destroy goes forward, and so does a deletion in it.
 	atDestroy
 )
@@ -55,12 +58,14 @@ var places = []place{
 	{point: crash.RecordCommitBefore, undo: atRefusal, passings: []int{1, 7, 15}, undoPassings: []int{1, 3, 6}},
 	{point: crash.RecordCommitAfter, undo: atRefusal, passings: []int{1, 7, 15}, undoPassings: []int{1, 3, 6}},
 	{point: crash.RecordTombstoneBefore, forward: atDestroy, undo: atRefusal, passings: []int{1, 3, 6}, undoPassings: []int{1, 2, 4}},
-	{point: crash.LoopAttemptBefore, passings: []int{1, 4, 6}, undoPassings: []int{1, 4, 6}},
-	{point: crash.LoopCreateBefore, passings: []int{1, 4, 6}, undoPassings: []int{1, 4, 6}},
-	{point: crash.LoopCreateAfter, passings: []int{1, 4, 6}, undoPassings: []int{1, 4, 6}},
-	{point: crash.LoopIDAfter, passings: []int{1, 4, 6}, undoPassings: []int{1, 4, 6}},
-	{point: crash.LoopDeleteBefore, forward: atDestroy, undo: atRefusal, passings: []int{1, 3, 6}, undoPassings: []int{1, 2, 4}},
-	{point: crash.LoopDeleteAfter, forward: atDestroy, undo: atRefusal, passings: []int{1, 3, 6}, undoPassings: []int{1, 2, 4}},
+	{point: crash.LoopAttemptBefore, passings: []int{3, 9, 15}, undoPassings: []int{6, 12, 18}},
+	{point: crash.LoopCreateBefore, passings: []int{6, 14, 20}, undoPassings: []int{16, 4, 10}},
+	{point: crash.LoopCreateAfter, passings: []int{19, 8, 12}, undoPassings: []int{11, 18, 5}},
+	{point: crash.LoopIDAfter, passings: []int{4, 10, 16}, undoPassings: []int{13, 7, 2}},
+	{point: crash.LoopUpdateBefore, forward: atUpdate, passings: []int{3, 1, 6}, undoPassings: []int{2, 1, 3}},
+	{point: crash.LoopUpdateAfter, forward: atUpdate, passings: []int{5, 2, 7}, undoPassings: []int{1, 2, 3}},
+	{point: crash.LoopDeleteBefore, forward: atDestroy, undo: atRefusal, passings: []int{3, 9, 15}, undoPassings: []int{2, 7, 12}},
+	{point: crash.LoopDeleteAfter, forward: atDestroy, undo: atRefusal, passings: []int{12, 5, 17}, undoPassings: []int{9, 4, 14}},
 }
 
 // trial is one run.
@@ -79,6 +84,12 @@ func (c trial) row() row {
 		direction = "undo"
 	}
 	return row{program: c.program, point: string(c.point), direction: direction}
+}
+
+// wide tells whether the run is made with the stack of all kinds: where a driver is called, the kind matters. Broken
+// programs are found out, and fleets killed, with the other one.
+func (c trial) wide() bool {
+	return c.path == "" && c.member == "" && strings.HasPrefix(string(c.point), "loop/")
 }
 
 // when is when the order to die is given.
