@@ -173,7 +173,7 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 	s.loop = reconcile.New(reconcile.Config{
 		Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Traces: deps.Traces, Now: deps.Now, Taken: s.outbox.Recover, Secrets: s,
 		ObserveEvery: deps.ObserveEvery, Installation: deps.Installation,
-		Controllers:  s.controllers(),
+		Controllers: s.controllers(),
 	})
 	s.spread = shard.New(shard.Config{
 		Store: deps.Store, Prefix: record.Prefix(catalog.Service) + "shards/", Replica: deps.Replica, Address: deps.Address, Count: reconcile.Shards,

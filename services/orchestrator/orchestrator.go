@@ -113,6 +113,7 @@ func (o *Orchestrator) Register(server grpc.ServiceRegistrar) error {
 		return err
 	}
 	orchestratorv1.RegisterStackServiceServer(server, o.stacks)
+	orchestratorv1.RegisterImportServiceServer(server, o.stacks)
 	participantv1.RegisterParticipantServiceServer(server, &stack.Composites{Stacks: o.stacks})
 	orchestratorv1.RegisterOperationServiceServer(server, o.ops)
 	orchestratorv1.RegisterSagaServiceServer(server, &engine.Server{Engine: o.engine})

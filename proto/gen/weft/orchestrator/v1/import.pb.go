@@ -439,84 +439,11 @@ func (x *ForgetResourceRequest) GetLocalName() string {
 	return ""
 }
 
-// Adoption is one object that a document adopts and that is not Weft's yet.
-type Adoption struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The resource's name in the document.
-	LocalName string `protobuf:"bytes,1,opt,name=local_name,json=localName,proto3" json:"local_name,omitempty"`
-	// Its type.
-	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
-	// The object's id at the cloud.
-	ProviderId string `protobuf:"bytes,3,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
-	// What differs between the object and the document; it is what a plan changes once the object is adopted.
-	Fields        []*FieldChange `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Adoption) Reset() {
-	*x = Adoption{}
-	mi := &file_weft_orchestrator_v1_import_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Adoption) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Adoption) ProtoMessage() {}
-
-func (x *Adoption) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_orchestrator_v1_import_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Adoption.ProtoReflect.Descriptor instead.
-func (*Adoption) Descriptor() ([]byte, []int) {
-	return file_weft_orchestrator_v1_import_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *Adoption) GetLocalName() string {
-	if x != nil {
-		return x.LocalName
-	}
-	return ""
-}
-
-func (x *Adoption) GetType() string {
-	if x != nil {
-		return x.Type
-	}
-	return ""
-}
-
-func (x *Adoption) GetProviderId() string {
-	if x != nil {
-		return x.ProviderId
-	}
-	return ""
-}
-
-func (x *Adoption) GetFields() []*FieldChange {
-	if x != nil {
-		return x.Fields
-	}
-	return nil
-}
-
 var File_weft_orchestrator_v1_import_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_import_proto_rawDesc = "" +
 	"\n" +
-	"!weft/orchestrator/v1/import.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17weft/kind/v1/kind.proto\x1a\x1fweft/orchestrator/v1/plan.proto\"\x85\x03\n" +
+	"!weft/orchestrator/v1/import.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17weft/kind/v1/kind.proto\"\x85\x03\n" +
 	"\x14DraftDocumentRequest\x12V\n" +
 	"\x06parent\x18\x01 \x01(\tB>\xe0A\x02\xfaA\x1f\x12\x1dorchestrator.weft.cloud/Stack\xbaH\x16r\x14\x18\x80\x022\x0f^tenants/[^/]+$R\x06parent\x12S\n" +
 	"\x05cloud\x18\x02 \x01(\tB=\xe0A\x02\xfaA\x1f\n" +
@@ -550,14 +477,7 @@ const file_weft_orchestrator_v1_import_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tBK\xe0A\x02\xfaA\x1f\n" +
 	"\x1dorchestrator.weft.cloud/Stack\xbaH#r!\x18\x80\x022\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\x12L\n" +
 	"\n" +
-	"local_name\x18\x02 \x01(\tB-\xe0A\x02\xbaH'r%\x18?2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\tlocalName\"\xad\x01\n" +
-	"\bAdoption\x12\"\n" +
-	"\n" +
-	"local_name\x18\x01 \x01(\tB\x03\xe0A\x03R\tlocalName\x12\x17\n" +
-	"\x04type\x18\x02 \x01(\tB\x03\xe0A\x03R\x04type\x12$\n" +
-	"\vprovider_id\x18\x03 \x01(\tB\x03\xe0A\x03R\n" +
-	"providerId\x12>\n" +
-	"\x06fields\x18\x04 \x03(\v2!.weft.orchestrator.v1.FieldChangeB\x03\xe0A\x03R\x06fields2\xf9\x02\n" +
+	"local_name\x18\x02 \x01(\tB-\xe0A\x02\xbaH'r%\x18?2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\tlocalName2\xf9\x02\n" +
 	"\rImportService\x12p\n" +
 	"\rDraftDocument\x12*.weft.orchestrator.v1.DraftDocumentRequest\x1a+.weft.orchestrator.v1.DraftDocumentResponse\"\x06\xba\xbb\x18\x02\b\x01\x12y\n" +
 	"\n" +
@@ -578,7 +498,7 @@ func file_weft_orchestrator_v1_import_proto_rawDescGZIP() []byte {
 	return file_weft_orchestrator_v1_import_proto_rawDescData
 }
 
-var file_weft_orchestrator_v1_import_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_weft_orchestrator_v1_import_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_weft_orchestrator_v1_import_proto_goTypes = []any{
 	(*DraftDocumentRequest)(nil),    // 0: weft.orchestrator.v1.DraftDocumentRequest
 	(*ObjectSelector)(nil),          // 1: weft.orchestrator.v1.ObjectSelector
@@ -586,29 +506,26 @@ var file_weft_orchestrator_v1_import_proto_goTypes = []any{
 	(*LeftOut)(nil),                 // 3: weft.orchestrator.v1.LeftOut
 	(*AdoptStackRequest)(nil),       // 4: weft.orchestrator.v1.AdoptStackRequest
 	(*ForgetResourceRequest)(nil),   // 5: weft.orchestrator.v1.ForgetResourceRequest
-	(*Adoption)(nil),                // 6: weft.orchestrator.v1.Adoption
-	(*structpb.Struct)(nil),         // 7: google.protobuf.Struct
-	(*durationpb.Duration)(nil),     // 8: google.protobuf.Duration
-	(*FieldChange)(nil),             // 9: weft.orchestrator.v1.FieldChange
-	(*longrunningpb.Operation)(nil), // 10: google.longrunning.Operation
+	(*structpb.Struct)(nil),         // 6: google.protobuf.Struct
+	(*durationpb.Duration)(nil),     // 7: google.protobuf.Duration
+	(*longrunningpb.Operation)(nil), // 8: google.longrunning.Operation
 }
 var file_weft_orchestrator_v1_import_proto_depIdxs = []int32{
-	1,  // 0: weft.orchestrator.v1.DraftDocumentRequest.objects:type_name -> weft.orchestrator.v1.ObjectSelector
-	3,  // 1: weft.orchestrator.v1.DraftDocumentResponse.left_out:type_name -> weft.orchestrator.v1.LeftOut
-	7,  // 2: weft.orchestrator.v1.AdoptStackRequest.parameters:type_name -> google.protobuf.Struct
-	8,  // 3: weft.orchestrator.v1.AdoptStackRequest.timeout:type_name -> google.protobuf.Duration
-	9,  // 4: weft.orchestrator.v1.Adoption.fields:type_name -> weft.orchestrator.v1.FieldChange
-	0,  // 5: weft.orchestrator.v1.ImportService.DraftDocument:input_type -> weft.orchestrator.v1.DraftDocumentRequest
-	4,  // 6: weft.orchestrator.v1.ImportService.AdoptStack:input_type -> weft.orchestrator.v1.AdoptStackRequest
-	5,  // 7: weft.orchestrator.v1.ImportService.ForgetResource:input_type -> weft.orchestrator.v1.ForgetResourceRequest
-	2,  // 8: weft.orchestrator.v1.ImportService.DraftDocument:output_type -> weft.orchestrator.v1.DraftDocumentResponse
-	10, // 9: weft.orchestrator.v1.ImportService.AdoptStack:output_type -> google.longrunning.Operation
-	10, // 10: weft.orchestrator.v1.ImportService.ForgetResource:output_type -> google.longrunning.Operation
-	8,  // [8:11] is the sub-list for method output_type
-	5,  // [5:8] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	1, // 0: weft.orchestrator.v1.DraftDocumentRequest.objects:type_name -> weft.orchestrator.v1.ObjectSelector
+	3, // 1: weft.orchestrator.v1.DraftDocumentResponse.left_out:type_name -> weft.orchestrator.v1.LeftOut
+	6, // 2: weft.orchestrator.v1.AdoptStackRequest.parameters:type_name -> google.protobuf.Struct
+	7, // 3: weft.orchestrator.v1.AdoptStackRequest.timeout:type_name -> google.protobuf.Duration
+	0, // 4: weft.orchestrator.v1.ImportService.DraftDocument:input_type -> weft.orchestrator.v1.DraftDocumentRequest
+	4, // 5: weft.orchestrator.v1.ImportService.AdoptStack:input_type -> weft.orchestrator.v1.AdoptStackRequest
+	5, // 6: weft.orchestrator.v1.ImportService.ForgetResource:input_type -> weft.orchestrator.v1.ForgetResourceRequest
+	2, // 7: weft.orchestrator.v1.ImportService.DraftDocument:output_type -> weft.orchestrator.v1.DraftDocumentResponse
+	8, // 8: weft.orchestrator.v1.ImportService.AdoptStack:output_type -> google.longrunning.Operation
+	8, // 9: weft.orchestrator.v1.ImportService.ForgetResource:output_type -> google.longrunning.Operation
+	7, // [7:10] is the sub-list for method output_type
+	4, // [4:7] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_import_proto_init() }
@@ -616,14 +533,13 @@ func file_weft_orchestrator_v1_import_proto_init() {
 	if File_weft_orchestrator_v1_import_proto != nil {
 		return
 	}
-	file_weft_orchestrator_v1_plan_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_orchestrator_v1_import_proto_rawDesc), len(file_weft_orchestrator_v1_import_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
