@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/weftcloud/weft/pkg/crash"
@@ -76,6 +75,7 @@ type trial struct {
 	place
 	undoing bool
 	passing int
+	wider   bool // it is made with the stack of all kinds
 }
 
 func (c trial) row() row {
@@ -88,9 +88,7 @@ func (c trial) row() row {
 
 // wide tells whether the run is made with the stack of all kinds: where a driver is called, the kind matters. Broken
 // programs are found out, and fleets killed, with the other one.
-func (c trial) wide() bool {
-	return c.path == "" && c.member == "" && strings.HasPrefix(string(c.point), "loop/")
-}
+func (c trial) wide() bool { return c.wider }
 
 // when is when the order to die is given.
 func (c trial) when() moment {
@@ -110,18 +108,27 @@ func (c trial) orders() []string {
 }
 
 // soundTrials gives the runs of the sound program: each point, each direction, each repeat.
-func soundTrials(wanted func(crash.Name) bool) []trial {
+func soundTrials(wanted, wide func(crash.Name) bool) []trial {
 	var out []trial
 	for _, p := range places {
 		for k := range *repeat {
 			if wanted(p.point) {
 				out = append(out,
-					trial{program: "sound", place: p, passing: p.passings[k%len(p.passings)]},
-					trial{program: "sound", place: p, undoing: true, passing: p.undoPassings[k%len(p.undoPassings)]})
+					trial{program: "sound", place: p, passing: nth(p.passings, k, wide(p.point)), wider: wide(p.point)},
+					trial{program: "sound", place: p, undoing: true, passing: nth(p.undoPassings, k, wide(p.point)), wider: wide(p.point)})
 			}
 		}
 	}
 	return out
+}
+
+// nth gives the passing of a repeat. Where a stack is not the one of all kinds it has less to pass: the least of them is sure.
+func nth(passings []int, k int, wide bool) int {
+	if wide {
+		return passings[k%len(passings)]
+	}
+	sorted := slices.Sorted(slices.Values(passings))
+	return sorted[k%len(sorted)]
 }
 
 // TestPlaces holds the places against the list of the points.
@@ -161,11 +168,11 @@ func TestMatrix(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	re := matching(t, *only)
+	re, widely := matching(t, *only), matching(t, *wideAt)
 	wanted := func(n crash.Name) bool { return re.MatchString(string(n)) }
 	var plan, fleets []trial
 	if *workers > 0 {
-		plan = append(brokenTrials(t), soundTrials(wanted)...)
+		plan = append(brokenTrials(t), soundTrials(wanted, func(n crash.Name) bool { return widely.MatchString(string(n)) })...)
 	}
 	if *withFleet {
 		fleets = fleetTrials(wanted)
