@@ -139,6 +139,7 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 		return o.persist(ctx, "look which clouds are held", func(ctx context.Context) error { return o.watchHolds(ctx, told) })
 	})
 	g.Go(func() error { return o.sweep(ctx) })
+	g.Go(func() error { return o.repair(ctx) })
 	g.Go(func() error {
 		select { // a saga that is taken over before would go on at a cloud that is held
 		case <-holds:

@@ -45,6 +45,8 @@ type Document struct {
 	Tenant, Name string
 	// Parameters are the values that hold: those of the document and those over them.
 	Parameters *structpb.Struct
+	// Repair says that what drifts is repaired without being asked, within bounds.
+	Repair bool
 	// Resources are the resources, in the document's order.
 	Resources []*Resource
 	// Outputs are the outputs of the stack, parameters put in.
@@ -126,7 +128,7 @@ func knownPart(field string) bool {
 }
 
 var (
-	rootFields     = []string{"kind", "name", "placement", "parameters", "resources", "outputs"}
+	rootFields     = []string{"kind", "name", "placement", "parameters", "drift", "resources", "outputs"}
 	resourceFields = []string{"kind", "spec", "placement", "labels", "dependsOn", "adopt"}
 	labelPattern   = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	paramPattern   = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$`)
@@ -235,6 +237,7 @@ func (p *documentReader) document(root *node) {
 	p.doubts(root, parts)
 	p.head(root, parts)
 	cloud := p.placement(parts["placement"], "placement")
+	p.drift(parts["drift"])
 	p.parameters(parts["parameters"])
 	p.resources(parts["resources"], cloud)
 	p.makeScope()
@@ -285,6 +288,22 @@ func (p *documentReader) placement(n *node, path string) string {
 		cloud = "clouds/" + name
 	})
 	return cloud
+}
+
+// drift reads what is to become of what was removed, changed or broken without Weft.
+func (p *documentReader) drift(n *node) {
+	if n == nil || !p.want(n, "drift", mapNode, ", e.g. {repair: RECREATE}") {
+		return
+	}
+	p.entries(n, "drift", []string{"repair"}, func(e entry, at string) {
+		switch {
+		case e.value.kind == stringNode && e.value.text == "RECREATE":
+			p.doc.Repair = true
+		case e.value.kind == stringNode && e.value.text == "NONE":
+		default:
+			p.fail(at, place{e.value.line, e.value.col}, "repair is %s; it must be one of NONE, RECREATE", describeNode(e.value))
+		}
+	})
 }
 
 func (p *documentReader) parameters(n *node) {
