@@ -49,6 +49,9 @@ const (
 	LoopCreateBefore  Name = "loop/create/before"
 	LoopCreateAfter   Name = "loop/create/after"
 	LoopIDAfter       Name = "loop/id/after"
+	// Loop: the call that changes the object at the cloud.
+	LoopUpdateBefore Name = "loop/update/before"
+	LoopUpdateAfter  Name = "loop/update/after"
 	// Loop: the call that deletes the object at the cloud.
 	LoopDeleteBefore Name = "loop/delete/before"
 	LoopDeleteAfter  Name = "loop/delete/after"
@@ -67,6 +70,6 @@ func Points() []Name {
 		OutboxPublishBefore, OutboxPublishAfter, OutboxDeleteBefore, OutboxDeleteAfter,
 		InboxCommitBefore, InboxAckBefore, BusAckAfter,
 		RecordCommitBefore, RecordCommitAfter, RecordTombstoneBefore,
-		LoopAttemptBefore, LoopCreateBefore, LoopCreateAfter, LoopIDAfter, LoopDeleteBefore, LoopDeleteAfter,
+		LoopAttemptBefore, LoopCreateBefore, LoopCreateAfter, LoopIDAfter, LoopUpdateBefore, LoopUpdateAfter, LoopDeleteBefore, LoopDeleteAfter,
 	}
 }

@@ -150,6 +150,39 @@ type Marked struct {
 	Kept bool
 }
 
+// Described is one object at a provider as its kind has it, whoever made it.
+type Described struct {
+	// ID is its id, Name how the provider calls it.
+	ID, Name string
+	// Spec is the kind's spec message that the object is in accord with: Update with it changes nothing. A reference holds
+	// the provider's id of what it leads to.
+	Spec proto.Message
+	// Key is the key that it bears, Owner the resource's full name as the mark has it; empty if it bears none. Kept says
+	// that the mark is that of an object that was kept.
+	Key, Owner string
+	Kept       bool
+	// Unmarkable says that objects of this kind cannot be marked after they were made. Who has it in a record owns it.
+	Unmarkable bool
+	// Before is what stands in the mark's place; Unmark puts it back. It is empty if the mark takes no place of its own.
+	Before string
+	// Obstacles tell what of the object the kind cannot express, or does not know, so that it cannot be adopted.
+	Obstacles []string
+}
+
+// Importer is a capability: objects that somebody else made can become resources.
+type Importer interface {
+	// Describe describes objects by id, or with none all of the account's. What does not exist is absent; an outage MUST be
+	// an error. It changes nothing.
+	Describe(ctx context.Context, ids []string) ([]Described, error)
+	// Mark has an object bear a key and a name, as if it had been made with them. It MUST change nothing else, and be an
+	// Exists fault for an object that bears another key. It may be called again after it failed half way. Where objects are
+	// unmarkable it only looks that the object exists; NotFound says that it does not.
+	Mark(ctx context.Context, id, key, name string) error
+	// Unmark takes the mark off an object that bears the key, and puts back what stood in its place. One that is absent, or
+	// bears another mark or none, is left alone.
+	Unmark(ctx context.Context, id, key, before string) error
+}
+
 // Keeper is a capability: an object that holds data can outlive its resource.
 type Keeper interface {
 	// Keep changes the mark of an object to that of one that was kept: Find no longer gives it, ListMarked gives it as

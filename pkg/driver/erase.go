@@ -25,6 +25,8 @@ type Any interface {
 	SecretSource() (SecretSource, bool)
 	// Sized gives the capability, or false.
 	Sized() (Sized[proto.Message], bool)
+	// Importer gives the capability, or false.
+	Importer() (Importer, bool)
 }
 
 // Erase erases the types of a driver.
@@ -101,6 +103,11 @@ func (e erased[S, O]) Copier() (Copier, bool) {
 func (e erased[S, O]) SecretSource() (SecretSource, bool) {
 	s, ok := e.d.(SecretSource)
 	return s, ok
+}
+
+func (e erased[S, O]) Importer() (Importer, bool) {
+	i, ok := e.d.(Importer)
+	return i, ok
 }
 
 func (e erased[S, O]) Checker() (Checker[proto.Message], bool) {

@@ -247,6 +247,7 @@ func (in *Inbox) entry(kind *resource.Kind, spec proto.Message, cmd *busv1.Comma
 	meta.Key, meta.Stack, meta.Labels = cmd.GetKey(), ensure.GetStack(), ensure.GetLabels()
 	e := NewEntry(in.book, kind, object, in.now())
 	e.Record.Origin, e.Record.References, e.Record.Replaces = cmd.GetOrigin(), ensure.GetReferences(), ensure.GetReplaces()
+	e.Record.Adopt = ensure.GetAdopt()
 	return e
 }
 
@@ -337,7 +338,7 @@ func Reopen(e *record.Entry, now time.Time) {
 	if drift := status.GetDrift(); drift != nil {
 		e.Record.AppliedGeneration = 0
 		if drift.GetType() == kindv1.DriftType_DRIFT_TYPE_MISSING {
-			status.ProviderId, e.Record.MissingTime = "", nil
+			status.ProviderId, e.Record.MissingTime, e.Record.Adopt = "", nil, "" // what is made now was not adopted
 		}
 	}
 	status.Fault, status.Blockers, status.Drift = nil, nil, nil

@@ -77,17 +77,42 @@ type group struct {
 }
 
 // round looks at all that is ready, and tells how many differences it wrote. An error of one account does not keep the
-// others from being looked at; all are given.
+// others from being looked at; all are given. What was not listed is looked for once more after all groups were looked at,
+// so that the time to wait for it is waited once, however much is gone.
 func (l *Loop) round(ctx context.Context) (differences int, err error) {
 	groups, err := l.grouped(ctx)
+	var unlisted []*group
 	for _, g := range groups {
-		n, failed := l.compare(ctx, g)
+		n, missing, failed := l.compare(ctx, g)
 		differences += n
-		if failed != nil {
-			err = errors.Join(err, fault.Wrap(failed, "observe the kind %s in %s", g.kind, g.account.Name))
+		if len(missing) > 0 {
+			unlisted = append(unlisted, &group{account: g.account, kind: g.kind, records: missing})
 		}
+		err = errors.Join(err, g.failed(failed))
+	}
+	if len(unlisted) == 0 {
+		return differences, err
+	}
+	pause(ctx, missingGrace)
+	for _, g := range unlisted {
+		n, missing, failed := l.compare(ctx, g)
+		if failed == nil {
+			var more int
+			more, failed = l.lost(ctx, missing)
+			n += more
+		}
+		differences += n
+		err = errors.Join(err, g.failed(failed))
 	}
 	return differences, err
+}
+
+// failed says which group it was that could not be looked at.
+func (g *group) failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fault.Wrap(err, "observe the kind %s in %s", g.kind, g.account.Name)
 }
 
 // grouped groups the records that are ready and this replica's.
@@ -146,11 +171,11 @@ func (l *Loop) accountOf(ctx context.Context, e *record.Entry) (*Account, error)
 	return l.Accounts.Account(ctx, e, refs)
 }
 
-// compare looks at the objects of a group with one list call, and writes what differs.
-func (l *Loop) compare(ctx context.Context, g *group) (differences int, err error) {
+// compare looks at the objects of a group with one list call, and writes what differs. It gives those that were not listed.
+func (l *Loop) compare(ctx context.Context, g *group) (differences int, missing map[string]record.ID, err error) {
 	d, ok := g.account.Session.Drivers[g.kind]
 	if !ok {
-		return 0, fault.New(fault.Unsupported, "%s has no driver for it", g.account.Name)
+		return 0, nil, fault.New(fault.Unsupported, "%s has no driver for it", g.account.Name)
 	}
 	ids := make([]string, 0, len(g.records))
 	for id := range g.records {
@@ -158,22 +183,30 @@ func (l *Loop) compare(ctx context.Context, g *group) (differences int, err erro
 	}
 	seen, err := g.account.observe(ctx, d, ids)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	missing := slices.DeleteFunc(ids, func(id string) bool { _, listed := seen[id]; return listed })
-	if len(missing) > 0 {
-		pause(ctx, missingGrace)
-		again, err := g.account.observe(ctx, d, missing)
+	missing = map[string]record.ID{}
+	for object, id := range g.records {
+		o, listed := seen[object]
+		if !listed {
+			missing[object] = id
+			continue
+		}
+		changed, err := l.note(ctx, id, object, o, true)
 		if err != nil {
-			return 0, err
+			return differences, nil, err
 		}
-		for id, o := range again {
-			seen[id] = o
+		if changed {
+			differences++
 		}
 	}
-	for id, record := range g.records {
-		o, listed := seen[id]
-		changed, err := l.note(ctx, record, id, o, listed)
+	return differences, missing, nil
+}
+
+// lost writes that objects are gone that were looked for twice.
+func (l *Loop) lost(ctx context.Context, missing map[string]record.ID) (differences int, err error) {
+	for object, id := range missing {
+		changed, err := l.note(ctx, id, object, driver.Observation[proto.Message]{}, false)
 		if err != nil {
 			return differences, err
 		}

@@ -71,7 +71,11 @@ func (l *Loop) driver(ctx context.Context, at *turn, e *record.Entry, refs drive
 // says that it is not known yet whether there is one.
 func (l *Loop) make(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) (time.Duration, error) {
 	status := e.Object.Status()
-	if e.Record.GetAttempted() {
+	if e.Record.GetAdopt() != "" {
+		if err := l.takeOver(ctx, at, e, d, refs); err != nil {
+			return 0, err
+		}
+	} else if e.Record.GetAttempted() {
 		if wait, err := l.adopt(ctx, at, e, d, refs); wait > 0 || err != nil {
 			return wait, err
 		}
@@ -183,8 +187,10 @@ func (l *Loop) update(ctx context.Context, at *turn, e *record.Entry, d driver.A
 	}
 	id := e.Object.Status().GetProviderId()
 	_, err = call(ctx, at, "update", func(ctx context.Context) (struct{}, error) {
+		crash.Point(crash.LoopUpdateBefore)
 		return struct{}{}, discreet(d.Update(ctx, id, wanted), secrets)
 	})
+	crash.Point(crash.LoopUpdateAfter)
 	if err != nil {
 		return fault.Wrap(err, "update %s", e.Name)
 	}

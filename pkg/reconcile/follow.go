@@ -155,7 +155,7 @@ func (l *Loop) dismantle(ctx context.Context, at *turn, e *record.Entry, d drive
 		pace.ready(e.ID, l.Now())
 	}
 	status.ProviderId = ""
-	e.Record.Remake, e.Record.AppliedGeneration, e.Record.MissingTime, e.Record.Refused = false, 0, nil, false
+	e.Record.Remake, e.Record.AppliedGeneration, e.Record.MissingTime, e.Record.Refused, e.Record.Adopt = false, 0, nil, false, ""
 	return 0, l.Book.Save(ctx, e, record.Notice{})
 }
 

@@ -90,6 +90,8 @@ type Config struct {
 	TombstoneAge time.Duration
 	// ObserveEvery is how often what is ready is looked at, to find what was done to it elsewhere; 0 means never.
 	ObserveEvery time.Duration
+	// Installation is the name of the installation: what bears another's mark is not adopted.
+	Installation string
 	// Secrets opens secret outputs of other resources; nil opens none.
 	Secrets Secrets
 	// Taken is called when shards have come to be owned: another replica may have had them, and have died with messages that

@@ -29,6 +29,12 @@ func (l *Loop) release(ctx context.Context, at *turn, e *record.Entry) (time.Dur
 	if d.Adopts() {
 		return 0, l.gone(ctx, e)
 	}
+	if e.Record.GetAdopt() != "" && undone(e) {
+		if err := l.letGo(ctx, at, e, d); err != nil {
+			return l.failed(ctx, at, e, err)
+		}
+		return 0, l.gone(ctx, e)
+	}
 	if e.Object.Status().GetProviderId() == "" {
 		wait, err := l.adopt(ctx, at, e, d, refs)
 		if err != nil {

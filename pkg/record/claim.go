@@ -2,6 +2,7 @@ package record
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"slices"
@@ -26,6 +27,8 @@ import (
 //	Save        a number that the spec asks for no longer is former: it is held on until the object was brought to the
 //	            spec, since until then the cloud has it in use, and an undo may want it back
 //	Remove      all is freed
+//	Add         of what replaces a record whose object is gone from the cloud: what that one holds passes over, in the same
+//	            transaction; if it is saved once more it leaves the numbers with who has them now
 
 // Want is one number of a shared space that a spec asks for.
 type Want struct {
@@ -84,6 +87,10 @@ func (b *Book) claim(ctx context.Context, e *Entry) (claimed, error) {
 		return claimed{next: held}, nil // what is being released holds on until it is gone
 	}
 	out := claimed{}
+	heir, err := b.inheritance(ctx, e)
+	if err != nil {
+		return claimed{}, err
+	}
 	for _, w := range b.claims(e) {
 		i := slices.IndexFunc(held, func(c *participantv1.Claim) bool {
 			return c.GetSpace() == w.Space && w.Low <= c.GetNumber() && c.GetNumber() <= w.High
@@ -92,7 +99,15 @@ func (b *Book) claim(ctx context.Context, e *Entry) (claimed, error) {
 			out.next = append(out.next, &participantv1.Claim{Field: w.Field, Space: w.Space, Number: held[i].GetNumber()})
 			continue
 		}
+		if number, inherits := heir.take(w); inherits {
+			out.next = append(out.next, &participantv1.Claim{Field: w.Field, Space: w.Space, Number: number})
+			out.ops = append(out.ops, store.Op{Key: b.claimKey(w.Space, number), Value: []byte(e.Name + keyMark + e.Key)})
+			continue
+		}
 		number, err := b.free(ctx, e, w)
+		if errors.Is(err, errSuccessor) {
+			continue
+		}
 		if err != nil {
 			return claimed{}, err
 		}
@@ -115,14 +130,78 @@ func (b *Book) claim(ctx context.Context, e *Entry) (claimed, error) {
 			out.next = append(out.next, &participantv1.Claim{Field: h.GetField(), Space: h.GetSpace(), Number: h.GetNumber(), Former: true})
 		}
 	}
-	return out, nil
+	return out, b.bequeath(heir, &out)
+}
+
+// errSuccessor says that a number is held by what replaced the record that asks for it.
+var errSuccessor = errors.New("it is held by what replaced this one")
+
+// heir is what a new record takes over of the one that it replaces.
+type heir struct {
+	old    *Entry // nil if it takes over nothing
+	passed bool
+}
+
+// inheritance gives the record that a new one replaces, if the cloud no longer has its object: a port that is led nowhere
+// would otherwise keep who is to lead it again from having it.
+func (b *Book) inheritance(ctx context.Context, e *Entry) (*heir, error) {
+	if e.revision != 0 || e.Record.GetReplaces() == "" {
+		return &heir{}, nil
+	}
+	old, err := b.Get(ctx, ID{Name: e.Name, Key: e.Record.GetReplaces()})
+	if fault.Is(err, fault.NotFound) {
+		return &heir{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if old.Object.Status().GetDrift().GetType() != kindv1.DriftType_DRIFT_TYPE_MISSING {
+		return &heir{}, nil
+	}
+	return &heir{old: old}, nil
+}
+
+// take takes a number that fits a want from what the old record holds.
+func (h *heir) take(w Want) (int32, bool) {
+	if h.old == nil {
+		return 0, false
+	}
+	held := h.old.Record.GetClaims()
+	i := slices.IndexFunc(held, func(c *participantv1.Claim) bool {
+		return c.GetSpace() == w.Space && w.Low <= c.GetNumber() && c.GetNumber() <= w.High
+	})
+	if i < 0 {
+		return 0, false
+	}
+	number := held[i].GetNumber()
+	h.old.Record.Claims, h.passed = slices.Delete(slices.Clone(held), i, i+1), true
+	return number, true
+}
+
+// bequeath adds the write of the old record, which holds less now.
+func (b *Book) bequeath(h *heir, out *claimed) error {
+	if !h.passed {
+		return nil
+	}
+	value, err := b.encode(h.old)
+	if err != nil {
+		return err
+	}
+	key := b.recordKey(h.old.ID)
+	out.compares = append(out.compares, store.Compare{Key: key, ModRevision: h.old.revision})
+	out.ops = append(out.ops, store.Op{Key: key, Value: value})
+	return nil
 }
 
 // free gives a number that a record can take, as far as can be seen now. The error is Exists if there is none.
 func (b *Book) free(ctx context.Context, e *Entry, w Want) (int32, error) {
 	if w.Low == w.High {
 		owner, err := b.Holder(ctx, w, "")
-		if err == nil && owner != "" {
+		switch {
+		case err != nil || owner == "":
+		case owner == e.Name && e.revision != 0:
+			err = errSuccessor
+		default:
 			err = w.Taken(e.Name, owner)
 		}
 		return w.Low, err

@@ -174,6 +174,51 @@ func TestClaims(t *testing.T) {
 	}
 }
 
+// TestClaimPassesOver makes a resource anew whose object is gone: the new record has the number of the one that it replaces,
+// of which nothing is lost when that one is removed. While the object stands its number is not given away.
+func TestClaimPassesOver(t *testing.T) {
+	for want, drift := range map[string]*kindv1.Drift{
+		"k2": {Type: kindv1.DriftType_DRIFT_TYPE_MISSING},
+		"k1": {Type: kindv1.DriftType_DRIFT_TYPE_FAILED},
+	} {
+		t.Run(want, func(t *testing.T) {
+			r := newClaimRig(t)
+			b := r.book(calm)
+			old := r.entry(b, "tenants/acme/networks/one", "k1", 1400)
+			if err := b.Add(t.Context(), old, record.Notice{}); err != nil {
+				t.Fatal(err)
+			}
+			old.Object.Status().Drift = drift
+			if err := b.Save(t.Context(), old, record.Notice{}); err != nil {
+				t.Fatal(err)
+			}
+			anew := r.entry(b, "tenants/acme/networks/one", "k2", 1400)
+			anew.Record.Replaces = "k1"
+			err := b.Add(t.Context(), anew, record.Notice{})
+			if taken := fault.Is(err, fault.Exists); taken != (want == "k1") || !taken && err != nil {
+				t.Fatalf("made anew: %v", err)
+			}
+			if held := r.check(); held["1400"] != "tenants/acme/networks/one+"+want {
+				t.Errorf("1400 is held by %q, want %s", held["1400"], want)
+			}
+			if old, err = b.Get(t.Context(), old.ID); err != nil {
+				t.Fatal(err)
+			}
+			for _, write := range []func() error{
+				func() error { return b.Save(t.Context(), old, record.Notice{}) },
+				func() error { return b.Remove(t.Context(), old, record.Notice{}) },
+			} {
+				if err := write(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if held := r.check(); want == "k2" && held["1400"] != "tenants/acme/networks/one+k2" || want == "k1" && len(held) > 0 {
+				t.Errorf("afterwards %v are held", held)
+			}
+		})
+	}
+}
+
 func TestClaimOfARange(t *testing.T) {
 	r := newClaimRig(t)
 	b := r.book(calm)

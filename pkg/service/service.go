@@ -191,8 +191,8 @@ func New(catalog Catalog, deps Deps) (*Service, error) {
 	s.inbox.Traces = deps.Traces
 	s.loop = reconcile.New(reconcile.Config{
 		Book: s.book, Accounts: s.accounts, Resolver: s, Logger: deps.Logger, Traces: deps.Traces, Now: deps.Now, Taken: s.outbox.Recover, Secrets: s,
-		ObserveEvery: deps.ObserveEvery,
-		Controllers:  s.controllers(),
+		ObserveEvery: deps.ObserveEvery, Installation: deps.Installation,
+		Controllers: s.controllers(),
 	})
 	s.spread = shard.New(shard.Config{
 		Store: deps.Store, Prefix: record.Prefix(catalog.Service) + catalog.shards(), Replica: deps.Replica, Address: deps.Address, Count: reconcile.Shards,
@@ -287,6 +287,7 @@ func (s *Service) Register(server grpc.ServiceRegistrar) error {
 	}
 	if s.accounts != nil && !s.catalog.Within {
 		participantv1.RegisterParticipantServiceServer(server, s.Participant())
+		participantv1.RegisterImportParticipantServiceServer(server, &importServer{s: s})
 	}
 	return nil
 }

@@ -142,6 +142,7 @@ func (o *Orchestrator) Register(server grpc.ServiceRegistrar) error {
 		return err
 	}
 	orchestratorv1.RegisterStackServiceServer(server, o.stacks)
+	orchestratorv1.RegisterImportServiceServer(server, o.stacks)
 	participantv1.RegisterParticipantServiceServer(server, &stack.Composites{Stacks: o.stacks})
 	orchestratorv1.RegisterOperationServiceServer(server, o.ops)
 	orchestratorv1.RegisterSagaServiceServer(server, &engine.Server{Engine: o.engine})
@@ -168,6 +169,7 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 		return o.persist(ctx, "look which clouds are held", func(ctx context.Context) error { return o.watchHolds(ctx, told) })
 	})
 	g.Go(func() error { return o.sweep(ctx) })
+	g.Go(func() error { return o.repair(ctx) })
 	g.Go(func() error {
 		return o.projects.Run(ctx, func() bool { own, _ := o.engine.Owns(0); return own })
 	})

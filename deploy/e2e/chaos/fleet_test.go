@@ -9,8 +9,7 @@ import (
 	"github.com/weftcloud/weft/pkg/crash"
 )
 
-// beginFleet starts an installation whose services are processes of their own, each with its points and orders of its own,
-// and learns from an undisturbed run what a stack makes.
+// beginFleet starts an installation whose services are processes of their own, each with its points and orders of its own.
 func beginFleet(t *testing.T) *site {
 	t.Helper()
 	bin := t.TempDir()
@@ -31,7 +30,8 @@ func beginFleet(t *testing.T) *site {
 	}
 	f.Register(t)
 	s := &site{Installation: f.Installation, fleet: f}
-	s.learn(t)
+	s.hurry(t)
+	s.before = s.Cloud.Inventory(t)
 	return s
 }
 

@@ -39,6 +39,7 @@ var (
 	tablePath = flag.String("table", "", "file that the table is also written to")
 	workers   = flag.Int("workers", 2, "how many installations of one process run at once; 0 runs none of these trials")
 	withFleet = flag.Bool("fleet", false, "also kill single processes of an installation of several")
+	wideAt    = flag.String("wide", "^loop/", "regular expression of the points that are tried with the stack of all kinds")
 	breaking  = flag.String("broken", ".", "regular expression that the broken programs must match")
 )
 

@@ -1,9 +1,12 @@
 package chaos
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,7 +21,7 @@ import (
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 )
 
-// document is the stack of all runs. Its last step is the address.
+// document is the stack of most runs. Its last step is the address.
 const document = `kind: Stack
 name: chaos
 placement: {cloud: lab}
@@ -34,8 +37,40 @@ resources:
   address: {kind: FloatingIP, spec: {externalNetwork: public, server: db}}
 `
 
+// wide is the stack of the runs that die at a driver's call: it has every kind of the catalog that is made at the cloud.
+// %s is where the image's bytes are; the rest are what changed changes in place.
+const wide = `kind: Stack
+name: chaos
+placement: {cloud: lab}
+resources:
+  fabric: {kind: PrivateNetwork, spec: {cidr: 10.59.0.0/24, external: public}}
+  net: {kind: Network, spec: {}}
+  subnet: {kind: Subnet, spec: {network: net, cidr: 10.60.0.0/24}}
+  router: {kind: Router, spec: {externalNetwork: public, subnets: [subnet]}}
+  wall: {kind: SecurityGroup, spec: {rules: [{protocol: TCP, ports: "@PORT"}]}}
+  key: {kind: KeyPair, spec: {publicKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0v1h7mXyV9G6Zp7o2Ff7gkL9cQJ4nT1uQd5y8wXb3K me"}}
+  near: {kind: ServerGroup, spec: {policy: SOFT_ANTI_AFFINITY}}
+  disk-image: {kind: Image, spec: {source: {url: "@SOURCE"}, diskFormat: RAW, properties: {colour: @COLOUR}}}
+  data: {kind: Volume, spec: {size: @SIZE, reclaim: DESTROY}}
+  moment: {kind: VolumeSnapshot, spec: {volume: data, force: true, reclaim: DESTROY}, dependsOn: [disk]}
+  home: {kind: Share, spec: {size: @SIZE, clients: [{cidr: 10.0.0.0/24}], reclaim: DESTROY}}
+  files: {kind: Bucket, spec: {quotaSize: @SIZE, reclaim: DESTROY}}
+  db: {kind: Server, spec: {image: tiny, flavor: m1.tiny, network: net, securityGroups: [wall], keyPair: key, serverGroup: near, metadata: {colour: @COLOUR}}}
+  disk: {kind: VolumeAttachment, spec: {server: db, volume: data}}
+  farm: {kind: ScalingGroup, spec: {template: {image: tiny, flavor: m1.tiny, network: net, metadata: {colour: @COLOUR}}, min: 1, max: 1, drainPeriod: 0s}}
+  shared: {kind: FloatingIP, spec: {externalNetwork: public}}
+  web: {kind: Server, spec: {image: tiny, flavor: m1.tiny, network: net}}
+  way: {kind: PortForwarding, spec: {floatingIp: shared, target: web, port: 80, externalPort: 8080}}
+  door: {kind: Publication, spec: {target: web, port: 22, via: PORT_MAPPING, address: shared, publicPort: 8022}}
+  front: {kind: LoadBalancer, spec: {network: net, listeners: [{name: web, port: 80}], pools: [{name: web, members: [{target: web, port: @PORT}]}]}}
+  address:
+    kind: FloatingIP
+    spec: {externalNetwork: public, server: db}
+    dependsOn: [fabric, moment, home, files, farm, way, door, front, disk-image]
+`
+
 // refusal is what the cloud answers at the last step when all is to be undone.
-var refusal = story.Fault{Service: "network", Method: "POST", Path: "/floatingips", Effect: "status", Status: 403, Message: "Policy forbids it"}
+var refusal = story.Fault{Service: "network", Method: "POST", Path: "/floatingips", Body: "chaos.address", Effect: "status", Status: 403, Message: "Policy forbids it"}
 
 // The bounds of a run.
 const (
@@ -52,9 +87,30 @@ type site struct {
 	*story.Installation
 	fleet  *story.Fleet    // nil if it is one process
 	before story.Inventory // what the cloud holds without a stack
-	counts map[string]int  // how many objects of each kind a stack makes
-	ledger int             // how many entries the ledger has of a stack
+	learnt map[bool]makes  // what a stack makes, the wide one or the other
+	source string          // where the wide stack's image has its bytes
 	spoilt bool            // it did not do what it should: it tells nothing of the next run
+}
+
+// makes is what a stack makes when nothing goes wrong.
+type makes struct {
+	counts map[string]int // how many objects of each kind
+	ledger int            // how many entries the ledger has of it
+}
+
+// document gives the stack of a run, as it is first or as it is changed.
+func (s *site) document(wider, changed bool) string {
+	if !wider && changed {
+		return strings.Replace(document, `ports: "80"`, `ports: "81"`, 1)
+	}
+	if !wider {
+		return document
+	}
+	values := map[bool][]string{
+		false: {"@SOURCE", s.source, "@PORT", "80", "@SIZE", "1Gi", "@COLOUR", "red"},
+		true:  {"@SOURCE", s.source, "@PORT", "81", "@SIZE", "2Gi", "@COLOUR", "blue"},
+	}
+	return strings.NewReplacer(values[changed]...).Replace(wide)
 }
 
 // victim is the process that dies.
@@ -88,18 +144,30 @@ func begin(t *testing.T, program string) *site {
 	s := &site{Installation: &story.Installation{
 		Dir: dir, Program: program, Environment: []string{crash.Orders + "=" + filepath.Join(dir, "orders")},
 	}}
+	bytesOf := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if _, err := w.Write(bytes.Repeat([]byte("weft"), 64<<10)); err != nil {
+			return // who reads only the beginning closes
+		}
+	}))
+	t.Cleanup(bytesOf.Close)
+	s.source = bytesOf.URL + "/disk"
 	s.Begin(t)
-	s.learn(t)
+	s.hurry(t)
+	s.before = s.Cloud.Inventory(t)
 	return s
 }
 
-// learn makes an undisturbed run, and sees what a stack makes.
-func (s *site) learn(t *testing.T) {
+// learn makes an undisturbed run if there was none, and sees what a stack makes.
+func (s *site) learn(t *testing.T, wider bool) {
 	t.Helper()
-	s.hurry(t)
-	s.before = s.Cloud.Inventory(t)
-	s.Apply(t, document, "DONE")
-	s.counts, s.ledger = s.Cloud.Inventory(t).Counts(), len(s.Ledger(t).GetEntries())
+	if _, known := s.learnt[wider]; known {
+		return
+	}
+	s.Apply(t, s.document(wider, false), "DONE")
+	if s.learnt == nil {
+		s.learnt = map[bool]makes{}
+	}
+	s.learnt[wider] = makes{counts: s.Cloud.Inventory(t).Counts(), ledger: len(s.Ledger(t).GetEntries())}
 	s.Destroy(t, "chaos", "DONE")
 	s.NothingLeft(t, s.before)
 }
@@ -152,6 +220,7 @@ func (s *site) try(t *testing.T, c trial) tally {
 	t.Helper()
 	a := &attempt{site: s, trial: c, t: t, victim: s.victim(c.member)}
 	a.runs = 1
+	s.learn(t, c.wide())
 	if a.undoing {
 		a.backward()
 	} else {
@@ -186,9 +255,15 @@ func (a *attempt) forth() {
 	if a.when() == atApply {
 		a.order()
 	}
-	path := a.Document(a.t, "chaos.yaml", document)
+	path := a.Document(a.t, "chaos.yaml", a.document(a.wide(), false))
 	a.operation("DONE", "apply", "-f", path, "--request-id", a.request())
 	a.stands()
+	if a.when() == atUpdate {
+		a.order()
+		path := a.Document(a.t, "chaos.yaml", a.document(a.wide(), true))
+		a.operation("DONE", "apply", "-f", path, "--request-id", a.request())
+		a.stands()
+	}
 	if a.when() == atDestroy {
 		a.order()
 	}
@@ -203,7 +278,7 @@ func (a *attempt) backward() {
 	if a.when() == atApply {
 		a.order()
 	}
-	path := a.Document(a.t, "chaos.yaml", document)
+	path := a.Document(a.t, "chaos.yaml", a.document(a.wide(), false))
 	var struck <-chan struct{}
 	if a.when() == atRefusal {
 		struck = a.atRefusal(fault)
@@ -342,8 +417,8 @@ func (a *attempt) ended(r story.Result, state string) {
 func (a *attempt) stands() {
 	a.t.Helper()
 	in := a.Cloud.Inventory(a.t)
-	counts := in.Counts()
-	for kind, want := range a.counts {
+	counts, learnt := in.Counts(), a.learnt[a.wide()]
+	for kind, want := range learnt.counts {
 		switch got := counts[kind]; {
 		case got > want:
 			a.wrong(&a.doubled, got-want, "the cloud holds %d of %s, want %d:\n%s", got, kind, want, strings.Join(in.Lines(), "\n"))
@@ -352,19 +427,21 @@ func (a *attempt) stands() {
 		}
 	}
 	for kind, got := range counts {
-		if a.counts[kind] == 0 {
+		if learnt.counts[kind] == 0 {
 			a.wrong(&a.orphans, got, "the cloud holds %d of %s, want none", got, kind)
 		}
 	}
 	entries := a.entries()
-	if n := len(entries) - a.site.ledger; n > 0 {
-		a.wrong(&a.doubled, n, "the ledger has %d entries, want %d: %v", len(entries), a.site.ledger, entries)
+	if n := len(entries) - learnt.ledger; n > 0 {
+		a.wrong(&a.doubled, n, "the ledger has %d entries, want %d: %v", len(entries), learnt.ledger, entries)
 	} else if n < 0 {
-		a.wrong(&a.lost, -n, "the ledger has %d entries, want %d: %v", len(entries), a.site.ledger, entries)
+		a.wrong(&a.lost, -n, "the ledger has %d entries, want %d: %v", len(entries), learnt.ledger, entries)
 	}
 	for _, e := range entries {
-		known := slices.ContainsFunc(in, func(i story.Item) bool { return strings.Contains(e.GetProviderId(), i.ID) })
-		if !known {
+		known := slices.ContainsFunc(in, func(i story.Item) bool {
+			return strings.Contains(e.GetProviderId(), i.ID) || e.GetProviderId() == i.Name // a key pair's id is its name
+		})
+		if !known && e.GetProviderId() != e.GetKey() { // a scaling group is its members, and nothing beside
 			a.wrong(&a.lost, 1, "the ledger has %s as %s, which the cloud does not hold", e.GetName(), e.GetProviderId())
 		}
 	}

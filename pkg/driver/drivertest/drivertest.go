@@ -53,6 +53,7 @@ func Run[S, O proto.Message](t *testing.T, h Harness[S, O]) {
 	t.Run("absent", s.absent)
 	t.Run("life", s.life)
 	t.Run("twins", s.twins)
+	t.Run("import", s.imported)
 	t.Run("outage", s.outage)
 	t.Run("context", s.endedContext)
 }
@@ -302,6 +303,88 @@ func (s suite[S, O]) twins(t *testing.T) {
 	s.remove(t, idA)
 	s.found(t, a)
 	s.found(t, b, idB)
+}
+
+// imported: an object that bears no mark is described by a spec that changes nothing, takes a mark once, and gives it up.
+func (s suite[S, O]) imported(t *testing.T) {
+	importer, ok := s.Driver.(driver.Importer)
+	if !ok {
+		t.Skip("the driver imports nothing")
+	}
+	r := s.request(t)
+	id := s.create(t, r)
+	if s.Identity == "" && !s.describe(t, importer, id).Unmarkable {
+		s.remarked(t, importer, id, r)
+	} else if err := importer.Mark(t.Context(), id, r.Key, r.Name); err != nil {
+		t.Errorf("mark of one that cannot be marked: %v", err)
+	}
+	if spec, ok := s.describe(t, importer, id).Spec.(S); !ok || !spec.ProtoReflect().IsValid() {
+		t.Error("what is described has no spec of the kind")
+	}
+	for what, absent := range map[string]func() error{
+		"mark":   func() error { return importer.Mark(t.Context(), s.AbsentID, r.Key, r.Name) },
+		"unmark": func() error { return importer.Unmark(t.Context(), s.AbsentID, r.Key, "") },
+	} {
+		if err := absent(); fault.Is(err, fault.NotFound) != (what == "mark") || what == "unmark" && err != nil {
+			t.Errorf("%s of what does not exist = %v", what, err)
+		}
+	}
+	all, err := importer.Describe(t.Context(), nil)
+	if err != nil || !slices.ContainsFunc(all, func(d driver.Described) bool { return d.ID == id }) {
+		t.Errorf("among all that is described %s is missing: %v", id, err)
+	}
+	if some, err := importer.Describe(t.Context(), []string{s.AbsentID}); err != nil || len(some) > 0 {
+		t.Errorf("what does not exist is described as %v, %v", some, err)
+	}
+}
+
+// remarked takes an object's mark off, and has it bear another and then its own again.
+func (s suite[S, O]) remarked(t *testing.T, importer driver.Importer, id string, r driver.Request[S]) {
+	t.Helper()
+	if d := s.describe(t, importer, id); d.Key != r.Key || d.Owner != "" && d.Owner != r.Name {
+		t.Errorf("it is described with key %q of %q, want %q of %q", d.Key, d.Owner, r.Key, r.Name)
+	}
+	if err := importer.Unmark(t.Context(), id, newKey(t), ""); err != nil {
+		t.Fatal(err)
+	}
+	s.found(t, r, id) // it bears another key than the one that was to be taken off
+	for range 2 {
+		if err := importer.Unmark(t.Context(), id, r.Key, ""); err != nil {
+			t.Fatalf("unmark: %v", err)
+		}
+	}
+	s.found(t, r)
+	if d := s.describe(t, importer, id); d.Key != "" || d.Owner != "" {
+		t.Errorf("without its mark it is described as %+v", d)
+	}
+	other := r
+	other.Key, other.Name = newKey(t), s.Name("other")
+	for range 2 {
+		if err := importer.Mark(t.Context(), id, other.Key, other.Name); err != nil {
+			t.Fatalf("mark: %v", err)
+		}
+	}
+	s.found(t, other, id)
+	if err := importer.Mark(t.Context(), id, r.Key, r.Name); !fault.Is(err, fault.Exists) {
+		t.Errorf("marking what bears another key = %v, want Exists", err)
+	}
+	if err := importer.Unmark(t.Context(), id, other.Key, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := importer.Mark(t.Context(), id, r.Key, r.Name); err != nil {
+		t.Fatal(err)
+	}
+	s.found(t, r, id)
+}
+
+// describe describes one object, which exists.
+func (s suite[S, O]) describe(t *testing.T, importer driver.Importer, id string) driver.Described {
+	t.Helper()
+	all, err := importer.Describe(t.Context(), []string{id})
+	if err != nil || len(all) != 1 || all[0].ID != id {
+		t.Fatalf("describe %s = %v, %v", id, all, err)
+	}
+	return all[0]
 }
 
 // outage: no answer is an error of a kind that can pass, never an empty answer; afterwards nothing was made.

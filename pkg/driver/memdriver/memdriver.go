@@ -28,6 +28,7 @@ const (
 	Observe Step = "observe"
 	Update  Step = "update"
 	Delete  Step = "delete"
+	Mark    Step = "mark"
 )
 
 // Fault is what a step is told to do instead of succeeding.
@@ -355,6 +356,64 @@ func (d *Driver[S, O]) ListMarked(ctx context.Context) ([]driver.Marked, error) 
 	}
 	slices.SortFunc(out, func(a, b driver.Marked) int { return cmp.Compare(a.ID, b.ID) })
 	return out, f.Err
+}
+
+// Describe implements driver.Importer. It fails as Observe is told to.
+func (d *Driver[S, O]) Describe(ctx context.Context, ids []string) ([]driver.Described, error) {
+	f, err := d.begin(ctx, Call{Step: Observe, IDs: slices.Clone(ids)})
+	if err != nil {
+		return nil, err
+	}
+	defer d.mu.Unlock()
+	var out []driver.Described
+	for id, o := range d.objects {
+		if len(ids) == 0 || slices.Contains(ids, id) {
+			out = append(out, driver.Described{ID: id, Name: id, Spec: clone(o.Spec), Key: o.Key, Owner: o.Name})
+		}
+	}
+	slices.SortFunc(out, func(a, b driver.Described) int { return cmp.Compare(a.ID, b.ID) })
+	return out, f.Err
+}
+
+// Mark implements driver.Importer. It fails as it is told to.
+func (d *Driver[S, O]) Mark(ctx context.Context, id, key, name string) error {
+	f, err := d.begin(ctx, Call{Step: Mark, Key: key, ID: id})
+	if err != nil {
+		return err
+	}
+	defer d.mu.Unlock()
+	o, ok := d.objects[id]
+	switch {
+	case !ok:
+		return fault.New(fault.NotFound, "%s does not exist", id)
+	case o.Key != "" && o.Key != key:
+		return fault.New(fault.Exists, "%s bears the key %s", id, o.Key)
+	}
+	o.Key, o.Name = key, name
+	return f.Err
+}
+
+// Unmark implements driver.Importer. It fails as Mark is told to.
+func (d *Driver[S, O]) Unmark(ctx context.Context, id, key, _ string) error {
+	f, err := d.begin(ctx, Call{Step: Mark, Key: key, ID: id})
+	if err != nil {
+		return err
+	}
+	defer d.mu.Unlock()
+	if o, ok := d.objects[id]; ok && o.Key == key {
+		o.Key, o.Name = "", ""
+	}
+	return f.Err
+}
+
+// Stand has an object stand that somebody else made: it bears no mark. It gives its id.
+func (d *Driver[S, O]) Stand(spec S) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.next++
+	id := "mem-" + strconv.Itoa(d.next)
+	d.objects[id] = &Object[S]{ID: id, Spec: clone(spec), readyAt: d.config.Now(), state: driver.Ready}
+	return id
 }
 
 func clone[S proto.Message](spec S) S {

@@ -45,6 +45,8 @@ type Document struct {
 	Tenant, Name string
 	// Parameters are the values that hold: those of the document and those over them.
 	Parameters *structpb.Struct
+	// Repair says that what drifts is repaired without being asked, within bounds.
+	Repair bool
 	// Resources are the resources, in the document's order.
 	Resources []*Resource
 	// Outputs are the outputs of the stack, parameters put in.
@@ -70,6 +72,8 @@ type Resource struct {
 	Labels map[string]string
 	// DependsOn are the resources that it is said to need, beside those that its spec names.
 	DependsOn []string
+	// Adopt is the id at the cloud of an object that stands already and becomes this resource's; empty if one is made.
+	Adopt string
 	// Spec is its spec.
 	Spec *Spec
 }
@@ -124,8 +128,8 @@ func knownPart(field string) bool {
 }
 
 var (
-	rootFields     = []string{"kind", "name", "placement", "parameters", "resources", "outputs"}
-	resourceFields = []string{"kind", "spec", "placement", "labels", "dependsOn"}
+	rootFields     = []string{"kind", "name", "placement", "parameters", "drift", "resources", "outputs"}
+	resourceFields = []string{"kind", "spec", "placement", "labels", "dependsOn", "adopt"}
 	labelPattern   = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	paramPattern   = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$`)
 )
@@ -233,6 +237,7 @@ func (p *documentReader) document(root *node) {
 	p.doubts(root, parts)
 	p.head(root, parts)
 	cloud := p.placement(parts["placement"], "placement")
+	p.drift(parts["drift"])
 	p.parameters(parts["parameters"])
 	p.resources(parts["resources"], cloud)
 	p.makeScope()
@@ -283,6 +288,22 @@ func (p *documentReader) placement(n *node, path string) string {
 		cloud = "clouds/" + name
 	})
 	return cloud
+}
+
+// drift reads what is to become of what was removed, changed or broken without Weft.
+func (p *documentReader) drift(n *node) {
+	if n == nil || !p.want(n, "drift", mapNode, ", e.g. {repair: RECREATE}") {
+		return
+	}
+	p.entries(n, "drift", []string{"repair"}, func(e entry, at string) {
+		switch {
+		case e.value.kind == stringNode && e.value.text == "RECREATE":
+			p.doc.Repair = true
+		case e.value.kind == stringNode && e.value.text == "NONE":
+		default:
+			p.fail(at, place{e.value.line, e.value.col}, "repair is %s; it must be one of NONE, RECREATE", describeNode(e.value))
+		}
+	})
 }
 
 func (p *documentReader) parameters(n *node) {
@@ -437,6 +458,7 @@ func (p *documentReader) resource(e entry, cloud string) {
 	p.kinds[r.Name] = r.Kind
 	r.Cloud = p.cloudOf(r, e, parts["placement"], path, cloud)
 	r.Labels = p.labels(parts["labels"], path+".labels")
+	r.Adopt = p.adopt(r, parts["adopt"], path+".adopt")
 	p.nodes[r.Name] = parts["spec"]
 	if parts["spec"] == nil {
 		p.nodes[r.Name] = &node{line: e.line, col: e.col, offset: -1}
@@ -487,6 +509,23 @@ func (p *documentReader) cloudOf(r *Resource, e entry, n *node, path, cloud stri
 	}
 	return cloud
 }
+
+// adopt reads the id of the object that becomes a resource's.
+func (p *documentReader) adopt(r *Resource, n *node, path string) string {
+	if n == nil || !p.want(n, path, stringNode, ", the id of an object at the cloud; write it in quotes") {
+		return ""
+	}
+	switch {
+	case r.Kind.Options.GetComposite():
+		p.fail(path, place{n.line, n.col}, "a %s has no object of its own to adopt; write its parts, each with the object that it adopts", r.Kind.Name)
+	case n.text == "" || len(n.text) > maxAdopt:
+		p.fail(path, place{n.line, n.col}, "the id of an object has from 1 to %d characters", maxAdopt)
+	}
+	return n.text
+}
+
+// maxAdopt bounds the length of an id at a cloud.
+const maxAdopt = 1024
 
 func (p *documentReader) labels(n *node, path string) map[string]string {
 	if n == nil || !p.want(n, path, mapNode, "") {

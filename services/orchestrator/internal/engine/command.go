@@ -81,7 +81,7 @@ func (p *part) command(r *run, state *orchestratorv1.SagaState, c saga.Command, 
 		Deadline: r.plan.GetDeadline(),
 	}
 	if goal.GetRelease() {
-		cmd.Action = &busv1.Command_Release{Release: &busv1.Release{Forget: state.GetSteps()[c.Step].GetForget(), Reclaim: goal.GetReclaim()}}
+		cmd.Action = &busv1.Command_Release{Release: &busv1.Release{Forget: state.GetSteps()[c.Step].GetForget() || goal.GetForget(), Reclaim: goal.GetReclaim()}}
 	} else {
 		ensure, err := r.ensure(goal, outputs)
 		if err != nil {
@@ -114,7 +114,7 @@ func (r *run) ensure(goal *orchestratorv1.Goal, outputs map[string]proto.Message
 	}
 	return &busv1.Ensure{
 		Cloud: goal.GetResource().GetCloud(), Spec: packed, References: goal.GetResource().GetReferences(), Labels: goal.GetResource().GetLabels(),
-		Stack: r.plan.GetStack(), Replaces: goal.GetReplaces(),
+		Stack: r.plan.GetStack(), Replaces: goal.GetReplaces(), Adopt: goal.GetAdopt(),
 	}, nil
 }
 

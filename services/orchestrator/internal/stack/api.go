@@ -32,6 +32,7 @@ import (
 // Server serves weft.orchestrator.v1.StackService.
 type Server struct {
 	orchestratorv1.UnimplementedStackServiceServer
+	orchestratorv1.UnimplementedImportServiceServer
 
 	Engine *engine.Engine
 	// Sagas begins and changes sagas, wherever they run.
@@ -59,7 +60,7 @@ const maxRequests = 100
 
 // PlanStack says what ApplyStack would do.
 func (s *Server) PlanStack(ctx context.Context, r *orchestratorv1.PlanStackRequest) (*orchestratorv1.Plan, error) {
-	c, err := s.compile(ctx, source{parent: r.GetParent(), text: r.GetDocument(), name: r.GetDocumentName(), parameters: r.GetParameters(), repair: r.GetRepair()}, !r.GetSkipPreflight())
+	c, err := s.compile(ctx, source{parent: r.GetParent(), text: r.GetDocument(), name: r.GetDocumentName(), parameters: r.GetParameters(), repair: r.GetRepair(), adopt: shows}, !r.GetSkipPreflight())
 	if err != nil {
 		return nil, err
 	}

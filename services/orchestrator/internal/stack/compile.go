@@ -26,7 +26,20 @@ type source struct {
 	parameters         *structpb.Struct
 	timeout            time.Duration
 	repair             bool // what drifted is brought back
+	adopt              ownership
 }
+
+// ownership says what becomes of objects that a document adopts and that are not ours yet.
+type ownership int
+
+const (
+	// never: they are a problem.
+	never ownership = iota
+	// shows: what would follow once they are ours is planned.
+	shows
+	// takes: they become ours.
+	takes
+)
 
 // stackName gives the stack that a document is about; false if it cannot be told.
 func (s *Server) stackName(src source) (string, bool) {
@@ -46,6 +59,8 @@ type compiled struct {
 	source   source
 	doc      *document.Document          // nil if anything is wrong with it
 	record   *orchestratorv1.StackRecord // nil if the stack does not exist
+	kept     *orchestratorv1.StackRecord // the same, without what would stand once it is adopted
+	adoption *adoption                   // nil if there is nothing to adopt
 	revision int64
 	result   *plan.Result // nil if anything is wrong with the document
 	problems []*orchestratorv1.Problem
@@ -57,6 +72,9 @@ func (c *compiled) plan() *orchestratorv1.Plan {
 	out := &orchestratorv1.Plan{}
 	if c.result != nil {
 		out = c.result.Plan
+	}
+	if c.adoption != nil {
+		c.adoption.show(out)
 	}
 	out.Problems, out.Quotas = c.problems, c.quotas
 	return out
@@ -104,6 +122,13 @@ func (s *Server) examine(ctx context.Context, c *compiled, sound *document.Docum
 		if c.record, err = s.drifted(ctx, c.record); err != nil {
 			return err
 		}
+	}
+	c.kept = c.record
+	if c.adoption, err = s.adopt(ctx, c, sound); err != nil {
+		return err
+	}
+	if c.adoption != nil {
+		c.record = c.adoption.with(c.record)
 	}
 	for sound != nil {
 		result, problems, err := plan.Build(ctx, plan.Input{

@@ -16,12 +16,7 @@ import (
 // tenantQuotas holds a plan against what its tenant may have, and keeps in the plan what each of its resources draws. What it
 // finds is told early and with its place; what counts is what the engine finds when the saga begins, see Engine.Begin.
 func (s *Server) tenantQuotas(ctx context.Context, c *compiled, result *plan.Result, answers []*participantv1.PreflightResponse) error {
-	draws := map[string]*participantv1.Draw{}
-	for _, a := range answers {
-		for _, d := range a.GetDraws() {
-			draws[d.GetName()] = d
-		}
-	}
+	draws := drawsOf(answers)
 	recordDraws(result, draws)
 	tenant := resource.TenantOf(c.source.parent)
 	limits, _, err := s.Quotas.Limits(ctx, tenant)
@@ -68,6 +63,17 @@ func (s *Server) holdAgainst(c *compiled, result *plan.Result, use *participantv
 	if first != "" && result.QuotasKnown() {
 		c.problems = append(c.problems, result.Problem(&participantv1.Finding{Name: first, Fault: fault.Proto(quota.Fault(use), s.Now())}))
 	}
+}
+
+// drawsOf gives what services said that resources draw, by name.
+func drawsOf(answers []*participantv1.PreflightResponse) map[string]*participantv1.Draw {
+	out := map[string]*participantv1.Draw{}
+	for _, a := range answers {
+		for _, d := range a.GetDraws() {
+			out[d.GetName()] = d
+		}
+	}
+	return out
 }
 
 // recordDraws keeps in a plan what its resources draw.

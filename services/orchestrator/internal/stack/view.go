@@ -39,6 +39,7 @@ func (s *Server) view(ctx context.Context, record *orchestratorv1.StackRecord) (
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	out.RepairHeld = s.heldRepair(record, out.GetResources())
 	compose(out.Resources)
 	return out, nil
 }

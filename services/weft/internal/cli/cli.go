@@ -107,7 +107,7 @@ func (a *tool) root() *cobra.Command {
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", "table", "table, json or yaml")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misused(cmd, "%s", err) })
 	root.AddCommand(
-		a.applyCommand(), a.planCommand(), a.repairCommand(), a.destroyCommand(), a.getCommand(), a.describeCommand(), a.createCommand(), a.deleteCommand(), a.scaleCommand(), a.consoleLogCommand(),
+		a.applyCommand(), a.planCommand(), a.repairCommand(), a.importCommand(), a.adoptCommand(), a.forgetCommand(), a.destroyCommand(), a.getCommand(), a.describeCommand(), a.createCommand(), a.deleteCommand(), a.scaleCommand(), a.consoleLogCommand(),
 		a.opsCommand(), a.eventsCommand(), a.ledgerCommand(), a.sweepCommand(), a.secretCommand(), a.cloudCommand(), a.tenantCommand(), a.projectCommand(), a.quotasCommand(), a.identityCommand(),
 		a.devCommand(), a.versionCommand(),
 	)

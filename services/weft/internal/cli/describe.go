@@ -121,6 +121,9 @@ func (a *tool) stackRows(t *table, s *orchestratorv1.Stack, st style) []string {
 			faults = append(faults, st.yellow(branch.name)+": "+blockerText(blocker.GetKind(), blocker.GetId(), blocker.GetOwner(), blocker.GetAction()))
 		}
 	}
+	if why := s.GetRepairHeld(); why != "" {
+		faults = append(faults, st.yellow("it is not repaired by itself")+": "+why)
+	}
 	return faults
 }
 

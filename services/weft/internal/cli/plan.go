@@ -115,6 +115,8 @@ var signs = []struct {
 	{kindv1.Change_CHANGE_RESTART, sign{"!", "change with a restart", "to restart", style.yellow}},
 	{kindv1.Change_CHANGE_REPLACE, sign{"-/+", "replace", "to replace", style.red}},
 	{kindv1.Change_CHANGE_DELETE, sign{"-", "delete", "to delete", style.red}},
+	{kindv1.Change_CHANGE_ADOPT, sign{"=", "adopt", "to adopt", style.green}},
+	{kindv1.Change_CHANGE_FORGET, sign{"x", "forget", "to forget", style.yellow}},
 }
 
 func signOf(c kindv1.Change) sign {
@@ -163,6 +165,9 @@ func planSummary(plan *orchestratorv1.Plan) string {
 	}
 	if len(parts) == 0 {
 		parts = append(parts, "nothing changes")
+	}
+	if n := len(plan.GetAdoptions()); n > 0 {
+		parts = append(parts, count(n, "object")+" to adopt (weft adopt)")
 	}
 	if n := plan.GetUnchanged(); n > 0 {
 		parts = append(parts, fmt.Sprintf("%d unchanged", n))

@@ -468,8 +468,10 @@ type Ensure struct {
 	Replaces string `protobuf:"bytes,6,opt,name=replaces,proto3" json:"replaces,omitempty"`
 	// What it replaces is taken away first. Until that is gone the command fails with a fault that passes.
 	ReleaseReplaced bool `protobuf:"varint,7,opt,name=release_replaced,json=releaseReplaced,proto3" json:"release_replaced,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The id at the provider of an object that stands already and becomes the resource's, instead of one that is made.
+	Adopt         string `protobuf:"bytes,20,opt,name=adopt,proto3" json:"adopt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ensure) Reset() {
@@ -549,6 +551,13 @@ func (x *Ensure) GetReleaseReplaced() bool {
 		return x.ReleaseReplaced
 	}
 	return false
+}
+
+func (x *Ensure) GetAdopt() string {
+	if x != nil {
+		return x.Adopt
+	}
+	return ""
 }
 
 // Release takes a resource away.
@@ -733,7 +742,7 @@ const file_weft_bus_v1_bus_proto_rawDesc = "" +
 	"\bdeadline\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x022\x00R\bdeadline\x12-\n" +
 	"\x06ensure\x18\x06 \x01(\v2\x13.weft.bus.v1.EnsureH\x00R\x06ensure\x120\n" +
 	"\arelease\x18\a \x01(\v2\x14.weft.bus.v1.ReleaseH\x00R\areleaseB\x0f\n" +
-	"\x06action\x12\x05\xbaH\x02\b\x01\"\xd5\x04\n" +
+	"\x06action\x12\x05\xbaH\x02\b\x01\"\xf6\x04\n" +
 	"\x06Ensure\x121\n" +
 	"\x05cloud\x18\x01 \x01(\tB\x1b\xbaH\x18\xd8\x01\x01r\x13\x18\x80\x022\x0e^clouds/[^/]+$R\x05cloud\x120\n" +
 	"\x04spec\x18\x02 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12^\n" +
@@ -743,7 +752,8 @@ const file_weft_bus_v1_bus_proto_rawDesc = "" +
 	"\x06labels\x18\x04 \x03(\v2\x1f.weft.bus.v1.Ensure.LabelsEntryB>\xbaH;\x9a\x018\x10@\"-r+\x18?2'^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$*\x05r\x03\x18\x80\x02R\x06labels\x12?\n" +
 	"\x05stack\x18\x05 \x01(\tB)\xbaH&\xd8\x01\x01r!\x18\x80\x022\x1c^tenants/[^/]+/stacks/[^/]+$R\x05stack\x12'\n" +
 	"\breplaces\x18\x06 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\breplaces\x12)\n" +
-	"\x10release_replaced\x18\a \x01(\bR\x0freleaseReplaced\x1a=\n" +
+	"\x10release_replaced\x18\a \x01(\bR\x0freleaseReplaced\x12\x1f\n" +
+	"\x05adopt\x18\x14 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x05adopt\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +

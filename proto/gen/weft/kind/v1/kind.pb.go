@@ -157,6 +157,10 @@ const (
 	Change_CHANGE_REPLACE Change = 4
 	// The object is deleted.
 	Change_CHANGE_DELETE Change = 5
+	// An object that stands becomes the resource's; it is marked, and not changed.
+	Change_CHANGE_ADOPT Change = 6
+	// The resource leaves its stack; its object is not touched.
+	Change_CHANGE_FORGET Change = 7
 )
 
 // Enum value maps for Change.
@@ -168,6 +172,8 @@ var (
 		3: "CHANGE_RESTART",
 		4: "CHANGE_REPLACE",
 		5: "CHANGE_DELETE",
+		6: "CHANGE_ADOPT",
+		7: "CHANGE_FORGET",
 	}
 	Change_value = map[string]int32{
 		"CHANGE_UNSPECIFIED": 0,
@@ -176,6 +182,8 @@ var (
 		"CHANGE_RESTART":     3,
 		"CHANGE_REPLACE":     4,
 		"CHANGE_DELETE":      5,
+		"CHANGE_ADOPT":       6,
+		"CHANGE_FORGET":      7,
 	}
 )
 
@@ -1417,14 +1425,16 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\x13RECLAIM_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fRECLAIM_KEEP\x10\x01\x12\x14\n" +
 	"\x10RECLAIM_SNAPSHOT\x10\x02\x12\x13\n" +
-	"\x0fRECLAIM_DESTROY\x10\x03*\x83\x01\n" +
+	"\x0fRECLAIM_DESTROY\x10\x03*\xa8\x01\n" +
 	"\x06Change\x12\x16\n" +
 	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rCHANGE_CREATE\x10\x01\x12\x13\n" +
 	"\x0fCHANGE_IN_PLACE\x10\x02\x12\x12\n" +
 	"\x0eCHANGE_RESTART\x10\x03\x12\x12\n" +
 	"\x0eCHANGE_REPLACE\x10\x04\x12\x11\n" +
-	"\rCHANGE_DELETE\x10\x05*c\n" +
+	"\rCHANGE_DELETE\x10\x05\x12\x10\n" +
+	"\fCHANGE_ADOPT\x10\x06\x12\x11\n" +
+	"\rCHANGE_FORGET\x10\a*c\n" +
 	"\bAudience\x12\x18\n" +
 	"\x14AUDIENCE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11AUDIENCE_OPERATOR\x10\x01\x12\x14\n" +

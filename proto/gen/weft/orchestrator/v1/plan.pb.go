@@ -42,8 +42,11 @@ type Plan struct {
 	// How many public addresses of its own the stack uses once the plan is carried out; an address that it shares belongs to
 	// the stack that made it.
 	PublicAddresses int32 `protobuf:"varint,7,opt,name=public_addresses,json=publicAddresses,proto3" json:"public_addresses,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The objects that the document adopts and that are not Weft's yet. The changes are those that follow once they are; the
+	// adoption itself changes nothing.
+	Adoptions     []*Adoption `protobuf:"bytes,30,rep,name=adoptions,proto3" json:"adoptions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Plan) Reset() {
@@ -125,6 +128,77 @@ func (x *Plan) GetPublicAddresses() int32 {
 	return 0
 }
 
+func (x *Plan) GetAdoptions() []*Adoption {
+	if x != nil {
+		return x.Adoptions
+	}
+	return nil
+}
+
+// Adoption is one object that stands at a cloud and becomes a resource's.
+type Adoption struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource's name in the document.
+	LocalName string `protobuf:"bytes,1,opt,name=local_name,json=localName,proto3" json:"local_name,omitempty"`
+	// Its type.
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// The object's id at the cloud.
+	ProviderId    string `protobuf:"bytes,3,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Adoption) Reset() {
+	*x = Adoption{}
+	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Adoption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Adoption) ProtoMessage() {}
+
+func (x *Adoption) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Adoption.ProtoReflect.Descriptor instead.
+func (*Adoption) Descriptor() ([]byte, []int) {
+	return file_weft_orchestrator_v1_plan_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Adoption) GetLocalName() string {
+	if x != nil {
+		return x.LocalName
+	}
+	return ""
+}
+
+func (x *Adoption) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Adoption) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
 // ResourceChange is what a plan does to one resource.
 type ResourceChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -156,7 +230,7 @@ type ResourceChange struct {
 
 func (x *ResourceChange) Reset() {
 	*x = ResourceChange{}
-	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[1]
+	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -168,7 +242,7 @@ func (x *ResourceChange) String() string {
 func (*ResourceChange) ProtoMessage() {}
 
 func (x *ResourceChange) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[1]
+	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -181,7 +255,7 @@ func (x *ResourceChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceChange.ProtoReflect.Descriptor instead.
 func (*ResourceChange) Descriptor() ([]byte, []int) {
-	return file_weft_orchestrator_v1_plan_proto_rawDescGZIP(), []int{1}
+	return file_weft_orchestrator_v1_plan_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ResourceChange) GetResource() string {
@@ -279,7 +353,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[2]
+	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -291,7 +365,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[2]
+	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -304,7 +378,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_weft_orchestrator_v1_plan_proto_rawDescGZIP(), []int{2}
+	return file_weft_orchestrator_v1_plan_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *FieldChange) GetPath() string {
@@ -354,7 +428,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[3]
+	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -366,7 +440,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[3]
+	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -379,7 +453,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_weft_orchestrator_v1_plan_proto_rawDescGZIP(), []int{3}
+	return file_weft_orchestrator_v1_plan_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Problem) GetDocument() string {
@@ -428,7 +502,7 @@ type Problems struct {
 
 func (x *Problems) Reset() {
 	*x = Problems{}
-	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[4]
+	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -440,7 +514,7 @@ func (x *Problems) String() string {
 func (*Problems) ProtoMessage() {}
 
 func (x *Problems) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[4]
+	mi := &file_weft_orchestrator_v1_plan_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -453,7 +527,7 @@ func (x *Problems) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problems.ProtoReflect.Descriptor instead.
 func (*Problems) Descriptor() ([]byte, []int) {
-	return file_weft_orchestrator_v1_plan_proto_rawDescGZIP(), []int{4}
+	return file_weft_orchestrator_v1_plan_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Problems) GetProblems() []*Problem {
@@ -467,7 +541,7 @@ var File_weft_orchestrator_v1_plan_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_plan_proto_rawDesc = "" +
 	"\n" +
-	"\x1fweft/orchestrator/v1/plan.proto\x12\x14weft.orchestrator.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\x1a\"weft/orchestrator/v1/preview.proto\x1a%weft/participant/v1/participant.proto\"\xf3\x02\n" +
+	"\x1fweft/orchestrator/v1/plan.proto\x12\x14weft.orchestrator.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\x1a\"weft/orchestrator/v1/preview.proto\x1a%weft/participant/v1/participant.proto\"\xb6\x03\n" +
 	"\x04Plan\x12\x19\n" +
 	"\x05stack\x18\x01 \x01(\tB\x03\xe0A\x03R\x05stack\x12C\n" +
 	"\achanges\x18\x02 \x03(\v2$.weft.orchestrator.v1.ResourceChangeB\x03\xe0A\x03R\achanges\x12>\n" +
@@ -475,7 +549,14 @@ const file_weft_orchestrator_v1_plan_proto_rawDesc = "" +
 	"\x06quotas\x18\x04 \x03(\v2\x1d.weft.participant.v1.QuotaUseB\x03\xe0A\x03R\x06quotas\x12!\n" +
 	"\tunchanged\x18\x05 \x01(\x05B\x03\xe0A\x03R\tunchanged\x12<\n" +
 	"\x05steps\x18\x06 \x03(\v2!.weft.orchestrator.v1.StepPreviewB\x03\xe0A\x03R\x05steps\x12.\n" +
-	"\x10public_addresses\x18\a \x01(\x05B\x03\xe0A\x03R\x0fpublicAddresses\"\x96\x03\n" +
+	"\x10public_addresses\x18\a \x01(\x05B\x03\xe0A\x03R\x0fpublicAddresses\x12A\n" +
+	"\tadoptions\x18\x1e \x03(\v2\x1e.weft.orchestrator.v1.AdoptionB\x03\xe0A\x03R\tadoptions\"m\n" +
+	"\bAdoption\x12\"\n" +
+	"\n" +
+	"local_name\x18\x01 \x01(\tB\x03\xe0A\x03R\tlocalName\x12\x17\n" +
+	"\x04type\x18\x02 \x01(\tB\x03\xe0A\x03R\x04type\x12$\n" +
+	"\vprovider_id\x18\x03 \x01(\tB\x03\xe0A\x03R\n" +
+	"providerId\"\x96\x03\n" +
 	"\x0eResourceChange\x12\x1f\n" +
 	"\bresource\x18\x01 \x01(\tB\x03\xe0A\x03R\bresource\x12\"\n" +
 	"\n" +
@@ -517,33 +598,35 @@ func file_weft_orchestrator_v1_plan_proto_rawDescGZIP() []byte {
 	return file_weft_orchestrator_v1_plan_proto_rawDescData
 }
 
-var file_weft_orchestrator_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_weft_orchestrator_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_weft_orchestrator_v1_plan_proto_goTypes = []any{
 	(*Plan)(nil),           // 0: weft.orchestrator.v1.Plan
-	(*ResourceChange)(nil), // 1: weft.orchestrator.v1.ResourceChange
-	(*FieldChange)(nil),    // 2: weft.orchestrator.v1.FieldChange
-	(*Problem)(nil),        // 3: weft.orchestrator.v1.Problem
-	(*Problems)(nil),       // 4: weft.orchestrator.v1.Problems
-	(*v1.QuotaUse)(nil),    // 5: weft.participant.v1.QuotaUse
-	(*StepPreview)(nil),    // 6: weft.orchestrator.v1.StepPreview
-	(v11.Change)(0),        // 7: weft.kind.v1.Change
-	(*v11.Fault)(nil),      // 8: weft.kind.v1.Fault
+	(*Adoption)(nil),       // 1: weft.orchestrator.v1.Adoption
+	(*ResourceChange)(nil), // 2: weft.orchestrator.v1.ResourceChange
+	(*FieldChange)(nil),    // 3: weft.orchestrator.v1.FieldChange
+	(*Problem)(nil),        // 4: weft.orchestrator.v1.Problem
+	(*Problems)(nil),       // 5: weft.orchestrator.v1.Problems
+	(*v1.QuotaUse)(nil),    // 6: weft.participant.v1.QuotaUse
+	(*StepPreview)(nil),    // 7: weft.orchestrator.v1.StepPreview
+	(v11.Change)(0),        // 8: weft.kind.v1.Change
+	(*v11.Fault)(nil),      // 9: weft.kind.v1.Fault
 }
 var file_weft_orchestrator_v1_plan_proto_depIdxs = []int32{
-	1, // 0: weft.orchestrator.v1.Plan.changes:type_name -> weft.orchestrator.v1.ResourceChange
-	3, // 1: weft.orchestrator.v1.Plan.problems:type_name -> weft.orchestrator.v1.Problem
-	5, // 2: weft.orchestrator.v1.Plan.quotas:type_name -> weft.participant.v1.QuotaUse
-	6, // 3: weft.orchestrator.v1.Plan.steps:type_name -> weft.orchestrator.v1.StepPreview
-	7, // 4: weft.orchestrator.v1.ResourceChange.change:type_name -> weft.kind.v1.Change
-	2, // 5: weft.orchestrator.v1.ResourceChange.fields:type_name -> weft.orchestrator.v1.FieldChange
-	7, // 6: weft.orchestrator.v1.FieldChange.change:type_name -> weft.kind.v1.Change
-	8, // 7: weft.orchestrator.v1.Problem.fault:type_name -> weft.kind.v1.Fault
-	3, // 8: weft.orchestrator.v1.Problems.problems:type_name -> weft.orchestrator.v1.Problem
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	2,  // 0: weft.orchestrator.v1.Plan.changes:type_name -> weft.orchestrator.v1.ResourceChange
+	4,  // 1: weft.orchestrator.v1.Plan.problems:type_name -> weft.orchestrator.v1.Problem
+	6,  // 2: weft.orchestrator.v1.Plan.quotas:type_name -> weft.participant.v1.QuotaUse
+	7,  // 3: weft.orchestrator.v1.Plan.steps:type_name -> weft.orchestrator.v1.StepPreview
+	1,  // 4: weft.orchestrator.v1.Plan.adoptions:type_name -> weft.orchestrator.v1.Adoption
+	8,  // 5: weft.orchestrator.v1.ResourceChange.change:type_name -> weft.kind.v1.Change
+	3,  // 6: weft.orchestrator.v1.ResourceChange.fields:type_name -> weft.orchestrator.v1.FieldChange
+	8,  // 7: weft.orchestrator.v1.FieldChange.change:type_name -> weft.kind.v1.Change
+	9,  // 8: weft.orchestrator.v1.Problem.fault:type_name -> weft.kind.v1.Fault
+	4,  // 9: weft.orchestrator.v1.Problems.problems:type_name -> weft.orchestrator.v1.Problem
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_weft_orchestrator_v1_plan_proto_init() }
@@ -558,7 +641,7 @@ func file_weft_orchestrator_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_orchestrator_v1_plan_proto_rawDesc), len(file_weft_orchestrator_v1_plan_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

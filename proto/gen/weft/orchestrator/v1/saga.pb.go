@@ -302,7 +302,11 @@ type Goal struct {
 	// The key of the object that this one replaces.
 	Replaces string `protobuf:"bytes,3,opt,name=replaces,proto3" json:"replaces,omitempty"`
 	// What becomes of its data when it is taken away, on a person's word; unspecified means what its spec says.
-	Reclaim       v11.Reclaim `protobuf:"varint,4,opt,name=reclaim,proto3,enum=weft.kind.v1.Reclaim" json:"reclaim,omitempty"`
+	Reclaim v11.Reclaim `protobuf:"varint,4,opt,name=reclaim,proto3,enum=weft.kind.v1.Reclaim" json:"reclaim,omitempty"`
+	// The id at the provider of an object that stands already and becomes the resource's, instead of one that is made.
+	Adopt string `protobuf:"bytes,20,opt,name=adopt,proto3" json:"adopt,omitempty"`
+	// It is taken away from what is kept only, on a person's word; the cloud is not touched.
+	Forget        bool `protobuf:"varint,21,opt,name=forget,proto3" json:"forget,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,6 +367,20 @@ func (x *Goal) GetReclaim() v11.Reclaim {
 		return x.Reclaim
 	}
 	return v11.Reclaim(0)
+}
+
+func (x *Goal) GetAdopt() string {
+	if x != nil {
+		return x.Adopt
+	}
+	return ""
+}
+
+func (x *Goal) GetForget() bool {
+	if x != nil {
+		return x.Forget
+	}
+	return false
 }
 
 // StandingResource is one resource of a stack as it was last asked for.
@@ -1083,12 +1101,14 @@ const file_weft_orchestrator_v1_saga_proto_rawDesc = "" +
 	"\x04undo\x18\x04 \x01(\v2\x1a.weft.orchestrator.v1.GoalR\x04undo\x12)\n" +
 	"\x05needs\x18\x05 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\xa0\x8d\x06\"\ar\x05\x10\x01\x18\x80\x02R\x05needs\x12\x1c\n" +
 	"\tretriable\x18\x06 \x01(\bR\tretriable\x12L\n" +
-	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x0eattemptTimeout\"\xd0\x01\n" +
+	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x0eattemptTimeout\"\x89\x02\n" +
 	"\x04Goal\x12J\n" +
 	"\bresource\x18\x01 \x01(\v2&.weft.orchestrator.v1.StandingResourceB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12'\n" +
 	"\breplaces\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\breplaces\x129\n" +
-	"\areclaim\x18\x04 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\"\x94\v\n" +
+	"\areclaim\x18\x04 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\x12\x1f\n" +
+	"\x05adopt\x18\x14 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x05adopt\x12\x16\n" +
+	"\x06forget\x18\x15 \x01(\bR\x06forget\"\x94\v\n" +
 	"\x10StandingResource\x12)\n" +
 	"\n" +
 	"local_name\x18\x01 \x01(\tB\n" +

@@ -164,7 +164,9 @@ type Stack struct {
 	// The operation that works on it, or did last.
 	Operation string `protobuf:"bytes,7,opt,name=operation,proto3" json:"operation,omitempty"`
 	// The parameters that the document was applied with.
-	Parameters    *structpb.Struct `protobuf:"bytes,8,opt,name=parameters,proto3" json:"parameters,omitempty"`
+	Parameters *structpb.Struct `protobuf:"bytes,8,opt,name=parameters,proto3" json:"parameters,omitempty"`
+	// Why what drifted is not repaired by itself although the document asks for that; empty if it is, or nothing drifted.
+	RepairHeld    string `protobuf:"bytes,30,opt,name=repair_held,json=repairHeld,proto3" json:"repair_held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -253,6 +255,13 @@ func (x *Stack) GetParameters() *structpb.Struct {
 		return x.Parameters
 	}
 	return nil
+}
+
+func (x *Stack) GetRepairHeld() string {
+	if x != nil {
+		return x.RepairHeld
+	}
+	return ""
 }
 
 // StackResource is one resource of a stack.
@@ -842,7 +851,7 @@ var File_weft_orchestrator_v1_stack_proto protoreflect.FileDescriptor
 
 const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"\n" +
-	" weft/orchestrator/v1/stack.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\x1a\x1fweft/orchestrator/v1/plan.proto\"\x95\x04\n" +
+	" weft/orchestrator/v1/stack.proto\x12\x14weft.orchestrator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17weft/kind/v1/kind.proto\x1a\x1fweft/orchestrator/v1/plan.proto\"\xbb\x04\n" +
 	"\x05Stack\x12@\n" +
 	"\x04name\x18\x01 \x01(\tB,\xe0A\b\xbaH&\xd8\x01\x01r!\x18\x80\x022\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\x127\n" +
 	"\bmetadata\x18\x02 \x01(\v2\x16.weft.kind.v1.MetadataB\x03\xe0A\x01R\bmetadata\x12\x1f\n" +
@@ -853,7 +862,9 @@ const file_weft_orchestrator_v1_stack_proto_rawDesc = "" +
 	"\toperation\x18\a \x01(\tB\x03\xe0A\x03R\toperation\x12<\n" +
 	"\n" +
 	"parameters\x18\b \x01(\v2\x17.google.protobuf.StructB\x03\xe0A\x03R\n" +
-	"parameters:R\xeaAO\n" +
+	"parameters\x12$\n" +
+	"\vrepair_held\x18\x1e \x01(\tB\x03\xe0A\x03R\n" +
+	"repairHeld:R\xeaAO\n" +
 	"\x1dorchestrator.weft.cloud/Stack\x12\x1ftenants/{tenant}/stacks/{stack}*\x06stacks2\x05stack\"\xc4\x02\n" +
 	"\rStackResource\x12\"\n" +
 	"\n" +

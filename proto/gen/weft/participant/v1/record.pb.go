@@ -67,7 +67,11 @@ type Record struct {
 	// What becomes of its data when it is released, on a person's word; unspecified means what its spec says.
 	Reclaim v11.Reclaim `protobuf:"varint,18,opt,name=reclaim,proto3,enum=weft.kind.v1.Reclaim" json:"reclaim,omitempty"`
 	// What it takes of its tenant's quotas, by quota, if it draws for itself: what is a stack's is drawn by the stack.
-	Draws         map[string]int64 `protobuf:"bytes,19,rep,name=draws,proto3" json:"draws,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Draws map[string]int64 `protobuf:"bytes,19,rep,name=draws,proto3" json:"draws,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The id at the provider of the object that stood already and became the resource's; empty if it was made for it.
+	Adopt string `protobuf:"bytes,20,opt,name=adopt,proto3" json:"adopt,omitempty"`
+	// What stood in the place of our mark before the object was adopted; it is put back if the adoption is undone.
+	Unadopted     string `protobuf:"bytes,21,opt,name=unadopted,proto3" json:"unadopted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -235,6 +239,20 @@ func (x *Record) GetDraws() map[string]int64 {
 	return nil
 }
 
+func (x *Record) GetAdopt() string {
+	if x != nil {
+		return x.Adopt
+	}
+	return ""
+}
+
+func (x *Record) GetUnadopted() string {
+	if x != nil {
+		return x.Unadopted
+	}
+	return ""
+}
+
 // Claim is one number of a shared space that a resource holds for itself, e.g. a port of an address. While it is held, a
 // key of the store says who holds it; both are written in one transaction.
 type Claim struct {
@@ -386,7 +404,7 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"\x96\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"\xe0\n" +
 	"\n" +
 	"\x06Record\x128\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
@@ -410,7 +428,9 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\aremakes\x18\x10 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\aremakes\x12%\n" +
 	"\bfollowed\x18\x11 \x01(\tB\t\xbaH\x06r\x04(\x80\x80 R\bfollowed\x129\n" +
 	"\areclaim\x18\x12 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\x12T\n" +
-	"\x05draws\x18\x13 \x03(\v2&.weft.participant.v1.Record.DrawsEntryB\x16\xbaH\x13\x9a\x01\x10\x10d\"\x06r\x04\x10\x01\x18?*\x04\"\x02(\x00R\x05draws\x1a=\n" +
+	"\x05draws\x18\x13 \x03(\v2&.weft.participant.v1.Record.DrawsEntryB\x16\xbaH\x13\x9a\x01\x10\x10d\"\x06r\x04\x10\x01\x18?*\x04\"\x02(\x00R\x05draws\x12\x1f\n" +
+	"\x05adopt\x18\x14 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x05adopt\x12'\n" +
+	"\tunadopted\x18\x15 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\tunadopted\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +

@@ -16,7 +16,10 @@ import (
 
 type network struct {
 	base
-	MTU int `json:"mtu"`
+	Name     string `json:"name"`
+	MTU      int    `json:"mtu"`
+	External bool   `json:"router:external"`
+	Shared   bool   `json:"shared"`
 }
 
 // Networks is the driver of Network.

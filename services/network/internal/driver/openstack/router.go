@@ -27,6 +27,9 @@ type router struct {
 			IPAddress string `json:"ip_address"`
 		} `json:"external_fixed_ips"`
 	} `json:"external_gateway_info"`
+	Routes []struct {
+		Destination string `json:"destination"`
+	} `json:"routes"`
 }
 
 // Routers is the driver of Router. A router is made with its gateway; its interfaces are calls of their own and belong

@@ -23,6 +23,7 @@ import (
 
 type securityGroup struct {
 	base
+	Name  string         `json:"name"`
 	Rules []standingRule `json:"security_group_rules"`
 }
 

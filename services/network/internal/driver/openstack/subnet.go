@@ -28,6 +28,9 @@ type subnet struct {
 	GatewayIP  string   `json:"gateway_ip"`
 	EnableDHCP bool     `json:"enable_dhcp"`
 	DNS        []string `json:"dns_nameservers"`
+	HostRoutes []struct {
+		Destination string `json:"destination"`
+	} `json:"host_routes"`
 }
 
 // Subnets is the driver of Subnet.
