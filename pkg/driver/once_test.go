@@ -28,12 +28,12 @@ func TestOnce(t *testing.T) {
 			t.Errorf("got read %d, %v; want the second, kept", n, err)
 		}
 	}
-	if n, _ := driver.Once(look, "quotas of another", read); n != 3 {
-		t.Errorf("another thing is taken for the first: %d", n)
+	if n, err := driver.Once(look, "quotas of another", read); n != 3 || err != nil {
+		t.Errorf("another thing is taken for the first: %d, %v", n, err)
 	}
 	for want := 4; want < 6; want++ {
-		if n, _ := driver.Once(context.Background(), "quotas of lab", read); n != want {
-			t.Errorf("outside of a look it is kept: %d, want %d", n, want)
+		if n, err := driver.Once(context.Background(), "quotas of lab", read); n != want || err != nil {
+			t.Errorf("outside of a look it is kept: %d, want %d; %v", n, want, err)
 		}
 	}
 }
