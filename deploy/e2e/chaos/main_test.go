@@ -4,7 +4,7 @@
 //
 // # A run
 //
-// A stack of nine resources is applied on the sandbox (forward), or applied and refused at its last step, so that it is
+// A stack of nine resources, or for the points at a driver's calls one with every kind of the catalog, is applied on the sandbox (forward), or applied and refused at its last step, so that it is
 // undone (undo). Somewhere on the way the process kills itself at the point; it is started again, and the operation must
 // end as it would have without that. Then the cloud holds one object for each resource and the ledger says the same; after
 // the destroy, or the undo, the cloud holds what it held before.

@@ -38,9 +38,9 @@ type adoption struct {
 	resources []*document.Resource
 	// standing are the objects as they would stand had the stack made them.
 	standing []*orchestratorv1.StandingResource
-	// order gives the ids of the objects by local name.
+	// ids gives the ids of the objects by local name.
 	ids map[string]string
-	// needs gives what must be adopted before, by local name.
+	// saga is the one that would make the objects, in the order in which they need each other.
 	saga *orchestratorv1.SagaPlan
 }
 

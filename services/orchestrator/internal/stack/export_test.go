@@ -5,3 +5,6 @@ var LaterThan = laterThan
 
 // Worst is worst, for tests.
 var Worst = worst
+
+// CutEntry is cutEntry, for tests.
+var CutEntry = cutEntry
