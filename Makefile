@@ -98,6 +98,10 @@ chaos-short: # the part of it that fits into a few minutes
 bench: build ## measure installations and sagas, as ratios
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/e2e/bench ./services/orchestrator/internal/engine/enginebench
 
+.PHONY: bench-heat
+bench-heat: build ## measure Weft beside Heat on the OpenStack of OS_CLOUD, as ratios
+	WEFT_BIN=$(CURDIR)/$(BIN)/weft go test -run '^$$' -bench BesideHeat -benchtime 1x -timeout 60m ./deploy/e2e/heat
+
 .PHONY: clean
 clean: ## delete what was built
 	rm -rf $(BIN) scripts/tools/buf/node_modules

@@ -17,6 +17,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/keypairs"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+	"github.com/gophercloud/gophercloud/v2/openstack/loadbalancer/v2/loadbalancers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/floatingips"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/routers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/groups"
@@ -45,7 +46,7 @@ const (
 )
 
 // patience is how long a real cloud may take over one thing.
-const patience = 5 * time.Minute
+const patience = 10 * time.Minute
 
 // variable gives a variable of the environment, or leaves the test out.
 func variable(t *testing.T, name string) string {
@@ -147,13 +148,24 @@ func (p *place) list(t *testing.T) []string {
 	add("router", routers.List(network, nil), ids(routers.ExtractRouters, func(r routers.Router) string { return r.ID + " " + r.Name }))
 	add("port", ports.List(network, nil), ids(ports.ExtractPorts, func(r ports.Port) string { return r.ID + " " + r.Name }))
 	add("group", groups.List(network, groups.ListOpts{}), ids(groups.ExtractGroups, func(g groups.SecGroup) string { return g.ID + " " + g.Name }))
-	add("floating IP", floatingips.List(network, nil), ids(floatingips.ExtractFloatingIPs, func(f floatingips.FloatingIP) string { return f.ID }))
+	add("floating IP", floatingips.List(network, nil), ids(floatingips.ExtractFloatingIPs, func(f floatingips.FloatingIP) string { return f.ID + " " + f.Description }))
 	add("server", servers.List(compute, nil), ids(servers.ExtractServers, func(s servers.Server) string { return s.ID + " " + s.Name }))
 	add("key pair", keypairs.List(compute, nil), ids(keypairs.ExtractKeyPairs, func(k keypairs.KeyPair) string { return k.Name }))
 	add("volume", volumes.List(storage, nil), ids(volumes.ExtractVolumes, func(v volumes.Volume) string { return v.ID + " " + v.Name }))
+	balancing, err := p.cloud.LoadBalancer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	add("load balancer", loadbalancers.List(balancing, nil), ids(loadbalancers.ExtractLoadBalancers, func(l loadbalancers.LoadBalancer) string { return l.ID + " " + l.Name }))
 	out = append(out, p.listCluster(t)...)
 	slices.Sort(out)
 	return out
+}
+
+// named lists what the clouds have with a text in its name, such as that of a stack.
+func (p *place) named(t *testing.T, text string) []string {
+	t.Helper()
+	return slices.DeleteFunc(p.list(t), func(line string) bool { return !strings.Contains(line, text) })
 }
 
 // listCluster gives what the cluster lists of all kinds that Weft can make itself and of what comes with them.
@@ -203,7 +215,11 @@ func await(t *testing.T, what string, get func() error) {
 
 // fetch gets a page.
 func fetch(url string) (body string, err error) {
-	answer, err := (&http.Client{Timeout: 10 * time.Second}).Get(url)
+	return fetchBy(&http.Client{Timeout: 10 * time.Second}, url)
+}
+
+func fetchBy(client *http.Client, url string) (body string, err error) {
+	answer, err := client.Get(url)
 	if err != nil {
 		return "", err
 	}

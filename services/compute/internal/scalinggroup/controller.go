@@ -7,9 +7,9 @@
 //
 // # States of a member
 //
-//	PENDING ──ready──▶ IN_SERVICE ──too many, or another template──▶ DRAINING ──drain period──▶ RELEASING ──gone──▶ (forgotten)
-//	   │                   │  ▲                                          │
-//	   │                   │  └──────────────wanted after all────────────┘
+//	PENDING ──ready, warm──▶ IN_SERVICE ──too many, or another template──▶ DRAINING ──drain period──▶ RELEASING ──gone──▶ (forgotten)
+//	   │                         │  ▲                                          │
+//	   │                         │  └──────────────wanted after all────────────┘
 //	   └─────fault──▶ FAILED ◀──gone from the cloud, or fault─┘           FAILED ──▶ RELEASING, and another is made
 //
 // # Who may write
@@ -263,9 +263,20 @@ func (g *group) seeOne(m *computev1.Member, e *record.Entry) {
 		}
 		m.State = failed
 	case status.GetPhase() == kindv1.Phase_PHASE_READY && m.GetState() == pending:
+		if m.GetReadyTime() == nil {
+			m.ReadyTime = timestamppb.New(g.Now())
+		}
+		if g.warming(m) > 0 {
+			return
+		}
 		m.State = inService
 		g.observed.Failures, g.observed.NextAttemptTime = 0, nil
 	}
+}
+
+// warming gives the time that a member that runs still needs until it serves.
+func (g *group) warming(m *computev1.Member) time.Duration {
+	return m.GetReadyTime().AsTime().Add(g.spec.GetWarmUp().AsDuration()).Sub(g.Now())
 }
 
 // stumbled notes that a member failed before it was in service: the next is made later.
@@ -595,6 +606,9 @@ func (g *group) next(looked time.Duration) time.Duration {
 	for _, m := range g.observed.GetMembers() {
 		if m.GetState() == draining && m.GetDrainTime() != nil {
 			sooner(duration(g.spec.GetDrainPeriod(), defaultDrain) - now.Sub(m.GetDrainTime().AsTime()))
+		}
+		if m.GetState() == pending && m.GetReadyTime() != nil {
+			sooner(g.warming(m))
 		}
 		if m.GetMissingTime() != nil {
 			sooner(missingGrace - now.Sub(m.GetMissingTime().AsTime()))

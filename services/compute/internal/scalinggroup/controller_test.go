@@ -349,6 +349,47 @@ func TestLife(t *testing.T) {
 	})
 }
 
+// TestWarmUp holds that a member serves only a while after it runs, and that none goes for it before.
+func TestWarmUp(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		const warmUp = 40 * time.Second
+		r.want(func(s *computev1.ScalingGroupSpec) { s.Desired, s.WarmUp = proto.Int32(2), seconds(40) })
+		began := time.Now()
+		r.await("two", settledAt(2))
+		if took := time.Since(began); took < warmUp || took > warmUp+10*time.Second {
+			t.Errorf("two served after %s, want little more than %s", took, warmUp)
+		}
+		r.want(func(s *computev1.ScalingGroupSpec) { s.Template = template("b") })
+		running := map[string]time.Time{}
+		r.await("all rolled", func(g *computev1.ScalingGroup) bool {
+			old := 0
+			for _, o := range r.cloud.Objects() {
+				if _, seen := running[o.Key]; !seen && o.Spec.GetImage() == "b" {
+					running[o.Key] = time.Now()
+				}
+				if o.Spec.GetImage() == "a" {
+					old++
+				}
+			}
+			warm := 0
+			for _, since := range running {
+				if time.Since(since) >= warmUp {
+					warm++
+				}
+			}
+			if old+warm < 2 {
+				t.Fatalf("%d of before and %d that are warm", old, warm)
+			}
+			return settledAt(2)(g)
+		})
+		if got := r.images(); got != "bb" {
+			t.Errorf("images %s", got)
+		}
+		r.ask(release)
+		r.await("the end", gone)
+	})
+}
+
 func (r *rig) set(m reading) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

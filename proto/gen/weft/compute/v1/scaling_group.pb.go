@@ -87,7 +87,7 @@ type MemberState int32
 const (
 	// Not known.
 	MemberState_MEMBER_STATE_UNSPECIFIED MemberState = 0
-	// It is being made, and serves nobody yet.
+	// It is being made, or warms up, and serves nobody yet.
 	MemberState_MEMBER_STATE_PENDING MemberState = 1
 	// It is ready, and should be sent work.
 	MemberState_MEMBER_STATE_IN_SERVICE MemberState = 2
@@ -262,7 +262,10 @@ type ScalingGroupSpec struct {
 	// Sizes by the clock.
 	Schedules []*ScalingSchedule `protobuf:"bytes,8,rep,name=schedules,proto3" json:"schedules,omitempty"`
 	// The size by a metric.
-	Metric        *ScalingMetric `protobuf:"bytes,9,opt,name=metric,proto3" json:"metric,omitempty"`
+	Metric *ScalingMetric `protobuf:"bytes,9,opt,name=metric,proto3" json:"metric,omitempty"`
+	// How long a machine takes from when the cloud says that it runs until it serves: so long a new member is PENDING, is sent
+	// nothing by load balancers, and no other goes for it. Absent means that it serves at once.
+	WarmUp        *durationpb.Duration `protobuf:"bytes,10,opt,name=warm_up,json=warmUp,proto3" json:"warm_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -356,6 +359,13 @@ func (x *ScalingGroupSpec) GetSchedules() []*ScalingSchedule {
 func (x *ScalingGroupSpec) GetMetric() *ScalingMetric {
 	if x != nil {
 		return x.Metric
+	}
+	return nil
+}
+
+func (x *ScalingGroupSpec) GetWarmUp() *durationpb.Duration {
+	if x != nil {
+		return x.WarmUp
 	}
 	return nil
 }
@@ -695,7 +705,9 @@ type Member struct {
 	// When it was told as DRAINING.
 	DrainTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
 	// When the cloud first did not list it.
-	MissingTime   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=missing_time,json=missingTime,proto3" json:"missing_time,omitempty"`
+	MissingTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=missing_time,json=missingTime,proto3" json:"missing_time,omitempty"`
+	// When the cloud first said that it runs.
+	ReadyTime     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=ready_time,json=readyTime,proto3" json:"ready_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -775,6 +787,13 @@ func (x *Member) GetDrainTime() *timestamppb.Timestamp {
 func (x *Member) GetMissingTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.MissingTime
+	}
+	return nil
+}
+
+func (x *Member) GetReadyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReadyTime
 	}
 	return nil
 }
@@ -1296,7 +1315,7 @@ const file_weft_compute_v1_scaling_group_proto_rawDesc = "" +
 	"\bobserved\x18\x05 \x01(\v2%.weft.compute.v1.ScalingGroupObservedB\x03\xe0A\x03R\bobserved\x121\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.weft.kind.v1.StatusB\x03\xe0A\x03R\x06status:\x82\x01\xeaAn\n" +
 	"\x1fcompute.weft.cloud/ScalingGroup\x12.tenants/{tenant}/scalingGroups/{scaling_group}*\rscalingGroups2\fscalingGroup\xaa\xbb\x18\r\n" +
-	"\acompute\x10\x010\x01\"\x92\v\n" +
+	"\acompute\x10\x010\x01\"\xdf\v\n" +
 	"\x10ScalingGroupSpec\x12J\n" +
 	"\btemplate\x18\x01 \x01(\v2\x1b.weft.compute.v1.ServerSpecB\x11\xe0A\x02\xbaH\x03\xc8\x01\x01\xb2\xbb\x18\x04\b\x02H\x01R\btemplate\x12%\n" +
 	"\x03min\x18\x02 \x01(\x05B\x13\xe0A\x01\xbaH\a\x1a\x05\x18\xe8\a(\x00\xb2\xbb\x18\x02\b\x02R\x03min\x12%\n" +
@@ -1306,7 +1325,9 @@ const file_weft_compute_v1_scaling_group_proto_rawDesc = "" +
 	"\x0fmax_unavailable\x18\x06 \x01(\x05B\x13\xe0A\x01\xbaH\a\x1a\x05\x18\xe8\a(\x00\xb2\xbb\x18\x02\b\x02H\x02R\x0emaxUnavailable\x88\x01\x01\x12U\n" +
 	"\fdrain_period\x18\a \x01(\v2\x19.google.protobuf.DurationB\x17\xe0A\x01\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00\xb2\xbb\x18\x02\b\x02R\vdrainPeriod\x12Q\n" +
 	"\tschedules\x18\b \x03(\v2 .weft.compute.v1.ScalingScheduleB\x11\xe0A\x01\xbaH\x05\x92\x01\x02\x102\xb2\xbb\x18\x02\b\x02R\tschedules\x12A\n" +
-	"\x06metric\x18\t \x01(\v2\x1e.weft.compute.v1.ScalingMetricB\t\xe0A\x01\xb2\xbb\x18\x02\b\x02R\x06metric:\x9a\x06\xbaH\x96\x06\x1aM\n" +
+	"\x06metric\x18\t \x01(\v2\x1e.weft.compute.v1.ScalingMetricB\t\xe0A\x01\xb2\xbb\x18\x02\b\x02R\x06metric\x12K\n" +
+	"\awarm_up\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationB\x17\xe0A\x01\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00\xb2\xbb\x18\x02\b\x02R\x06warmUp:\x9a\x06\xbaH\x96\x06\x1aM\n" +
 	"\x14scaling_group.bounds\x12\x1fmin must not be larger than max\x1a\x14this.min <= this.max\x1a\x8a\x01\n" +
 	"\x15scaling_group.desired\x12#desired must be between min and max\x1aL!has(this.desired) || (this.min <= this.desired && this.desired <= this.max)\x1a\xcd\x01\n" +
 	"\x12scaling_group.roll\x12PmaxSurge and maxUnavailable must not both be 0: no member could ever be replaced\x1ae!has(this.max_surge) || this.max_surge > 0 || (has(this.max_unavailable) && this.max_unavailable > 0)\x1a\xbe\x01\n" +
@@ -1347,7 +1368,7 @@ const file_weft_compute_v1_scaling_group_proto_rawDesc = "" +
 	" \x01(\x05B\x03\xe0A\x03R\n" +
 	"lastNumber\x12\x1f\n" +
 	"\bfailures\x18\v \x01(\x05B\x03\xe0A\x03R\bfailures\x12K\n" +
-	"\x11next_attempt_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\x0fnextAttemptTime\"\xbe\x02\n" +
+	"\x11next_attempt_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\x0fnextAttemptTime\"\xfe\x02\n" +
 	"\x06Member\x12\x1b\n" +
 	"\x06server\x18\x01 \x01(\tB\x03\xe0A\x03R\x06server\x12$\n" +
 	"\vprovider_id\x18\x02 \x01(\tB\x03\xe0A\x03R\n" +
@@ -1357,7 +1378,9 @@ const file_weft_compute_v1_scaling_group_proto_rawDesc = "" +
 	"\x03key\x18\x05 \x01(\tB\x03\xe0A\x03R\x03key\x12>\n" +
 	"\n" +
 	"drain_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tdrainTime\x12B\n" +
-	"\fmissing_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\vmissingTime\"\x83\x02\n" +
+	"\fmissing_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\vmissingTime\x12>\n" +
+	"\n" +
+	"ready_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\treadyTime\"\x83\x02\n" +
 	"\x15ScalingMetricObserved\x12\x19\n" +
 	"\x05value\x18\x01 \x01(\x01B\x03\xe0A\x03R\x05value\x123\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\x04time\x12\x19\n" +
@@ -1469,41 +1492,43 @@ var file_weft_compute_v1_scaling_group_proto_depIdxs = []int32{
 	19, // 5: weft.compute.v1.ScalingGroupSpec.drain_period:type_name -> google.protobuf.Duration
 	4,  // 6: weft.compute.v1.ScalingGroupSpec.schedules:type_name -> weft.compute.v1.ScalingSchedule
 	5,  // 7: weft.compute.v1.ScalingGroupSpec.metric:type_name -> weft.compute.v1.ScalingMetric
-	0,  // 8: weft.compute.v1.ScalingMetric.measure:type_name -> weft.compute.v1.ScalingMeasure
-	19, // 9: weft.compute.v1.ScalingMetric.interval:type_name -> google.protobuf.Duration
-	19, // 10: weft.compute.v1.ScalingMetric.cooldown_out:type_name -> google.protobuf.Duration
-	19, // 11: weft.compute.v1.ScalingMetric.cooldown_in:type_name -> google.protobuf.Duration
-	7,  // 12: weft.compute.v1.ScalingGroupObserved.members:type_name -> weft.compute.v1.Member
-	20, // 13: weft.compute.v1.ScalingGroupObserved.scale_time:type_name -> google.protobuf.Timestamp
-	20, // 14: weft.compute.v1.ScalingGroupObserved.schedule_time:type_name -> google.protobuf.Timestamp
-	8,  // 15: weft.compute.v1.ScalingGroupObserved.metric:type_name -> weft.compute.v1.ScalingMetricObserved
-	20, // 16: weft.compute.v1.ScalingGroupObserved.next_attempt_time:type_name -> google.protobuf.Timestamp
-	1,  // 17: weft.compute.v1.Member.state:type_name -> weft.compute.v1.MemberState
-	20, // 18: weft.compute.v1.Member.drain_time:type_name -> google.protobuf.Timestamp
-	20, // 19: weft.compute.v1.Member.missing_time:type_name -> google.protobuf.Timestamp
-	20, // 20: weft.compute.v1.ScalingMetricObserved.time:type_name -> google.protobuf.Timestamp
-	20, // 21: weft.compute.v1.ScalingMetricObserved.below_time:type_name -> google.protobuf.Timestamp
-	2,  // 22: weft.compute.v1.ListScalingGroupsResponse.scaling_groups:type_name -> weft.compute.v1.ScalingGroup
-	2,  // 23: weft.compute.v1.CreateScalingGroupRequest.scaling_group:type_name -> weft.compute.v1.ScalingGroup
-	2,  // 24: weft.compute.v1.UpdateScalingGroupRequest.scaling_group:type_name -> weft.compute.v1.ScalingGroup
-	21, // 25: weft.compute.v1.UpdateScalingGroupRequest.update_mask:type_name -> google.protobuf.FieldMask
-	9,  // 26: weft.compute.v1.ScalingGroupService.GetScalingGroup:input_type -> weft.compute.v1.GetScalingGroupRequest
-	10, // 27: weft.compute.v1.ScalingGroupService.ListScalingGroups:input_type -> weft.compute.v1.ListScalingGroupsRequest
-	12, // 28: weft.compute.v1.ScalingGroupService.CreateScalingGroup:input_type -> weft.compute.v1.CreateScalingGroupRequest
-	13, // 29: weft.compute.v1.ScalingGroupService.UpdateScalingGroup:input_type -> weft.compute.v1.UpdateScalingGroupRequest
-	14, // 30: weft.compute.v1.ScalingGroupService.DeleteScalingGroup:input_type -> weft.compute.v1.DeleteScalingGroupRequest
-	15, // 31: weft.compute.v1.ScalingGroupService.ScaleScalingGroup:input_type -> weft.compute.v1.ScaleScalingGroupRequest
-	2,  // 32: weft.compute.v1.ScalingGroupService.GetScalingGroup:output_type -> weft.compute.v1.ScalingGroup
-	11, // 33: weft.compute.v1.ScalingGroupService.ListScalingGroups:output_type -> weft.compute.v1.ListScalingGroupsResponse
-	22, // 34: weft.compute.v1.ScalingGroupService.CreateScalingGroup:output_type -> google.longrunning.Operation
-	22, // 35: weft.compute.v1.ScalingGroupService.UpdateScalingGroup:output_type -> google.longrunning.Operation
-	22, // 36: weft.compute.v1.ScalingGroupService.DeleteScalingGroup:output_type -> google.longrunning.Operation
-	22, // 37: weft.compute.v1.ScalingGroupService.ScaleScalingGroup:output_type -> google.longrunning.Operation
-	32, // [32:38] is the sub-list for method output_type
-	26, // [26:32] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	19, // 8: weft.compute.v1.ScalingGroupSpec.warm_up:type_name -> google.protobuf.Duration
+	0,  // 9: weft.compute.v1.ScalingMetric.measure:type_name -> weft.compute.v1.ScalingMeasure
+	19, // 10: weft.compute.v1.ScalingMetric.interval:type_name -> google.protobuf.Duration
+	19, // 11: weft.compute.v1.ScalingMetric.cooldown_out:type_name -> google.protobuf.Duration
+	19, // 12: weft.compute.v1.ScalingMetric.cooldown_in:type_name -> google.protobuf.Duration
+	7,  // 13: weft.compute.v1.ScalingGroupObserved.members:type_name -> weft.compute.v1.Member
+	20, // 14: weft.compute.v1.ScalingGroupObserved.scale_time:type_name -> google.protobuf.Timestamp
+	20, // 15: weft.compute.v1.ScalingGroupObserved.schedule_time:type_name -> google.protobuf.Timestamp
+	8,  // 16: weft.compute.v1.ScalingGroupObserved.metric:type_name -> weft.compute.v1.ScalingMetricObserved
+	20, // 17: weft.compute.v1.ScalingGroupObserved.next_attempt_time:type_name -> google.protobuf.Timestamp
+	1,  // 18: weft.compute.v1.Member.state:type_name -> weft.compute.v1.MemberState
+	20, // 19: weft.compute.v1.Member.drain_time:type_name -> google.protobuf.Timestamp
+	20, // 20: weft.compute.v1.Member.missing_time:type_name -> google.protobuf.Timestamp
+	20, // 21: weft.compute.v1.Member.ready_time:type_name -> google.protobuf.Timestamp
+	20, // 22: weft.compute.v1.ScalingMetricObserved.time:type_name -> google.protobuf.Timestamp
+	20, // 23: weft.compute.v1.ScalingMetricObserved.below_time:type_name -> google.protobuf.Timestamp
+	2,  // 24: weft.compute.v1.ListScalingGroupsResponse.scaling_groups:type_name -> weft.compute.v1.ScalingGroup
+	2,  // 25: weft.compute.v1.CreateScalingGroupRequest.scaling_group:type_name -> weft.compute.v1.ScalingGroup
+	2,  // 26: weft.compute.v1.UpdateScalingGroupRequest.scaling_group:type_name -> weft.compute.v1.ScalingGroup
+	21, // 27: weft.compute.v1.UpdateScalingGroupRequest.update_mask:type_name -> google.protobuf.FieldMask
+	9,  // 28: weft.compute.v1.ScalingGroupService.GetScalingGroup:input_type -> weft.compute.v1.GetScalingGroupRequest
+	10, // 29: weft.compute.v1.ScalingGroupService.ListScalingGroups:input_type -> weft.compute.v1.ListScalingGroupsRequest
+	12, // 30: weft.compute.v1.ScalingGroupService.CreateScalingGroup:input_type -> weft.compute.v1.CreateScalingGroupRequest
+	13, // 31: weft.compute.v1.ScalingGroupService.UpdateScalingGroup:input_type -> weft.compute.v1.UpdateScalingGroupRequest
+	14, // 32: weft.compute.v1.ScalingGroupService.DeleteScalingGroup:input_type -> weft.compute.v1.DeleteScalingGroupRequest
+	15, // 33: weft.compute.v1.ScalingGroupService.ScaleScalingGroup:input_type -> weft.compute.v1.ScaleScalingGroupRequest
+	2,  // 34: weft.compute.v1.ScalingGroupService.GetScalingGroup:output_type -> weft.compute.v1.ScalingGroup
+	11, // 35: weft.compute.v1.ScalingGroupService.ListScalingGroups:output_type -> weft.compute.v1.ListScalingGroupsResponse
+	22, // 36: weft.compute.v1.ScalingGroupService.CreateScalingGroup:output_type -> google.longrunning.Operation
+	22, // 37: weft.compute.v1.ScalingGroupService.UpdateScalingGroup:output_type -> google.longrunning.Operation
+	22, // 38: weft.compute.v1.ScalingGroupService.DeleteScalingGroup:output_type -> google.longrunning.Operation
+	22, // 39: weft.compute.v1.ScalingGroupService.ScaleScalingGroup:output_type -> google.longrunning.Operation
+	34, // [34:40] is the sub-list for method output_type
+	28, // [28:34] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_weft_compute_v1_scaling_group_proto_init() }

@@ -217,6 +217,40 @@ func verifyServer(t *testing.T, p *openstacktest.Place, d *Servers, r driver.Req
 	}
 }
 
+// TestUpdateWhileBuilding: a server whose creation was asked for, and that was found again, is updated before it is built.
+// That it has no power yet is no reason to try again and again, more and more seldom.
+func TestUpdateWhileBuilding(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
+		n, _ := p.Network(t, "10.73.0.0/24")
+		d := NewServers(p.Session)
+		r := driver.Request[*computev1.ServerSpec]{
+			Key: openstacktest.AbsentID[:24] + "b0110000" + p.Session.ProjectID[:4], Name: "tenants/conform/servers/building", Generation: 1,
+			Spec: &computev1.ServerSpec{Image: p.Image, Flavor: p.Flavor, Network: n.GetName()}, Refs: driver.Refs{n.GetName(): n},
+		}
+		id, err := d.Create(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			p.Await(t, "the server is gone", func() (bool, error) {
+				ctx := context.WithoutCancel(t.Context())
+				if err := d.Delete(ctx, id); err != nil {
+					return false, err
+				}
+				seen, err := d.Observe(ctx, []string{id})
+				return len(seen) == 0, err
+			})
+		})
+		if err := d.Update(t.Context(), id, r); err != nil {
+			t.Errorf("update a server that is being built: %v", err)
+		}
+		p.Await(t, "it is built", func() (bool, error) {
+			seen, err := d.Observe(t.Context(), []string{id})
+			return seen[id].State == driver.Ready, err
+		})
+	})
+}
+
 func TestServerCheck(t *testing.T) {
 	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
 		create := kindv1.Change_CHANGE_CREATE

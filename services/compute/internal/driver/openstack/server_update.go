@@ -183,6 +183,9 @@ func step(ctx context.Context, c *gophercloud.ServiceClient, s server, w wanted)
 	if sized && rebuilt && powered {
 		return nil
 	}
+	if s.Status == "BUILD" { // one that was found again: nothing can be said of it before it is built, and then Observe does
+		return nil
+	}
 	if s.TaskState != "" || s.Status != "ACTIVE" && s.Status != "SHUTOFF" {
 		return fault.New(fault.Conflict, "the server is busy: status %s, task %s", s.Status, s.TaskState)
 	}

@@ -261,12 +261,13 @@ func (d *LoadBalancers) Observe(ctx context.Context, ids []string) (map[string]d
 		observed := &networkv1.LoadBalancerObserved{
 			LoadBalancerId: l.ID, Address: l.Address, PortId: l.PortID, NetworkId: l.NetworkID, OperatingStatus: l.Operating, Provider: l.Provider,
 		}
+		var facts map[string]string
 		if state == driver.Ready {
-			if observed.Members, err = d.members(ctx, l.ID); err != nil && !fault.Is(err, fault.NotFound) {
+			if observed.Members, facts, err = d.below(ctx, l.ID); err != nil && !fault.Is(err, fault.NotFound) {
 				return nil, err
 			}
 		}
-		out[l.ID] = driver.Observation[*networkv1.LoadBalancerObserved]{State: state, Fault: why, Observed: observed}
+		out[l.ID] = driver.Observation[*networkv1.LoadBalancerObserved]{State: state, Fault: why, Observed: observed, Facts: facts}
 	}
 	return out, nil
 }
@@ -282,27 +283,62 @@ func (l loadBalancer) state() (driver.State, error) {
 	}
 }
 
-// members reads the members of a load balancer with their states.
-func (d *LoadBalancers) members(ctx context.Context, id string) ([]*networkv1.LoadBalancerMemberObserved, error) {
+// states is what the service tells of all that is below a load balancer. The library's own type knows the monitor by the
+// name that it has elsewhere.
+type states struct {
+	Statuses struct {
+		LoadBalancer struct {
+			Listeners []struct {
+				Name  string `json:"name"`
+				Pools []struct {
+					ID      string `json:"id"`
+					Name    string `json:"name"`
+					Monitor struct {
+						ID   string `json:"id"`
+						Type string `json:"type"`
+					} `json:"health_monitor"`
+					Members []struct {
+						Name      string `json:"name"`
+						Address   string `json:"address"`
+						Port      int    `json:"protocol_port"`
+						Operating string `json:"operating_status"`
+					} `json:"members"`
+				} `json:"pools"`
+			} `json:"listeners"`
+		} `json:"loadbalancer"`
+	} `json:"statuses"`
+}
+
+// below reads what is below a load balancer: the members with their states, and as facts what there is of all kinds, which
+// somebody may take away.
+func (d *LoadBalancers) below(ctx context.Context, id string) ([]*networkv1.LoadBalancerMemberObserved, map[string]string, error) {
 	c, err := d.s.LoadBalancer(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	status, err := loadbalancers.GetStatuses(ctx, c, id).Extract()
-	if err != nil {
-		return nil, cloud.Fault(err, "read the states of load balancer %s", id)
+	var status states
+	if err := loadbalancers.GetStatuses(ctx, c, id).ExtractInto(&status); err != nil {
+		return nil, nil, cloud.Fault(err, "read the states of load balancer %s", id)
 	}
 	var out []*networkv1.LoadBalancerMemberObserved
+	var lines, all, ats, watched []string
 	seen := map[string]bool{}
-	for _, l := range status.Loadbalancer.Listeners {
+	for _, l := range status.Statuses.LoadBalancer.Listeners {
+		lines = append(lines, l.Name)
 		for _, p := range l.Pools {
 			if seen[p.ID] {
 				continue
 			}
 			seen[p.ID] = true
+			all = append(all, p.Name)
+			if p.Monitor.ID != "" {
+				watched = append(watched, p.Name+" "+p.Monitor.Type)
+			}
 			for _, m := range p.Members {
+				at := member{address: m.Address, port: m.Port}
+				ats = append(ats, p.Name+" "+at.at())
 				out = append(out, &networkv1.LoadBalancerMemberObserved{
-					Pool: p.Name, Name: m.Name, Address: m.Address, Port: int32(m.ProtocolPort), OperatingStatus: m.OperatingStatus,
+					Pool: p.Name, Name: m.Name, Address: m.Address, Port: int32(m.Port), OperatingStatus: m.Operating,
 				})
 			}
 		}
@@ -310,7 +346,12 @@ func (d *LoadBalancers) members(ctx context.Context, id string) ([]*networkv1.Lo
 	slices.SortFunc(out, func(a, b *networkv1.LoadBalancerMemberObserved) int {
 		return strings.Compare(a.GetPool()+" "+a.GetName()+" "+a.GetAddress()+" "+strconv.Itoa(int(a.GetPort())), b.GetPool()+" "+b.GetName()+" "+b.GetAddress()+" "+strconv.Itoa(int(b.GetPort())))
 	})
-	return out, nil
+	return out, map[string]string{"listeners": sorted(lines), "pools": sorted(all), "members": sorted(ats), "healthmonitors": sorted(watched)}, nil
+}
+
+func sorted(names []string) string {
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 // Update implements driver.Driver: it looks what differs, and sends the first change. It is Unfinished while others are left.

@@ -2,11 +2,13 @@ package openstack
 
 import (
 	"context"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	neutron "github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -17,6 +19,8 @@ import (
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
+
+	cloud "github.com/weftcloud/weft/pkg/cloud/openstack"
 )
 
 // behind makes a network with a server on it, as a load balancer sees it: by its port.
@@ -100,6 +104,84 @@ func TestLoadBalancers(t *testing.T) {
 	})
 }
 
+// balanced makes a load balancer, waits until it is ready, and has it taken away at the end.
+func balanced(t *testing.T, p *openstacktest.Place, d *LoadBalancers, r driver.Request[*networkv1.LoadBalancerSpec]) driver.Observation[*networkv1.LoadBalancerObserved] {
+	t.Helper()
+	id, err := d.Create(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.Await(t, "the load balancer is gone", func() (bool, error) {
+			ctx := context.WithoutCancel(t.Context())
+			if err := d.Delete(ctx, id); err != nil && !fault.Is(err, fault.Conflict) {
+				return false, err
+			}
+			seen, err := d.Observe(ctx, []string{id})
+			return len(seen) == 0, err
+		})
+	})
+	return readyBalancer(t, p, d, id)
+}
+
+func readyBalancer(t *testing.T, p *openstacktest.Place, d *LoadBalancers, id string) (now driver.Observation[*networkv1.LoadBalancerObserved]) {
+	t.Helper()
+	p.Await(t, "the load balancer is ready", func() (bool, error) {
+		seen, err := d.Observe(t.Context(), []string{id})
+		now = seen[id]
+		return now.State == driver.Ready, err
+	})
+	return now
+}
+
+// TestLoadBalancerFacts: what is below a load balancer is among its facts, so that it is noticed when somebody takes a part
+// of it away; an update brings it back.
+func TestLoadBalancerFacts(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
+		d := NewLoadBalancers(p.Session)
+		n, _ := p.Network(t, "10.91.0.0/24")
+		r := driver.Request[*networkv1.LoadBalancerSpec]{
+			Key: openstacktest.AbsentID[:24] + "fac70000" + p.Session.ProjectID[:4], Name: "tenants/conform/loadBalancers/facts", Generation: 1, Refs: driver.Refs{n.GetName(): n},
+			Spec: &networkv1.LoadBalancerSpec{
+				Network: n.GetName(), Listeners: []*networkv1.LoadBalancerListener{{Name: "web", Protocol: networkv1.ListenerProtocol_LISTENER_PROTOCOL_HTTP, Port: 80}},
+				Pools: []*networkv1.LoadBalancerPool{{Name: "web", Members: []*networkv1.LoadBalancerMember{{Address: "10.91.0.250", Port: 80}, {Address: "10.91.0.251", Port: 81}}}},
+			},
+		}
+		made := balanced(t, p, d, r)
+		id := made.Observed.GetLoadBalancerId()
+		want := map[string]string{"listeners": "web", "pools": "web", "members": "web 10.91.0.250:80, web 10.91.0.251:81", "healthmonitors": "web HTTP"}
+		if diff := cmp.Diff(want, made.Facts); diff != "" {
+			t.Error(diff)
+		}
+		c, err := p.Session.LoadBalancer(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		pools, err := cloud.List[struct{ ID string }](t.Context(), c, "lbaas/pools", "pools", url.Values{"loadbalancer_id": {id}})
+		if err != nil || len(pools) != 1 {
+			t.Fatal(pools, err)
+		}
+		members := "lbaas/pools/" + pools[0].ID + "/members"
+		standing, err := cloud.List[struct{ ID, Address string }](t.Context(), c, members, "members", nil)
+		if err != nil || len(standing) != 2 {
+			t.Fatal(standing, err)
+		}
+		if _, err := c.Delete(t.Context(), c.ServiceURL(members, standing[0].ID), nil); err != nil {
+			t.Fatal(err)
+		}
+		if without := readyBalancer(t, p, d, id).Facts; cmp.Equal(without, want) || strings.Contains(without["members"], standing[0].Address) {
+			t.Errorf("without %s the facts are %v", standing[0].Address, without)
+		}
+		p.Await(t, "it is repaired", func() (bool, error) {
+			err := d.Update(t.Context(), id, r)
+			return err == nil, nil
+		})
+		if diff := cmp.Diff(want, readyBalancer(t, p, d, id).Facts); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
 // TestFloatingIPToLoadBalancer: an address is led to a load balancer, and goes again although the port that it leads to
 // bears no mark of ours.
 func TestFloatingIPToLoadBalancer(t *testing.T) {
@@ -113,26 +195,7 @@ func TestFloatingIPToLoadBalancer(t *testing.T) {
 		b := driver.Request[*networkv1.LoadBalancerSpec]{Key: key("1"), Name: "tenants/conform/loadBalancers/led", Generation: 1, Refs: driver.Refs{n.GetName(): n}, Spec: &networkv1.LoadBalancerSpec{
 			Network: n.GetName(), Listeners: []*networkv1.LoadBalancerListener{{Name: "web", Port: 80}}, Pools: []*networkv1.LoadBalancerPool{{Name: "web"}},
 		}}
-		id, err := balancers.Create(t.Context(), b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			p.Await(t, "the load balancer is gone", func() (bool, error) {
-				ctx := context.WithoutCancel(t.Context())
-				if err := balancers.Delete(ctx, id); err != nil && !fault.Is(err, fault.Conflict) {
-					return false, err
-				}
-				seen, err := balancers.Observe(ctx, []string{id})
-				return len(seen) == 0, err
-			})
-		})
-		observed := &networkv1.LoadBalancerObserved{}
-		p.Await(t, "the load balancer is ready", func() (bool, error) {
-			seen, err := balancers.Observe(t.Context(), []string{id})
-			observed = seen[id].Observed
-			return seen[id].State == driver.Ready, err
-		})
+		observed := balanced(t, p, balancers, b).Observed
 		target := &networkv1.LoadBalancer{Name: b.Name, Observed: observed}
 		r := driver.Request[*networkv1.FloatingIPSpec]{Key: key("2"), Name: "tenants/conform/floatingIps/led", Generation: 1, Refs: driver.Refs{b.Name: target}, Spec: &networkv1.FloatingIPSpec{Target: b.Name}}
 		address, err := floats.Create(t.Context(), r)
