@@ -107,10 +107,8 @@ func (k *Keeper) Credentials(ctx context.Context, tenant, cloud string) (map[str
 			if err != nil {
 				return nil, err
 			}
-			if used := driveropenstack.InUse(kept); used != nil {
-				return map[string]string{
-					"application_credential_id": used.GetCredential().GetId(), "application_credential_secret": used.GetSecret(),
-				}, nil
+			if login := driveropenstack.Login(e.Key, kept); login != nil {
+				return login, nil
 			}
 			if e.Record.GetRelease() {
 				return nil, fault.New(fault.Precondition, "%s is being deleted", name)

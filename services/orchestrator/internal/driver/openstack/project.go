@@ -16,9 +16,8 @@ package openstack
 //	retired    a later one is in use; it works on, for those who have it still
 //	gone       deleted at the cloud, and then in the vault
 //
-// EC2 credentials. One that was made with an application credential ends with it: the identity service keeps by which it
-// was made. Before a credential goes, those that were made with it are made anew, with the same access key and secret, by
-// the user itself; what is under way is in the vault, so that none is lost.
+// EC2 credentials, which S3 is used with, cannot be made with an application credential. Who makes them logs in as the user;
+// they have no part in rotations.
 //
 // Who may write. The vault's entry of a project is written by this driver alone, called for the project's record by the
 // replica that owns it; each write compares.
@@ -90,7 +89,8 @@ func ProjectName(key, name string) string {
 	return "weft-" + strings.TrimRight(tenant[:min(len(tenant), room)], "-") + "-" + key
 }
 
-func userName(key string) string { return "weft-" + key }
+// UserName gives what the user of a project is called at the cloud.
+func UserName(key string) string { return "weft-" + key }
 
 func credentialName(number int64) string { return "weft-" + strconv.FormatInt(number, 10) }
 
@@ -254,10 +254,23 @@ func InUse(kept *orchestratorv1.ProjectKeys) *orchestratorv1.ProjectKey {
 	return nil
 }
 
+// Login gives what to log in with for the work in a project: the credential in use, and the name and password of its user for
+// what no application credential may do; nil if there is no credential yet.
+func Login(key string, kept *orchestratorv1.ProjectKeys) map[string]string {
+	used := InUse(kept)
+	if used == nil {
+		return nil
+	}
+	return map[string]string{
+		"application_credential_id": used.GetCredential().GetId(), "application_credential_secret": used.GetSecret(),
+		"username": UserName(key), "user_domain_id": kept.GetDomainId(), "project_id": kept.GetProjectId(), "password": kept.GetPassword(),
+	}
+}
+
 // standsFor tells whether what is kept is what a spec asks for, so that the cloud need not be asked.
 func standsFor(kept *orchestratorv1.ProjectKeys, spec *orchestratorv1.ProjectSpec) bool {
 	used := InUse(kept)
-	return used.GetCredential().GetNumber() == spec.GetCredential() && kept.GetKeys()[0].GetCredential().GetNumber() >= spec.GetOldest() && len(kept.GetMoving()) == 0
+	return used.GetCredential().GetNumber() == spec.GetCredential() && kept.GetKeys()[0].GetCredential().GetNumber() >= spec.GetOldest()
 }
 
 // begin draws what has to be kept before the cloud is asked: the user's password, and the secret of the credential.
@@ -312,12 +325,12 @@ func (d *Projects) findUser(ctx context.Context, key, domain string) (string, er
 	if err != nil {
 		return "", err
 	}
-	found, err := cloud.List[struct{ ID, Name string }](ctx, c, "users", "users", url.Values{"name": {userName(key)}, "domain_id": {domain}})
+	found, err := cloud.List[struct{ ID, Name string }](ctx, c, "users", "users", url.Values{"name": {UserName(key)}, "domain_id": {domain}})
 	if err != nil {
 		return "", d.permit(err)
 	}
 	for _, u := range found {
-		if u.Name == userName(key) {
+		if u.Name == UserName(key) {
 			return u.ID, nil
 		}
 	}
@@ -336,7 +349,7 @@ func (w *work) haveUser(ctx context.Context) error {
 			return err
 		}
 		made, err := users.Create(ctx, c, users.CreateOpts{
-			Name: userName(w.key), DomainID: w.project.DomainID, DefaultProjectID: w.project.ID, Password: w.kept.GetPassword(), Description: w.project.Description,
+			Name: UserName(w.key), DomainID: w.project.DomainID, DefaultProjectID: w.project.ID, Password: w.kept.GetPassword(), Description: w.project.Description,
 		}).Extract()
 		if err != nil {
 			return w.permit(cloud.Fault(err, "create the user"))
@@ -346,7 +359,9 @@ func (w *work) haveUser(ctx context.Context) error {
 	if id == w.kept.GetUserId() {
 		return nil
 	}
-	return w.change(ctx, func(k *orchestratorv1.ProjectKeys) { k.UserId = id })
+	return w.change(ctx, func(k *orchestratorv1.ProjectKeys) {
+		k.UserId, k.DomainId, k.ProjectId = id, w.project.DomainID, w.project.ID
+	})
 }
 
 // haveRoles gives the user what is needed to work in the project, and nothing elsewhere.
@@ -394,7 +409,7 @@ func (d *Projects) as(ctx context.Context, data map[string]string) (*cloud.Sessi
 }
 
 func (d *Projects) asUser(ctx context.Context, key, projectID, domain, password string) (*cloud.Session, error) {
-	return d.as(ctx, map[string]string{"username": userName(key), "user_domain_id": domain, "project_id": projectID, "password": password})
+	return d.as(ctx, map[string]string{"username": UserName(key), "user_domain_id": domain, "project_id": projectID, "password": password})
 }
 
 // login gives the identity service as the project's user sees it. A password that somebody else has changed is set again.
@@ -413,13 +428,22 @@ func (w *work) login(ctx context.Context) (*gophercloud.ServiceClient, error) {
 		if set != nil {
 			return nil, w.permit(cloud.Fault(set, "set the user's password again"))
 		}
-		s, err = w.asUser(ctx, w.key, w.project.ID, w.project.DomainID, w.kept.GetPassword())
+		return nil, driver.Unfinished("the password of the project's user was set again")
 	}
 	if err != nil {
 		return nil, fault.Wrap(err, "log in as the project's user")
 	}
 	w.user, err = s.Identity(ctx)
 	return w.user, err
+}
+
+// fresh makes a refusal of the user's own login one that passes: the identity service refuses all tokens of a user that are
+// from the very second in which the password was set.
+func fresh(err error) error {
+	if fault.Is(err, fault.Denied) {
+		return fault.As(fault.Unavailable, err)
+	}
+	return err
 }
 
 // listed gives the application credential of a name; false if there is none.
@@ -431,7 +455,7 @@ func (w *work) listed(ctx context.Context, name string) (applicationcredentials.
 	}
 	pages, err := applicationcredentials.List(c, w.kept.GetUserId(), applicationcredentials.ListOpts{Name: name}).AllPages(ctx)
 	if err != nil {
-		return none, false, cloud.Fault(err, "list the credentials")
+		return none, false, fresh(cloud.Fault(err, "list the credentials"))
 	}
 	all, err := applicationcredentials.ExtractApplicationCredentials(pages)
 	if err != nil {
@@ -491,7 +515,7 @@ func (w *work) makeCredential(ctx context.Context, number int64, secret string) 
 	}
 	made, err := applicationcredentials.Create(ctx, c, w.kept.GetUserId(), opts).Extract()
 	if err != nil {
-		return applicationcredentials.ApplicationCredential{}, cloud.Fault(err, "create credential %d", number)
+		return applicationcredentials.ApplicationCredential{}, fresh(cloud.Fault(err, "create credential %d", number))
 	}
 	return *made, nil
 }
@@ -521,21 +545,18 @@ func (w *work) deleteBefore(ctx context.Context, oldest int64) error {
 			return err
 		}
 	}
-	return w.move(ctx, "")
+	return nil
 }
 
 func (w *work) deleteCredential(ctx context.Context, id string) error {
 	if id == "" {
 		return nil
 	}
-	if err := w.move(ctx, id); err != nil {
-		return err
-	}
 	c, err := w.login(ctx)
 	if err != nil {
 		return err
 	}
-	err = cloud.Fault(applicationcredentials.Delete(ctx, c, w.kept.GetUserId(), id).ExtractErr(), "delete %s", id)
+	err = fresh(cloud.Fault(applicationcredentials.Delete(ctx, c, w.kept.GetUserId(), id).ExtractErr(), "delete %s", id))
 	if fault.Is(err, fault.NotFound) {
 		return nil
 	}

@@ -107,10 +107,10 @@ func New(w *rest.World, prefix string, catalog []CatalogEntry) (*Service, error)
 		roles:    []string{"admin", "member", "reader", "load-balancer_member", "swiftoperator"},
 		projects: world.NewTable[Project](w.Journal, "identity.projects"),
 		users:    world.NewTable[User](w.Journal, "identity.users"),
-		creds:   world.NewTable[AppCredential](w.Journal, "identity.application_credentials"),
-		revoked: world.NewTable[revocation](w.Journal, "identity.revoked"),
-		secrets: world.NewTable[secret](w.Journal, "identity.secrets"),
-		ec2:     world.NewTable[Credential](w.Journal, "identity.credentials"),
+		creds:    world.NewTable[AppCredential](w.Journal, "identity.application_credentials"),
+		revoked:  world.NewTable[revocation](w.Journal, "identity.revoked"),
+		secrets:  world.NewTable[secret](w.Journal, "identity.secrets"),
+		ec2:      world.NewTable[Credential](w.Journal, "identity.credentials"),
 	}
 	s.Service = rest.Service{
 		Name: "identity", Prefix: prefix, World: w, Routes: s.routes(), WriteError: writeError,
