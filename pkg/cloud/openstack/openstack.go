@@ -93,7 +93,7 @@ func Open(ctx context.Context, c driver.Credentials, opts ...Option) (*Session, 
 	if err != nil {
 		return nil, fault.Wrap(err, "credentials of %s", c.Account)
 	}
-	login := func(ctx context.Context, auth gophercloud.AuthOptions) (*gophercloud.ProviderClient, error) {
+	authenticate := func(ctx context.Context, auth gophercloud.AuthOptions) (*gophercloud.ProviderClient, error) {
 		provider, err := openstack.NewClient(auth.IdentityEndpoint)
 		if err != nil {
 			return nil, fault.Wrap(fault.InField("endpoint", "%q is no address of an identity service: %v", auth.IdentityEndpoint, err), "credentials of %s", c.Account)
@@ -101,9 +101,9 @@ func Open(ctx context.Context, c driver.Credentials, opts ...Option) (*Session, 
 		provider.HTTPClient = http.Client{Transport: o.wrap(transport), Timeout: requestTimeout}
 		provider.UserAgent.Prepend("weft")
 		err = openstack.Authenticate(ctx, provider, auth)
-		return provider, Fault(err, "authenticate %s at %s (weft cloud add %s changes its credentials)", c.Account, auth.IdentityEndpoint, strings.TrimPrefix(c.Account, "clouds/"))
+		return provider, Fault(failedLogin(err), "authenticate %s at %s (weft cloud add %s changes its credentials)", c.Account, auth.IdentityEndpoint, strings.TrimPrefix(c.Account, "clouds/"))
 	}
-	provider, err := login(ctx, auth)
+	provider, err := authenticate(ctx, auth)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func Open(ctx context.Context, c driver.Credentials, opts ...Option) (*Session, 
 		if err != nil {
 			return nil, fault.Wrap(err, "credentials of %s", c.Account)
 		}
-		s.primary = func(ctx context.Context) (*gophercloud.ProviderClient, error) { return login(ctx, byPassword) }
+		s.primary = func(ctx context.Context) (*gophercloud.ProviderClient, error) { return authenticate(ctx, byPassword) }
 	}
 	if s.ProjectID, err = projectOf(provider); err != nil {
 		return nil, fault.Wrap(err, "authenticate %s at %s", c.Account, auth.IdentityEndpoint)
