@@ -64,7 +64,7 @@ func Fault(err error, format string, args ...any) error {
 // found; taken as it stands, that would say of whatever was asked for that it does not exist.
 func login(err error) error {
 	if fault.Is(err, fault.NotFound) {
-		return fault.As(fault.Denied, err)
+		return &fault.Error{Kind: fault.Denied, Cause: err}
 	}
 	return err
 }

@@ -336,7 +336,7 @@ func waiting(e *record.Entry) error {
 	if f == nil {
 		return fault.New(fault.Unavailable, "%s is being deleted; try again in a while", e.Name)
 	}
-	return fault.Wrap(fault.As(fault.Precondition, fault.FromProto(f)), "%s must go first; delete it again when that can be", e.Name)
+	return &fault.Error{Kind: fault.Precondition, Message: e.Name + " must go first; delete it again when that can be", Cause: fault.FromProto(f)}
 }
 
 // Run looks after the projects until ctx ends, while mine says so.

@@ -441,7 +441,7 @@ func (w *work) login(ctx context.Context) (*gophercloud.ServiceClient, error) {
 // from the very second in which the password was set.
 func fresh(err error) error {
 	if fault.Is(err, fault.Denied) {
-		return fault.As(fault.Unavailable, err)
+		return &fault.Error{Kind: fault.Unavailable, Cause: err}
 	}
 	return err
 }
