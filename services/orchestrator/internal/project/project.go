@@ -236,7 +236,7 @@ func (k *Keeper) Look(ctx context.Context) error {
 			if spec, ok := e.Object.Spec().(*orchestratorv1.TenantSpec); ok {
 				multi[e.Name] = IsMulti(spec)
 			}
-			if e.Kind.Type == Type && !e.Record.GetRelease() {
+			if e.Kind.Type == Type && (!e.Record.GetRelease() || e.Object.Status().GetPhase() == kindv1.Phase_PHASE_FAILED) {
 				found = append(found, e)
 			}
 		}
@@ -252,7 +252,7 @@ func (k *Keeper) Look(ctx context.Context) error {
 
 // care does what is due for one project.
 func (k *Keeper) care(ctx context.Context, e *record.Entry, wanted bool) error {
-	if !wanted {
+	if !wanted || e.Record.GetRelease() { // or its deletion has failed
 		return k.release(ctx, e)
 	}
 	spec, err := specOf(e)
@@ -308,7 +308,7 @@ func (k *Keeper) List(ctx context.Context, tenant string) ([]*record.Entry, erro
 func (k *Keeper) ReleaseAll(ctx context.Context, tenant string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for {
+	for first := true; ; first = false {
 		entries, err := k.List(ctx, tenant)
 		if err != nil {
 			return err
@@ -317,7 +317,11 @@ func (k *Keeper) ReleaseAll(ctx context.Context, tenant string) error {
 			return nil
 		}
 		for _, e := range entries {
-			if e.Record.GetRelease() && e.Object.Status().GetPhase() != kindv1.Phase_PHASE_FAILED {
+			failed := e.Object.Status().GetPhase() == kindv1.Phase_PHASE_FAILED
+			if e.Record.GetRelease() && failed && !first {
+				return waiting(e)
+			}
+			if e.Record.GetRelease() && !failed {
 				continue
 			}
 			if err := k.release(ctx, e); err != nil && !record.IsConflict(err) {

@@ -272,6 +272,9 @@ func TestWhoMayNot(t *testing.T) {
 		if !fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), "identity:create_project") {
 			t.Errorf("error %v, want Denied with what to grant", err)
 		}
+		if found, err := d.ListMarked(t.Context()); err != nil || len(found) != 0 {
+			t.Errorf("marked %v, %v; want none: it can have made none", found, err)
+		}
 	})
 }
 

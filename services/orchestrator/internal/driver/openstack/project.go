@@ -31,6 +31,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -194,9 +195,20 @@ func (d *Projects) Observe(ctx context.Context, ids []string) (map[string]driver
 
 // ListMarked implements driver.Lister.
 func (d *Projects) ListMarked(ctx context.Context) ([]driver.Marked, error) {
-	all, err := d.list(ctx, url.Values{"tags": {tag}})
+	c, err := d.s.Identity(ctx)
 	if err != nil {
 		return nil, err
+	}
+	pages, err := projects.List(c, projects.ListOpts{Tags: tag}).AllPages(ctx)
+	if gophercloud.ResponseCodeIs(err, http.StatusForbidden) {
+		return nil, nil // who may not list projects has made none
+	}
+	if err != nil {
+		return nil, cloud.Fault(err, "list projects")
+	}
+	all, err := projects.ExtractProjects(pages)
+	if err != nil {
+		return nil, cloud.Fault(err, "list projects: read the answer")
 	}
 	var out []driver.Marked
 	for _, p := range all {
