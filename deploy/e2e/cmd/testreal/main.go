@@ -31,7 +31,7 @@ var parts = []part{
 	},
 	{
 		name: "drivers at OpenStack", needs: []string{"OS_CLIENT_CONFIG_FILE", "OS_CLOUD"},
-		args: []string{"-p", "1", "-run", "/real", "./services/network/internal/driver/openstack", "./services/storage/internal/driver/openstack", "./services/compute/internal/driver/openstack"},
+		args: []string{"-p", "1", "-run", "/real", "./services/network/internal/driver/openstack", "./services/storage/internal/driver/openstack", "./services/compute/internal/driver/openstack", "./services/orchestrator/internal/driver/openstack"},
 	},
 	{
 		name: "drivers at Kubernetes", needs: []string{"KUBECONFIG"},

@@ -101,8 +101,9 @@ func (d *Projects) permit(err error) error {
 		return err
 	}
 	return &fault.Error{Kind: fault.Denied, Cause: err, Message: fmt.Sprintf(
-		"the credentials of %s may not make projects for tenants: give them the role admin (Keystone's policies identity:create_project, list_projects, delete_project, create_user, "+
-			"list_users, update_user, delete_user, list_roles and create_grant, and Neutron's delete_security_group for default groups), or register the cloud with others", d.s.Account)}
+		"the cloud refuses the credentials of %s the management of projects: they must be valid (weft cloud add %s gives it others) and need the role admin, by Keystone's policies "+
+			"identity:create_project, list_projects, delete_project, create_user, list_users, update_user, delete_user, list_roles and create_grant, and by Neutron's to delete default security groups",
+		d.s.Account, strings.TrimPrefix(d.s.Account, "clouds/"))}
 }
 
 // list reads the projects that fit a query.
