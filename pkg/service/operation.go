@@ -86,7 +86,9 @@ func (s *Service) parseOperation(name string) (change, error) {
 }
 
 // Operation gives the operation of the last change of an entry.
-func (s *Service) Operation(e *record.Entry) (*longrunningpb.Operation, error) { return s.operation(e, false) }
+func (s *Service) Operation(e *record.Entry) (*longrunningpb.Operation, error) {
+	return s.operation(e, false)
+}
 
 // operation gives the operation of the last change of an entry. gone says that the record was removed.
 func (s *Service) operation(e *record.Entry, gone bool) (*longrunningpb.Operation, error) {

@@ -286,7 +286,9 @@ func (s *Service) Register(server grpc.ServiceRegistrar) error {
 }
 
 // Participant gives what answers the other services.
-func (s *Service) Participant() participantv1.ParticipantServiceServer { return &participantServer{s: s} }
+func (s *Service) Participant() participantv1.ParticipantServiceServer {
+	return &participantServer{s: s}
+}
 
 // Run works until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
