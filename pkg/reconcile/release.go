@@ -109,13 +109,16 @@ func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.A
 // blocked tells what keeps the object from being deleted, and tries again later.
 func (l *Loop) blocked(ctx context.Context, at *turn, e *record.Entry, d driver.Any, cause error) (time.Duration, error) {
 	status := e.Object.Status()
-	blockers := driver.BlockersOf(cause)
+	blockers := unnamed(at.tenant, driver.BlockersOf(cause))
+	if len(blockers) > 0 {
+		cause = driver.Blocked(blockers) // which names no other tenant's
+	}
 	if b, ok := d.Blockable(); ok {
 		found, err := call(ctx, at, "blockers", func(ctx context.Context) ([]*kindv1.Blocker, error) { return b.Blockers(ctx, status.GetProviderId()) })
 		if err != nil {
 			return l.failed(ctx, at, e, fault.Wrap(err, "look what blocks the deletion of %s", e.Name))
 		}
-		blockers = append(found, blockers...)
+		blockers = append(unnamed(at.tenant, found), blockers...)
 	}
 	blockers = driver.SortBlockers(blockers)
 	e.Record.Failures++

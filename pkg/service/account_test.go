@@ -10,17 +10,21 @@ import (
 	"github.com/weftcloud/weft/pkg/budget"
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/record"
+	"github.com/weftcloud/weft/pkg/resource"
+	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
 
 // vault gives every tenant the credentials that it holds.
 type vault struct {
 	orchestratorv1.CredentialServiceClient
-	data map[string]string
+	data   map[string]string
+	budget map[string]string
 }
 
 func (v *vault) GetCloudCredentials(_ context.Context, r *orchestratorv1.GetCloudCredentialsRequest, _ ...grpc.CallOption) (*orchestratorv1.CloudCredentials, error) {
-	return &orchestratorv1.CloudCredentials{Driver: "memory", Endpoint: "http://" + r.GetCloud(), Data: v.data}, nil
+	return &orchestratorv1.CloudCredentials{Driver: "memory", Endpoint: "http://" + r.GetCloud(), Data: v.data, Budget: v.budget}, nil
 }
 
 // TestOneBudgetPerCloudAccount: tenants and services draw on one budget; tenants of one service share the account, too,
@@ -77,5 +81,67 @@ func TestOneBudgetPerCloudAccount(t *testing.T) {
 	}
 	if _, err := newAccounts(nil, v, Deps{Budgets: budgets, Now: time.Now}).cloud(t.Context(), "clouds/lab", "acme"); !fault.Is(err, fault.Unsupported) {
 		t.Errorf("without a driver: %v, want Unsupported", err)
+	}
+}
+
+// TestProjectDrawsOnTheCloudsBudget: credentials that the platform made for a tenant draw on the budget of the cloud's own,
+// however often they are rotated.
+func TestProjectDrawsOnTheCloudsBudget(t *testing.T) {
+	now := time.Unix(1000, 0)
+	budgets := budget.NewRegistry(budget.RegistryConfig{})
+	v := &vault{data: map[string]string{"username": "weft", "project_name": "admin", "password": "p"}}
+	provider := driver.Provider{Name: "memory", Open: func(context.Context, driver.Credentials) (driver.Session, error) { return driver.Session{}, nil }}
+	a := newAccounts([]driver.Provider{provider}, v, Deps{Budgets: budgets, CallsPerSecond: 5, Now: func() time.Time { return now }})
+	open := func(tenant string) {
+		t.Helper()
+		if _, err := a.cloud(t.Context(), "clouds/lab", tenant); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open("shared")
+	v.budget = Identity(v.data)
+	if _, secret := v.budget["password"]; secret {
+		t.Error("what tells accounts apart holds a secret")
+	}
+	for _, id := range []string{"first", "second"} {
+		v.data = map[string]string{"application_credential_id": id, "application_credential_secret": "s"}
+		now = now.Add(time.Hour)
+		open("acme")
+	}
+	if n := len(budgets.Stats()); n != 1 {
+		t.Errorf("%d budgets, want the cloud's alone", n)
+	}
+}
+
+// TestRenew: credentials that the provider refuses are asked for anew at once, and work goes on if there are others.
+func TestRenew(t *testing.T) {
+	v := &vault{data: map[string]string{"application_credential_id": "first"}}
+	provider := driver.Provider{Name: "memory", Open: func(context.Context, driver.Credentials) (driver.Session, error) { return driver.Session{}, nil }}
+	a := newAccounts([]driver.Provider{provider}, v, Deps{Budgets: budget.NewRegistry(budget.RegistryConfig{}), CallsPerSecond: 5, Now: time.Now})
+	kinds, err := resource.NewRegistry(&networkv1.Network{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind, _, err := kinds.Of("tenants/acme/networks/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &record.Entry{ID: record.ID{Name: "tenants/acme/networks/net"}, Kind: kind, Object: resource.Wrap(&networkv1.Network{Cloud: "clouds/lab"})}
+	first, err := a.Account(t.Context(), e, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Renew(t.Context(), e, first) {
+		t.Error("it tells of other credentials, and there are none")
+	}
+	v.data = map[string]string{"application_credential_id": "second"}
+	if again, err := a.Account(t.Context(), e, nil); err != nil || again != first {
+		t.Errorf("it asks for credentials before it has to: %v", err)
+	}
+	if !a.Renew(t.Context(), e, first) {
+		t.Error("it does not tell of other credentials")
+	}
+	if again, err := a.Account(t.Context(), e, nil); err != nil || again == first {
+		t.Errorf("it goes on with what was refused: %v", err)
 	}
 }

@@ -60,13 +60,30 @@ func Fault(err error, format string, args ...any) error {
 	return fault.Wrap(translate(err), format, args...)
 }
 
+// login gives the fault of a login. The identity service says of an application credential that is gone that it cannot be
+// found; taken as it stands, that would say of whatever was asked for that it does not exist.
+func login(err error) error {
+	if fault.Is(err, fault.NotFound) {
+		return &fault.Error{Kind: fault.Denied, Cause: err}
+	}
+	return err
+}
+
+// failedLogin gives the fault of an error of a login; nil stays nil.
+func failedLogin(err error) error {
+	if err == nil {
+		return nil
+	}
+	return login(translate(err))
+}
+
 // translate gives the fault without what was attempted.
 func translate(err error) error {
 	if _, done := errors.AsType[*fault.Error](err); done {
 		return err
 	}
 	if e, ok := errors.AsType[*gophercloud.ErrUnableToReauthenticate](err); ok {
-		return fault.Wrap(translate(e.ErrReauth), "authenticate again")
+		return fault.Wrap(login(translate(e.ErrReauth)), "authenticate again")
 	}
 	if e, ok := errors.AsType[gophercloud.ErrUnexpectedResponseCode](err); ok {
 		return answer(e)

@@ -48,6 +48,7 @@ func TestFault(t *testing.T) {
 		"deadline":               {err: context.DeadlineExceeded, kind: fault.Unavailable},
 		"no such service":        {err: &gophercloud.ErrEndpointNotFound{}, kind: fault.Unsupported},
 		"new token refused":      {err: &gophercloud.ErrUnableToReauthenticate{ErrReauth: gophercloud.ErrUnexpectedResponseCode{Actual: 401}}, kind: fault.Denied},
+		"credential is gone":     {err: &gophercloud.ErrUnableToReauthenticate{ErrReauth: gophercloud.ErrUnexpectedResponseCode{Actual: 404}}, kind: fault.Denied},
 		"fails after new token":  {err: &gophercloud.ErrErrorAfterReauthentication{ErrOriginal: gophercloud.ErrUnexpectedResponseCode{Actual: 404}}, kind: fault.NotFound},
 		"already a fault":        {err: fault.New(fault.Quota, "none left"), kind: fault.Quota, text: "none left"},
 		"input that lacks a key": {err: gophercloud.ErrMissingInput{Argument: "name"}, kind: fault.Invalid, text: "name"},

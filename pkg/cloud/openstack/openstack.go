@@ -50,6 +50,7 @@ type Session struct {
 	ProjectID string
 
 	provider *gophercloud.ProviderClient
+	primary  func(ctx context.Context) (*gophercloud.ProviderClient, error) // logs in by a password; nil if there is none beside
 	lookups  lookups
 
 	mu      sync.Mutex
@@ -76,7 +77,8 @@ func WithClock(now func() time.Time) Option { return func(o *options) { o.now = 
 // them, Unavailable if it does not answer.
 //
 // The keys of c.Data are username, password, project_name or project_id, user_domain_name or user_domain_id,
-// project_domain_name or project_domain_id; or application_credential_id and application_credential_secret. ca_cert may
+// project_domain_name or project_domain_id; or application_credential_id and application_credential_secret. If both are given
+// the application credential is used, and the password for what none may do, see Primary. ca_cert may
 // hold the certificate authority as PEM. c.Endpoint is the identity endpoint; it may also stand in Data as auth_url.
 func Open(ctx context.Context, c driver.Credentials, opts ...Option) (*Session, error) {
 	o := options{wrap: func(rt http.RoundTripper) http.RoundTripper { return rt }, now: time.Now}
@@ -91,17 +93,29 @@ func Open(ctx context.Context, c driver.Credentials, opts ...Option) (*Session, 
 	if err != nil {
 		return nil, fault.Wrap(err, "credentials of %s", c.Account)
 	}
-	provider, err := openstack.NewClient(auth.IdentityEndpoint)
-	if err != nil {
-		return nil, fault.Wrap(fault.InField("endpoint", "%q is no address of an identity service: %v", auth.IdentityEndpoint, err), "credentials of %s", c.Account)
+	authenticate := func(ctx context.Context, auth gophercloud.AuthOptions) (*gophercloud.ProviderClient, error) {
+		provider, err := openstack.NewClient(auth.IdentityEndpoint)
+		if err != nil {
+			return nil, fault.Wrap(fault.InField("endpoint", "%q is no address of an identity service: %v", auth.IdentityEndpoint, err), "credentials of %s", c.Account)
+		}
+		provider.HTTPClient = http.Client{Transport: o.wrap(transport), Timeout: requestTimeout}
+		provider.UserAgent.Prepend("weft")
+		err = openstack.Authenticate(ctx, provider, auth)
+		return provider, Fault(failedLogin(err), "authenticate %s at %s (weft cloud add %s changes its credentials)", c.Account, auth.IdentityEndpoint, strings.TrimPrefix(c.Account, "clouds/"))
 	}
-	provider.HTTPClient = http.Client{Transport: o.wrap(transport), Timeout: requestTimeout}
-	provider.UserAgent.Prepend("weft")
-	if err := openstack.Authenticate(ctx, provider, auth); err != nil {
-		return nil, Fault(err, "authenticate %s at %s (weft cloud add %s changes its credentials)", c.Account, auth.IdentityEndpoint, strings.TrimPrefix(c.Account, "clouds/"))
+	provider, err := authenticate(ctx, auth)
+	if err != nil {
+		return nil, err
 	}
 	s := &Session{Account: c.Account, Region: c.Region, provider: provider, clients: map[string]*gophercloud.ServiceClient{}}
 	s.lookups.now = o.now
+	if c.Data["application_credential_id"] != "" && c.Data["password"] != "" {
+		byPassword, err := passwordOptions(auth.IdentityEndpoint, c.Data)
+		if err != nil {
+			return nil, fault.Wrap(err, "credentials of %s", c.Account)
+		}
+		s.primary = func(ctx context.Context) (*gophercloud.ProviderClient, error) { return authenticate(ctx, byPassword) }
+	}
 	if s.ProjectID, err = projectOf(provider); err != nil {
 		return nil, fault.Wrap(err, "authenticate %s at %s", c.Account, auth.IdentityEndpoint)
 	}
@@ -142,6 +156,12 @@ func authOptions(c driver.Credentials) (gophercloud.AuthOptions, error) {
 		auth.ApplicationCredentialID, auth.ApplicationCredentialSecret = d["application_credential_id"], d["application_credential_secret"]
 		return auth, nil
 	}
+	return passwordOptions(endpoint, d)
+}
+
+// passwordOptions reads the name and password of a user from credentials.
+func passwordOptions(endpoint string, d map[string]string) (gophercloud.AuthOptions, error) {
+	auth := gophercloud.AuthOptions{IdentityEndpoint: endpoint, AllowReauth: true}
 	for _, key := range []string{"username", "password"} {
 		if d[key] == "" {
 			return auth, fault.InField(key, "%s is missing; give username and password, or application_credential_id and application_credential_secret", key)
@@ -228,6 +248,29 @@ func (s *Session) ObjectStorage(context.Context) (*gophercloud.ServiceClient, er
 // Identity gives the client of the identity service.
 func (s *Session) Identity(context.Context) (*gophercloud.ServiceClient, error) {
 	return s.client("identity", openstack.NewIdentityV3, nil)
+}
+
+// Primary gives the client of the identity service for what it refuses to delegated logins, such as application credentials:
+// the user's other credentials. Where the session's credentials hold no password beside, it is the client that Identity gives.
+func (s *Session) Primary(ctx context.Context) (*gophercloud.ServiceClient, error) {
+	if s.primary == nil {
+		return s.Identity(ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.clients["primary"]; ok {
+		return c, nil
+	}
+	provider, err := s.primary(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := openstack.NewIdentityV3(provider, gophercloud.EndpointOpts{Region: s.Region})
+	if err != nil {
+		return nil, Fault(err, "find the identity service of %s", s.Account)
+	}
+	s.clients["primary"] = c
+	return c, nil
 }
 
 // UserID gives the id of the user that the session works as.

@@ -58,7 +58,7 @@ var first = []part{
 var second = []part{
 	{
 		name: "drivers at OpenStack", needs: onOpenStack,
-		args: []string{"-p", "1", "-run", "/real", "./services/network" + drivers, "./services/storage" + drivers, "./services/compute" + drivers},
+		args: []string{"-p", "1", "-run", "/real", "./services/network" + drivers, "./services/storage" + drivers, "./services/compute" + drivers, "./services/orchestrator" + drivers},
 	},
 	{name: "what the simulated OpenStack is held to", needs: onOpenStack, args: []string{"-run", "/real", "./services/sandbox/sandboxtest"}},
 	{name: "the other stories", needs: onBoth, args: []string{"-run", anywhere, stories}},

@@ -107,10 +107,8 @@ func (k *Keeper) Credentials(ctx context.Context, tenant, cloud string) (map[str
 			if err != nil {
 				return nil, err
 			}
-			if used := driveropenstack.InUse(kept); used != nil {
-				return map[string]string{
-					"application_credential_id": used.GetCredential().GetId(), "application_credential_secret": used.GetSecret(),
-				}, nil
+			if login := driveropenstack.Login(e.Key, kept); login != nil {
+				return login, nil
 			}
 			if e.Record.GetRelease() {
 				return nil, fault.New(fault.Precondition, "%s is being deleted", name)
@@ -238,7 +236,7 @@ func (k *Keeper) Look(ctx context.Context) error {
 			if spec, ok := e.Object.Spec().(*orchestratorv1.TenantSpec); ok {
 				multi[e.Name] = IsMulti(spec)
 			}
-			if e.Kind.Type == Type && !e.Record.GetRelease() {
+			if e.Kind.Type == Type && (!e.Record.GetRelease() || e.Object.Status().GetPhase() == kindv1.Phase_PHASE_FAILED) {
 				found = append(found, e)
 			}
 		}
@@ -254,7 +252,7 @@ func (k *Keeper) Look(ctx context.Context) error {
 
 // care does what is due for one project.
 func (k *Keeper) care(ctx context.Context, e *record.Entry, wanted bool) error {
-	if !wanted {
+	if !wanted || e.Record.GetRelease() { // or its deletion has failed
 		return k.release(ctx, e)
 	}
 	spec, err := specOf(e)
@@ -310,7 +308,7 @@ func (k *Keeper) List(ctx context.Context, tenant string) ([]*record.Entry, erro
 func (k *Keeper) ReleaseAll(ctx context.Context, tenant string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for {
+	for first := true; ; first = false {
 		entries, err := k.List(ctx, tenant)
 		if err != nil {
 			return err
@@ -319,7 +317,11 @@ func (k *Keeper) ReleaseAll(ctx context.Context, tenant string) error {
 			return nil
 		}
 		for _, e := range entries {
-			if e.Record.GetRelease() && e.Object.Status().GetPhase() != kindv1.Phase_PHASE_FAILED {
+			failed := e.Object.Status().GetPhase() == kindv1.Phase_PHASE_FAILED
+			if e.Record.GetRelease() && failed && !first {
+				return waiting(e)
+			}
+			if e.Record.GetRelease() && !failed {
 				continue
 			}
 			if err := k.release(ctx, e); err != nil && !record.IsConflict(err) {
@@ -338,7 +340,7 @@ func waiting(e *record.Entry) error {
 	if f == nil {
 		return fault.New(fault.Unavailable, "%s is being deleted; try again in a while", e.Name)
 	}
-	return fault.Wrap(fault.As(fault.Precondition, fault.FromProto(f)), "%s must go first; delete it again when that can be", e.Name)
+	return &fault.Error{Kind: fault.Precondition, Message: e.Name + " must go first; delete it again when that can be", Cause: fault.FromProto(f)}
 }
 
 // Run looks after the projects until ctx ends, while mine says so.

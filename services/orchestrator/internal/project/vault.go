@@ -85,10 +85,5 @@ func each(keys *orchestratorv1.ProjectKeys, do func(what, value string) (string,
 			return err
 		}
 	}
-	for i, text := range keys.GetMoving() {
-		if keys.Moving[i], err = do("moving", text); err != nil {
-			return err
-		}
-	}
 	return nil
 }

@@ -347,8 +347,10 @@ type ProjectKeys struct {
 	Roles []string `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
 	// The credentials that were begun and are not gone yet, ordered by their numbers.
 	Keys []*ProjectKey `protobuf:"bytes,4,rep,name=keys,proto3" json:"keys,omitempty"`
-	// The EC2 credentials that are being made anew, sealed: they were made with a credential that goes.
-	Moving        []string `protobuf:"bytes,5,rep,name=moving,proto3" json:"moving,omitempty"`
+	// The id of the project.
+	ProjectId string `protobuf:"bytes,5,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// The id of the domain of the project and its user.
+	DomainId      string `protobuf:"bytes,6,opt,name=domain_id,json=domainId,proto3" json:"domain_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -411,11 +413,18 @@ func (x *ProjectKeys) GetKeys() []*ProjectKey {
 	return nil
 }
 
-func (x *ProjectKeys) GetMoving() []string {
+func (x *ProjectKeys) GetProjectId() string {
 	if x != nil {
-		return x.Moving
+		return x.ProjectId
 	}
-	return nil
+	return ""
+}
+
+func (x *ProjectKeys) GetDomainId() string {
+	if x != nil {
+		return x.DomainId
+	}
+	return ""
 }
 
 // ProjectKey is one credential with its secret.
@@ -782,13 +791,15 @@ const file_weft_orchestrator_v1_project_proto_rawDesc = "" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"expireTime\x12@\n" +
 	"\vretire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"retireTime\"\xcf\x01\n" +
+	"retireTime\"\x88\x02\n" +
 	"\vProjectKeys\x12'\n" +
 	"\bpassword\x18\x01 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\x80 R\bpassword\x12$\n" +
 	"\auser_id\x18\x02 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\xff\x01R\x06userId\x12\x19\n" +
 	"\x05roles\x18\x03 \x03(\tB\x03\xe0A\x03R\x05roles\x129\n" +
-	"\x04keys\x18\x04 \x03(\v2 .weft.orchestrator.v1.ProjectKeyB\x03\xe0A\x03R\x04keys\x12\x1b\n" +
-	"\x06moving\x18\x05 \x03(\tB\x03\xe0A\x03R\x06moving\"\x7f\n" +
+	"\x04keys\x18\x04 \x03(\v2 .weft.orchestrator.v1.ProjectKeyB\x03\xe0A\x03R\x04keys\x12*\n" +
+	"\n" +
+	"project_id\x18\x05 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\xff\x01R\tprojectId\x12(\n" +
+	"\tdomain_id\x18\x06 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\xff\x01R\bdomainId\"\x7f\n" +
 	"\n" +
 	"ProjectKey\x12L\n" +
 	"\n" +

@@ -16,9 +16,8 @@ package openstack
 //	retired    a later one is in use; it works on, for those who have it still
 //	gone       deleted at the cloud, and then in the vault
 //
-// EC2 credentials. One that was made with an application credential ends with it: the identity service keeps by which it
-// was made. Before a credential goes, those that were made with it are made anew, with the same access key and secret, by
-// the user itself; what is under way is in the vault, so that none is lost.
+// EC2 credentials, which S3 is used with, cannot be made with an application credential. Who makes them logs in as the user;
+// they have no part in rotations.
 //
 // Who may write. The vault's entry of a project is written by this driver alone, called for the project's record by the
 // replica that owns it; each write compares.
@@ -32,6 +31,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -90,7 +90,8 @@ func ProjectName(key, name string) string {
 	return "weft-" + strings.TrimRight(tenant[:min(len(tenant), room)], "-") + "-" + key
 }
 
-func userName(key string) string { return "weft-" + key }
+// UserName gives what the user of a project is called at the cloud.
+func UserName(key string) string { return "weft-" + key }
 
 func credentialName(number int64) string { return "weft-" + strconv.FormatInt(number, 10) }
 
@@ -100,8 +101,9 @@ func (d *Projects) permit(err error) error {
 		return err
 	}
 	return &fault.Error{Kind: fault.Denied, Cause: err, Message: fmt.Sprintf(
-		"the credentials of %s may not make projects for tenants: give them the role admin (Keystone's policies identity:create_project, list_projects, delete_project, create_user, "+
-			"list_users, update_user, delete_user, list_roles and create_grant, and Neutron's delete_security_group for default groups), or register the cloud with others", d.s.Account)}
+		"the cloud refuses the credentials of %s the management of projects: they must be valid (weft cloud add %s gives it others) and need the role admin, by Keystone's policies "+
+			"identity:create_project, list_projects, delete_project, create_user, list_users, update_user, delete_user, list_roles and create_grant, and by Neutron's to delete default security groups",
+		d.s.Account, strings.TrimPrefix(d.s.Account, "clouds/"))}
 }
 
 // list reads the projects that fit a query.
@@ -194,9 +196,20 @@ func (d *Projects) Observe(ctx context.Context, ids []string) (map[string]driver
 
 // ListMarked implements driver.Lister.
 func (d *Projects) ListMarked(ctx context.Context) ([]driver.Marked, error) {
-	all, err := d.list(ctx, url.Values{"tags": {tag}})
+	c, err := d.s.Identity(ctx)
 	if err != nil {
 		return nil, err
+	}
+	pages, err := projects.List(c, projects.ListOpts{Tags: tag}).AllPages(ctx)
+	if gophercloud.ResponseCodeIs(err, http.StatusForbidden) {
+		return nil, nil // who may not list projects has made none
+	}
+	if err != nil {
+		return nil, cloud.Fault(err, "list projects")
+	}
+	all, err := projects.ExtractProjects(pages)
+	if err != nil {
+		return nil, cloud.Fault(err, "list projects: read the answer")
 	}
 	var out []driver.Marked
 	for _, p := range all {
@@ -254,10 +267,23 @@ func InUse(kept *orchestratorv1.ProjectKeys) *orchestratorv1.ProjectKey {
 	return nil
 }
 
+// Login gives what to log in with for the work in a project: the credential in use, and the name and password of its user for
+// what no application credential may do; nil if there is no credential yet.
+func Login(key string, kept *orchestratorv1.ProjectKeys) map[string]string {
+	used := InUse(kept)
+	if used == nil {
+		return nil
+	}
+	return map[string]string{
+		"application_credential_id": used.GetCredential().GetId(), "application_credential_secret": used.GetSecret(),
+		"username": UserName(key), "user_domain_id": kept.GetDomainId(), "project_id": kept.GetProjectId(), "password": kept.GetPassword(),
+	}
+}
+
 // standsFor tells whether what is kept is what a spec asks for, so that the cloud need not be asked.
 func standsFor(kept *orchestratorv1.ProjectKeys, spec *orchestratorv1.ProjectSpec) bool {
 	used := InUse(kept)
-	return used.GetCredential().GetNumber() == spec.GetCredential() && kept.GetKeys()[0].GetCredential().GetNumber() >= spec.GetOldest() && len(kept.GetMoving()) == 0
+	return used.GetCredential().GetNumber() == spec.GetCredential() && kept.GetKeys()[0].GetCredential().GetNumber() >= spec.GetOldest()
 }
 
 // begin draws what has to be kept before the cloud is asked: the user's password, and the secret of the credential.
@@ -312,12 +338,12 @@ func (d *Projects) findUser(ctx context.Context, key, domain string) (string, er
 	if err != nil {
 		return "", err
 	}
-	found, err := cloud.List[struct{ ID, Name string }](ctx, c, "users", "users", url.Values{"name": {userName(key)}, "domain_id": {domain}})
+	found, err := cloud.List[struct{ ID, Name string }](ctx, c, "users", "users", url.Values{"name": {UserName(key)}, "domain_id": {domain}})
 	if err != nil {
 		return "", d.permit(err)
 	}
 	for _, u := range found {
-		if u.Name == userName(key) {
+		if u.Name == UserName(key) {
 			return u.ID, nil
 		}
 	}
@@ -336,7 +362,7 @@ func (w *work) haveUser(ctx context.Context) error {
 			return err
 		}
 		made, err := users.Create(ctx, c, users.CreateOpts{
-			Name: userName(w.key), DomainID: w.project.DomainID, DefaultProjectID: w.project.ID, Password: w.kept.GetPassword(), Description: w.project.Description,
+			Name: UserName(w.key), DomainID: w.project.DomainID, DefaultProjectID: w.project.ID, Password: w.kept.GetPassword(), Description: w.project.Description,
 		}).Extract()
 		if err != nil {
 			return w.permit(cloud.Fault(err, "create the user"))
@@ -346,7 +372,9 @@ func (w *work) haveUser(ctx context.Context) error {
 	if id == w.kept.GetUserId() {
 		return nil
 	}
-	return w.change(ctx, func(k *orchestratorv1.ProjectKeys) { k.UserId = id })
+	return w.change(ctx, func(k *orchestratorv1.ProjectKeys) {
+		k.UserId, k.DomainId, k.ProjectId = id, w.project.DomainID, w.project.ID
+	})
 }
 
 // haveRoles gives the user what is needed to work in the project, and nothing elsewhere.
@@ -394,7 +422,7 @@ func (d *Projects) as(ctx context.Context, data map[string]string) (*cloud.Sessi
 }
 
 func (d *Projects) asUser(ctx context.Context, key, projectID, domain, password string) (*cloud.Session, error) {
-	return d.as(ctx, map[string]string{"username": userName(key), "user_domain_id": domain, "project_id": projectID, "password": password})
+	return d.as(ctx, map[string]string{"username": UserName(key), "user_domain_id": domain, "project_id": projectID, "password": password})
 }
 
 // login gives the identity service as the project's user sees it. A password that somebody else has changed is set again.
@@ -413,13 +441,22 @@ func (w *work) login(ctx context.Context) (*gophercloud.ServiceClient, error) {
 		if set != nil {
 			return nil, w.permit(cloud.Fault(set, "set the user's password again"))
 		}
-		s, err = w.asUser(ctx, w.key, w.project.ID, w.project.DomainID, w.kept.GetPassword())
+		return nil, driver.Unfinished("the password of the project's user was set again")
 	}
 	if err != nil {
 		return nil, fault.Wrap(err, "log in as the project's user")
 	}
 	w.user, err = s.Identity(ctx)
 	return w.user, err
+}
+
+// fresh makes a refusal of the user's own login one that passes: the identity service refuses all tokens of a user that are
+// from the very second in which the password was set.
+func fresh(err error) error {
+	if fault.Is(err, fault.Denied) {
+		return &fault.Error{Kind: fault.Unavailable, Cause: err}
+	}
+	return err
 }
 
 // listed gives the application credential of a name; false if there is none.
@@ -431,7 +468,7 @@ func (w *work) listed(ctx context.Context, name string) (applicationcredentials.
 	}
 	pages, err := applicationcredentials.List(c, w.kept.GetUserId(), applicationcredentials.ListOpts{Name: name}).AllPages(ctx)
 	if err != nil {
-		return none, false, cloud.Fault(err, "list the credentials")
+		return none, false, fresh(cloud.Fault(err, "list the credentials"))
 	}
 	all, err := applicationcredentials.ExtractApplicationCredentials(pages)
 	if err != nil {
@@ -491,7 +528,7 @@ func (w *work) makeCredential(ctx context.Context, number int64, secret string) 
 	}
 	made, err := applicationcredentials.Create(ctx, c, w.kept.GetUserId(), opts).Extract()
 	if err != nil {
-		return applicationcredentials.ApplicationCredential{}, cloud.Fault(err, "create credential %d", number)
+		return applicationcredentials.ApplicationCredential{}, fresh(cloud.Fault(err, "create credential %d", number))
 	}
 	return *made, nil
 }
@@ -521,21 +558,18 @@ func (w *work) deleteBefore(ctx context.Context, oldest int64) error {
 			return err
 		}
 	}
-	return w.move(ctx, "")
+	return nil
 }
 
 func (w *work) deleteCredential(ctx context.Context, id string) error {
 	if id == "" {
 		return nil
 	}
-	if err := w.move(ctx, id); err != nil {
-		return err
-	}
 	c, err := w.login(ctx)
 	if err != nil {
 		return err
 	}
-	err = cloud.Fault(applicationcredentials.Delete(ctx, c, w.kept.GetUserId(), id).ExtractErr(), "delete %s", id)
+	err = fresh(cloud.Fault(applicationcredentials.Delete(ctx, c, w.kept.GetUserId(), id).ExtractErr(), "delete %s", id))
 	if fault.Is(err, fault.NotFound) {
 		return nil
 	}

@@ -20,8 +20,6 @@ type Credential struct {
 type blob struct {
 	Access string `json:"access"`
 	Secret string `json:"secret"`
-	// Cred is the application credential that the client worked with when it made this; it is good for as long as that stands.
-	Cred string `json:"app_cred_id,omitempty"`
 }
 
 // EC2ID is the id of an EC2 credential: the hash of its access key.
@@ -31,7 +29,7 @@ func EC2ID(access string) string {
 }
 
 // EC2 finds an EC2 credential by its access key: its secret, and who and in which project its bearer is; nil if there is none.
-func (s *Service) EC2(access string, now time.Time) (secret string, token *rest.Token) {
+func (s *Service) EC2(access string, _ time.Time) (secret string, token *rest.Token) {
 	c := s.ec2.Get(EC2ID(access))
 	if c == nil {
 		return "", nil
@@ -45,21 +43,20 @@ func (s *Service) EC2(access string, now time.Time) (secret string, token *rest.
 		return "", nil
 	}
 	t := &rest.Token{UserID: u.ID, UserName: u.Name, ProjectID: c.ProjectID, ProjectName: p.Name, Roles: u.Roles[c.ProjectID]}
-	if b.Cred != "" {
-		cred := s.creds.Get(b.Cred)
-		if cred == nil || !cred.ExpiresAt.IsZero() && !now.Before(cred.ExpiresAt) {
-			return "", nil
-		}
-		t.Roles = cred.Roles
-	}
 	return b.Secret, t
 }
+
+// delegated refuses what only a user's own login may do.
+func delegated() error { return forbidden("Delegated tokens cannot access credentials directly") }
 
 func ec2View(r *rest.Request, c *Credential) rest.M {
 	return rest.M{"id": c.ID, "user_id": c.UserID, "project_id": c.ProjectID, "type": c.Type, "blob": c.Blob, "links": self(r, "/credentials/"+c.ID)}
 }
 
 func (s *Service) listCredentials(r *rest.Request) (*rest.Response, error) {
+	if s.credOf(r) != "" {
+		return nil, delegated()
+	}
 	out := []rest.M{}
 	for _, c := range s.ec2.All() {
 		if typ := r.Query.Get("type"); c.UserID == r.Token.UserID && (typ == "" || typ == c.Type) {
@@ -70,6 +67,9 @@ func (s *Service) listCredentials(r *rest.Request) (*rest.Response, error) {
 }
 
 func (s *Service) createCredential(r *rest.Request) (*rest.Response, error) {
+	if s.credOf(r) != "" {
+		return nil, delegated()
+	}
 	body := struct {
 		Credential struct {
 			Type, Blob string
@@ -91,13 +91,6 @@ func (s *Service) createCredential(r *rest.Request) (*rest.Response, error) {
 			return nil, bad("Invalid blob in credential")
 		}
 		c.ID = EC2ID(b.Access)
-		if b.Cred = s.credOf(r); b.Cred != "" {
-			with, err := json.Marshal(b)
-			if err != nil {
-				return nil, bad("Invalid blob in credential")
-			}
-			c.Blob = string(with)
-		}
 	}
 	if s.ec2.Get(c.ID) != nil {
 		return nil, rest.Errorf(http.StatusConflict, "", "Conflict occurred attempting to store credential - Duplicate entry found with ID %s.", c.ID)
@@ -109,6 +102,9 @@ func (s *Service) createCredential(r *rest.Request) (*rest.Response, error) {
 // credential finds the credential of the path. What is not the caller's own, or does not exist, is forbidden: Keystone looks
 // at whose it is before it looks whether it is there.
 func (s *Service) credential(r *rest.Request, action string) (*Credential, error) {
+	if s.credOf(r) != "" {
+		return nil, delegated()
+	}
 	c := s.ec2.Get(r.Params["credential"])
 	if c == nil || c.UserID != r.Token.UserID {
 		return nil, forbidden(action)

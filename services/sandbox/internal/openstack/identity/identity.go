@@ -388,6 +388,9 @@ func (s *Service) identify(r *rest.Request, req *authRequest, c *claims) (*User,
 				}
 				return s.user(id.AppCred.User.ID + id.AppCred.User.Name)
 			})
+			if cred == nil && id.AppCred.ID != "" {
+				return nil, notFound("Application Credential", id.AppCred.ID)
+			}
 			if cred == nil || cred.SecretHash != hash(id.AppCred.Secret) || !cred.ExpiresAt.IsZero() && !r.Now.Before(cred.ExpiresAt) {
 				return nil, denied()
 			}

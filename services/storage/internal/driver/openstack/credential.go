@@ -21,7 +21,7 @@ type ec2Credential struct {
 // listCredentials reads the user's own EC2 credentials: whose they are the identity service looks at before it looks whether
 // they exist, so that one that is gone is answered as forbidden, which a list is not.
 func (d *Buckets) listCredentials(ctx context.Context) ([]credentials.Credential, error) {
-	c, err := d.s.Identity(ctx)
+	c, err := d.s.Primary(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (d *Buckets) credentials(ctx context.Context, access string, want bool) err
 	if err != nil || (id != "") == want {
 		return err
 	}
-	c, err := d.s.Identity(ctx)
+	c, err := d.s.Primary(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,178 @@
+package real
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/projects"
+
+	"github.com/weftcloud/weft/deploy/e2e/internal/story"
+	"github.com/weftcloud/weft/pkg/cloud/openstack"
+	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
+)
+
+// house is a document of one server, or more, that tell whether they reach an address: /cgi-bin/reach?ADDRESS.
+func house(name, cidr string, servers ...string) string {
+	out := fmt.Sprintf(`kind: Stack
+name: %s
+placement: {cloud: lab}
+resources:
+  net: {kind: PrivateNetwork, spec: {cidr: %s, external: public}}
+  wall: {kind: SecurityGroup, spec: {rules: [{protocol: TCP, ports: "80"}, {protocol: ICMP}]}}
+  door: {kind: Publication, spec: {target: %s, port: 80, via: FLOATING_IP}}
+`, name, cidr, servers[0])
+	for _, server := range servers {
+		out += fmt.Sprintf(`  %s:
+    kind: Server
+    spec:
+      image: tiny
+      flavor: m1.tiny
+      network: net
+      securityGroups: [wall]
+      userData: |
+        #!/bin/sh
+        cd /var/www/cgi-bin
+        cat > reach <<'Y'
+        #!/bin/sh
+        printf 'Content-Type: text/plain\r\n\r\n'
+        wget -T 5 -q -O - "http://$QUERY_STRING/" >/dev/null 2>&1 && echo reached || echo not reached
+        Y
+        chmod +x reach
+`, server)
+	}
+	return out + `outputs: {door: "${door.address}"}` + "\n"
+}
+
+// guarded is a tenant of the story.
+type guarded struct {
+	*story.Installation
+	tenant string
+}
+
+func (g guarded) apply(t *testing.T, document string) {
+	t.Helper()
+	if op := g.Must(t, "apply", "-f", g.Document(t, "house.yaml", document), "--tenant", g.tenant, "--wait", "-o", "json").Operation(t); !op.Is("DONE") {
+		t.Fatalf("%s: apply ended %s", g.tenant, op.State())
+	}
+}
+
+func (g guarded) destroy(t *testing.T, stack string) {
+	t.Helper()
+	g.Must(t, "destroy", stack, "--tenant", g.tenant, "--wait", "-o", "json")
+}
+
+// private gives the private address of a server.
+func (g guarded) private(t *testing.T, server string) string {
+	t.Helper()
+	out := &computev1.Server{}
+	g.Must(t, "get", "server", server, "--tenant", g.tenant, "-o", "json").Decode(t, out)
+	return out.GetObserved().GetAddress()
+}
+
+// asks has the server behind a stack's door try an address, once its page answers.
+func (g guarded) asks(t *testing.T, stack, address, want string) {
+	t.Helper()
+	text := g.Must(t, "get", "stack", stack, "--tenant", g.tenant, "-o", "json").Out
+	_, rest, _ := strings.Cut(text, `"door":`)
+	door := strings.Trim(strings.TrimSpace(strings.SplitN(rest, "}", 2)[0]), "\" \n,")
+	own := ""
+	await(t, "the server of "+stack+" tells what it reaches", func() (err error) {
+		if own, err = fetch("http://" + door + "/cgi-bin/reach?127.0.0.1"); err == nil && strings.TrimSpace(own) != "reached" {
+			err = fmt.Errorf("of itself it says %q", own)
+		}
+		return err
+	})
+	if want == "reached" { // the other may be about to start
+		await(t, "it reaches "+address, func() error {
+			text, err := fetch("http://" + door + "/cgi-bin/reach?" + address)
+			if err == nil && strings.TrimSpace(text) != want {
+				err = fmt.Errorf("%q", text)
+			}
+			return err
+		})
+		return
+	}
+	for range 3 {
+		if text, err := fetch("http://" + door + "/cgi-bin/reach?" + address); err != nil || strings.TrimSpace(text) != want {
+			t.Errorf("a server of %s in %s asks for %s: %q, %v; want %q", stack, g.tenant, address, text, err, want)
+		}
+	}
+}
+
+// answers waits until a server answers at its door, so that who does not reach it is not just early.
+func (g guarded) answers(t *testing.T, stack string) {
+	t.Helper()
+	g.asks(t, stack, "127.0.0.1", "reached")
+}
+
+// TestIsolation lets a server try the private address of another: one of another tenant, where each has a project of its own,
+// and one of another stack of a tenant that has none, are out of reach; one of the same stack is not.
+func TestIsolation(t *testing.T) {
+	name := variable(t, "OS_CLOUD") + "-admin"
+	credentials, err := openstack.FromCloudsYAML(variable(t, "OS_CLIENT_CONFIG_FILE"), name)
+	if err != nil {
+		t.Skipf("there is no %s in clouds.yaml, which could make projects: %v", name, err)
+	}
+	admin, err := openstack.Open(t.Context(), credentials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := story.Start(t, "--no-sandbox")
+	i.Must(t, "cloud", "add", "lab", "--driver", "openstack", "--os-cloud", name)
+	i.Must(t, "tenant", "add", "acme", "--isolation", "multi-tenant")
+	i.Must(t, "tenant", "add", "umbrella", "--isolation", "multi-tenant")
+	acme, umbrella, shared := guarded{i, "acme"}, guarded{i, "umbrella"}, guarded{i, "default"}
+	t.Cleanup(func() { // what a failure left
+		if t.Failed() && os.Getenv("WEFT_REAL_KEEP") == "" {
+			for _, at := range []struct {
+				g     guarded
+				stack string
+			}{{acme, "iso-a"}, {umbrella, "iso-b"}, {shared, "iso-c"}, {shared, "iso-d"}} {
+				t.Logf("clean up: %d", i.Weft(t, "destroy", at.stack, "--tenant", at.g.tenant, "--wait").Code)
+			}
+			for _, tenant := range []string{"acme", "umbrella"} {
+				t.Logf("clean up: %d", i.Weft(t, "delete", "tenant", tenant).Code)
+			}
+		}
+	})
+
+	acme.apply(t, house("iso-a", "10.98.1.0/24", "one"))
+	umbrella.apply(t, house("iso-b", "10.98.2.0/24", "one"))
+	umbrella.answers(t, "iso-b")
+	acme.asks(t, "iso-a", umbrella.private(t, "iso-b.one"), "not reached")
+	umbrella.asks(t, "iso-b", acme.private(t, "iso-a.one"), "not reached")
+	umbrella.destroy(t, "iso-b")
+	acme.apply(t, house("iso-a", "10.98.1.0/24", "one", "two"))
+	acme.asks(t, "iso-a", acme.private(t, "iso-a.two"), "reached")
+	i.Must(t, "project", "rotate", "acme/lab", "--wait")
+	acme.destroy(t, "iso-a")
+
+	shared.apply(t, house("iso-c", "10.98.3.0/24", "one"))
+	shared.apply(t, house("iso-d", "10.98.4.0/24", "one"))
+	shared.answers(t, "iso-d")
+	shared.asks(t, "iso-c", shared.private(t, "iso-d.one"), "not reached")
+	shared.destroy(t, "iso-c")
+	shared.destroy(t, "iso-d")
+
+	i.Must(t, "delete", "tenant", "acme")
+	i.Must(t, "delete", "tenant", "umbrella")
+	c, err := admin.Identity(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := projects.List(c, projects.ListOpts{Tags: "weft"}).AllPages(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := projects.ExtractProjects(pages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range left {
+		if strings.HasPrefix(p.Name, "weft-acme-") || strings.HasPrefix(p.Name, "weft-umbrella-") {
+			t.Errorf("project %s is left", p.Name)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package project
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/store/memstore"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	"github.com/weftcloud/weft/services/orchestrator/internal/secret"
+)
+
+// used is a credential that was put in use at a minute, for a life of an hour.
+func used(number int64, minute int) *orchestratorv1.ProjectKey {
+	at := time.Unix(int64(minute)*60, 0)
+	return &orchestratorv1.ProjectKey{Credential: &orchestratorv1.ProjectCredential{
+		Number: number, Id: "id", UseTime: timestamppb.New(at), ExpireTime: timestamppb.New(at.Add(time.Hour)),
+	}}
+}
+
+func TestNext(t *testing.T) {
+	begun := &orchestratorv1.ProjectKey{Credential: &orchestratorv1.ProjectCredential{Number: 2}}
+	for name, c := range map[string]struct {
+		spec, want *orchestratorv1.ProjectSpec
+		keys       []*orchestratorv1.ProjectKey
+		minute     int
+	}{
+		"nothing yet":        {&orchestratorv1.ProjectSpec{Credential: 1}, &orchestratorv1.ProjectSpec{Credential: 1}, nil, 500},
+		"young":              {&orchestratorv1.ProjectSpec{Credential: 1}, &orchestratorv1.ProjectSpec{Credential: 1}, []*orchestratorv1.ProjectKey{used(1, 0)}, 29},
+		"half of its life":   {&orchestratorv1.ProjectSpec{Credential: 1}, &orchestratorv1.ProjectSpec{Credential: 2}, []*orchestratorv1.ProjectKey{used(1, 0)}, 30},
+		"being rotated":      {&orchestratorv1.ProjectSpec{Credential: 2}, &orchestratorv1.ProjectSpec{Credential: 2}, []*orchestratorv1.ProjectKey{used(1, 0), begun}, 50},
+		"within the grace":   {&orchestratorv1.ProjectSpec{Credential: 2}, &orchestratorv1.ProjectSpec{Credential: 2}, []*orchestratorv1.ProjectKey{used(1, 0), used(2, 30)}, 39},
+		"the grace is over":  {&orchestratorv1.ProjectSpec{Credential: 2}, &orchestratorv1.ProjectSpec{Credential: 2, Oldest: 2}, []*orchestratorv1.ProjectKey{used(1, 0), used(2, 30)}, 40},
+		"both at once":       {&orchestratorv1.ProjectSpec{Credential: 2}, &orchestratorv1.ProjectSpec{Credential: 3, Oldest: 2}, []*orchestratorv1.ProjectKey{used(1, 0), used(2, 30)}, 70},
+		"the former is gone": {&orchestratorv1.ProjectSpec{Credential: 2, Oldest: 2}, &orchestratorv1.ProjectSpec{Credential: 2, Oldest: 2}, []*orchestratorv1.ProjectKey{used(2, 30)}, 50},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := Next(c.spec, &orchestratorv1.ProjectKeys{Keys: c.keys}, time.Unix(int64(c.minute)*60, 0), time.Hour, 10*time.Minute)
+			if diff := cmp.Diff(c.want, got, protocmp.Transform()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestVault(t *testing.T) {
+	sealer, err := secret.NewSealer(bytes.Repeat([]byte{7}, secret.KeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := memstore.New()
+	v := &Vault{Store: store, Sealer: sealer}
+	wrote, err := v.Change(t.Context(), "k", func(k *orchestratorv1.ProjectKeys) error {
+		k.Password = "hunter2"
+		k.Keys = append(k.Keys, &orchestratorv1.ProjectKey{Credential: &orchestratorv1.ProjectCredential{Number: 1}, Secret: "swordfish"})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := v.Load(t.Context(), "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(wrote, read, protocmp.Transform()); diff != "" || read.GetPassword() != "hunter2" || read.GetKeys()[0].GetSecret() != "swordfish" {
+		t.Errorf("read %v\n%s", read, diff)
+	}
+	kept, err := store.Get(t.Context(), place("k"))
+	if err != nil || strings.Contains(string(kept.Value), "hunter2") || strings.Contains(string(kept.Value), "swordfish") {
+		t.Errorf("the store holds %q, %v", kept.Value, err)
+	}
+	_, err = v.Change(t.Context(), "k", func(*orchestratorv1.ProjectKeys) error {
+		_, err := v.Change(t.Context(), "k", func(k *orchestratorv1.ProjectKeys) error { k.UserId = "u"; return nil })
+		return err
+	})
+	if !fault.Is(err, fault.Conflict) {
+		t.Errorf("a write over another's: %v, want Conflict", err)
+	}
+	if err := v.Drop(t.Context(), "k"); err != nil {
+		t.Fatal(err)
+	}
+	if read, err := v.Load(t.Context(), "k"); err != nil || read.GetPassword() != "" {
+		t.Errorf("after it was dropped: %v, %v", read, err)
+	}
+}
