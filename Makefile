@@ -99,7 +99,7 @@ bench: build ## measure installations and sagas, as ratios
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/e2e/bench ./services/orchestrator/internal/engine/enginebench
 
 .PHONY: bench-heat
-bench-heat: build ## measure Weft beside Heat on the OpenStack of OS_CLOUD, as ratios
+bench-heat: build # measure Weft beside Heat on the OpenStack of OS_CLOUD, as ratios
 	WEFT_BIN=$(CURDIR)/$(BIN)/weft go test -run '^$$' -bench BesideHeat -benchtime 1x -timeout 60m ./deploy/e2e/heat
 
 .PHONY: clean
