@@ -129,12 +129,12 @@ func (s *Server) reality(ctx context.Context, c *compiled, doc *document.Documen
 	if err != nil {
 		return nil, err
 	}
-	real, problems := document.Parse(document.Source{Kinds: s.Kinds, Tenant: doc.Tenant, Name: "what stands at the cloud", Text: []byte(text)})
-	if real == nil {
+	actual, problems := document.Parse(document.Source{Kinds: s.Kinds, Tenant: doc.Tenant, Name: "what stands at the cloud", Text: []byte(text)})
+	if actual == nil {
 		return nil, fault.New(fault.Unsupported, "what stands at the cloud does not hold to the rules of the kinds: %s: %s", problems[0].GetField(), problems[0].GetFault().GetMessage())
 	}
 	result, problems, err := plan.Build(ctx, plan.Input{
-		Document: real, Kinds: s.Kinds, Expand: s.expand, Lookup: s.lookup, NewKey: s.NewKey, Tenant: doc.Tenant, Now: s.Now(),
+		Document: actual, Kinds: s.Kinds, Expand: s.expand, Lookup: s.lookup, NewKey: s.NewKey, Tenant: doc.Tenant, Now: s.Now(),
 		Timeout: timeoutOr(c.source.timeout), Operation: s.newOperation(doc.Tenant, c.record),
 	})
 	if err != nil {

@@ -22,8 +22,8 @@ func (s *Server) ForgetResource(ctx context.Context, r *orchestratorv1.ForgetRes
 	if err != nil {
 		return nil, err
 	}
-	if needing := needing(kept, r.GetLocalName()); len(needing) > 0 {
-		return nil, fault.New(fault.Precondition, "%s cannot be forgotten while others need it: %s; take these away or forget them first", r.GetLocalName(), strings.Join(needing, ", "))
+	if others := needing(kept, r.GetLocalName()); len(others) > 0 {
+		return nil, fault.New(fault.Precondition, "%s cannot be forgotten while others need it: %s; take these away or forget them first", r.GetLocalName(), strings.Join(others, ", "))
 	}
 	src := source{
 		parent: "tenants/" + resource.TenantOf(r.GetName()), name: r.GetName()[strings.LastIndexByte(r.GetName(), '/')+1:],
