@@ -102,7 +102,11 @@ func recordDraws(result *plan.Result, draws map[string]*participantv1.Draw) {
 		if !step.GetGoal().GetRelease() {
 			set(step.GetGoal().GetResource())
 		}
-		undo, was := step.GetUndo().GetResource(), former[step.GetUndo().GetResource().GetKey()]
+		undo := step.GetUndo().GetResource()
+		if undo == nil { // of a deletion after the pivot
+			continue
+		}
+		was := former[undo.GetKey()]
 		if was != nil && !step.GetUndo().GetRelease() && !proto.Equal(undo.GetSpec(), was.GetSpec()) { // what has grown stays grown
 			undo.Draws = quota.Amounts(was.GetDraws()).Max(draws[touched[undo.GetKey()]].GetAmounts())
 		}

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -11,6 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"sigs.k8s.io/yaml"
 
+	"github.com/weftcloud/weft/pkg/expr"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/resource"
 )
@@ -89,13 +92,73 @@ func decodeSpec(into proto.Message, text []byte) error {
 	}
 	raw, err := yaml.YAMLToJSONStrict(text)
 	if err == nil {
-		err = protojson.Unmarshal(raw, into)
+		err = decodeWords(into, raw)
 	}
 	if err != nil {
 		text := strings.ReplaceAll(strings.TrimPrefix(err.Error(), "proto: "), "\u00a0", " ")
 		return &failure{what: "read the spec", err: fault.New(fault.Invalid, "%s", text), next: "the fields are " + strings.Join(fieldNames(into.ProtoReflect().Descriptor()), ", ")}
 	}
 	return nil
+}
+
+// decodeWords decodes JSON in which enums may stand as people write them in documents: DESTROY for RECLAIM_DESTROY.
+func decodeWords(into proto.Message, raw []byte) error {
+	var value any
+	numbers := json.NewDecoder(bytes.NewReader(raw))
+	numbers.UseNumber()
+	if err := numbers.Decode(&value); err != nil {
+		return err
+	}
+	fullNames(into.ProtoReflect().Descriptor(), value)
+	full, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return protojson.Unmarshal(full, into)
+}
+
+// fullNames puts the full names of enum values in the place of words. What is no such word stays, for the decoder to refuse.
+func fullNames(d protoreflect.MessageDescriptor, value any) {
+	object, ok := value.(map[string]any)
+	if !ok {
+		return
+	}
+	for name, v := range object {
+		f := d.Fields().ByJSONName(name)
+		switch {
+		case f == nil:
+		case f.IsMap():
+			if entries, ok := v.(map[string]any); ok {
+				for key, entry := range entries {
+					entries[key] = fullName(f.MapValue(), entry)
+				}
+			}
+		case f.IsList():
+			if items, ok := v.([]any); ok {
+				for i := range items {
+					items[i] = fullName(f, items[i])
+				}
+			}
+		default:
+			object[name] = fullName(f, v)
+		}
+	}
+}
+
+// fullName does so for one value of a field.
+func fullName(f protoreflect.FieldDescriptor, v any) any {
+	if f.Message() != nil {
+		fullNames(f.Message(), v)
+		return v
+	}
+	word, isText := v.(string)
+	if f.Enum() == nil || !isText {
+		return v
+	}
+	if e, ok := expr.EnumByText(f.Enum(), word); ok {
+		return string(e.Name())
+	}
+	return v
 }
 
 func fieldNames(d protoreflect.MessageDescriptor) []string {
