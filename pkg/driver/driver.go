@@ -33,6 +33,9 @@ type Request[S proto.Message] struct {
 	// Claimed gives the numbers that the resource holds of shared spaces, by the field of the spec that asks for them, e.g.
 	// the port that was chosen of a range under externalPort; see package record.
 	Claimed map[string]int32
+	// Undo says that an operation takes back what it did: what cannot be brought back, as what was on a disk, MUST NOT be
+	// destroyed on the way.
+	Undo bool
 }
 
 // Refs gives the resources that a spec refers to, by full name; each is its kind's message, e.g. *networkv1.Network.

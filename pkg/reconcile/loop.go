@@ -349,6 +349,6 @@ func request(e *record.Entry, refs driver.Refs) driver.Request[proto.Message] {
 	meta := e.Object.Metadata()
 	return driver.Request[proto.Message]{
 		Key: e.Key, Name: e.Name, Generation: meta.GetGeneration(), Labels: meta.GetLabels(), Spec: e.Object.Spec(), Refs: refs,
-		Claimed: record.Claimed(e),
+		Claimed: record.Claimed(e), Undo: undone(e),
 	}
 }

@@ -37,7 +37,7 @@ func reclaimOf(e *record.Entry) kindv1.Reclaim {
 	return kindv1.Reclaim_RECLAIM_KEEP
 }
 
-// undone tells whether the entry is released because what made it is undone.
+// undone tells whether what an entry was last asked for takes back what was done before.
 func undone(e *record.Entry) bool {
 	return e.Record.GetOrigin().GetDirection() == busv1.Direction_DIRECTION_UNDO
 }

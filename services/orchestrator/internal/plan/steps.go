@@ -157,17 +157,17 @@ func redirect(f *orchestratorv1.StandingResource, departures map[string]*departu
 	return any
 }
 
-// lasting gives the changed fields that an undo leaves as they are: quantities that cannot shrink, and those whose change has
-// emptied the object, which it would do once more.
+// lasting gives the changed fields whose change an undo does not take back: quantities that cannot shrink, and those that have
+// emptied the object. Of the latter the undo puts back the text only, so that the next plan asks for the change once more.
 func (n *node) lasting() []string { return slices.Concat(n.grown, n.wiped) }
 
-// undone gives what an undo of a change in place brings back: what stood, but for what lasts.
+// undone gives what an undo of a change in place brings back: what stood, but for quantities that cannot shrink.
 func (n *node) undone() *orchestratorv1.StandingResource {
 	former := proto.CloneOf(n.former)
 	if former.References == nil {
 		former.References = map[string]string{}
 	}
-	for _, path := range n.lasting() {
+	for _, path := range n.grown {
 		value := valueAt(n.spec, path)
 		setAt(former.GetSpec(), path, value)
 		if former.GetResolved() != nil {

@@ -14,7 +14,9 @@ import (
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	cloud "github.com/weftcloud/weft/pkg/cloud/openstack"
+
 	"github.com/weftcloud/weft/pkg/cloud/openstack/openstacktest"
 )
 
@@ -227,20 +229,7 @@ func TestUpdateWhileBuilding(t *testing.T) {
 			Key: openstacktest.AbsentID[:24] + "b0110000" + p.Session.ProjectID[:4], Name: "tenants/conform/servers/building", Generation: 1,
 			Spec: &computev1.ServerSpec{Image: p.Image, Flavor: p.Flavor, Network: n.GetName()}, Refs: driver.Refs{n.GetName(): n},
 		}
-		id, err := d.Create(t.Context(), r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			p.Await(t, "the server is gone", func() (bool, error) {
-				ctx := context.WithoutCancel(t.Context())
-				if err := d.Delete(ctx, id); err != nil {
-					return false, err
-				}
-				seen, err := d.Observe(ctx, []string{id})
-				return len(seen) == 0, err
-			})
-		})
+		id := made(t, p, d, r)
 		if err := d.Update(t.Context(), id, r); err != nil {
 			t.Errorf("update a server that is being built: %v", err)
 		}
@@ -248,6 +237,84 @@ func TestUpdateWhileBuilding(t *testing.T) {
 			seen, err := d.Observe(t.Context(), []string{id})
 			return seen[id].State == driver.Ready, err
 		})
+	})
+}
+
+// made makes a server, which goes with the test.
+func made(t *testing.T, p *openstacktest.Place, d *Servers, r driver.Request[*computev1.ServerSpec]) string {
+	t.Helper()
+	id, err := d.Create(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.Await(t, "the server is gone", func() (bool, error) {
+			ctx := context.WithoutCancel(t.Context())
+			if err := d.Delete(ctx, id); err != nil {
+				return false, err
+			}
+			seen, err := d.Observe(ctx, []string{id})
+			return len(seen) == 0, err
+		})
+	})
+	return id
+}
+
+// TestDiskIsMadeAnewOnce changes the text that calls for another disk: it is made anew once, without what the document no longer
+// says of the metadata. Where nobody knows for which text it was made, and in an undo, the disk stays.
+func TestDiskIsMadeAnewOnce(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
+		n, _ := p.Network(t, "10.74.0.0/24")
+		d := NewServers(p.Session)
+		r := driver.Request[*computev1.ServerSpec]{
+			Key: openstacktest.AbsentID[:24] + "b0220000" + p.Session.ProjectID[:4], Name: "tenants/conform/servers/anew", Generation: 1, Refs: driver.Refs{n.GetName(): n},
+			Spec: &computev1.ServerSpec{Image: p.Image, Flavor: p.Flavor, Network: n.GetName(), Metadata: map[string]string{"old": "1"}},
+		}
+		id := made(t, p, d, r)
+		p.Await(t, "it is built", func() (bool, error) {
+			seen, err := d.Observe(t.Context(), []string{id})
+			return seen[id].State == driver.Ready, err
+		})
+		update := func(text string, undo bool) (status string) {
+			t.Helper()
+			r.Spec.Rebuild, r.Undo = text, undo
+			if err := d.Update(t.Context(), id, r); err != nil {
+				t.Fatal(err)
+			}
+			s, err := d.one(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Await(t, "it is at rest", func() (bool, error) {
+				seen, err := d.Observe(t.Context(), []string{id})
+				return seen[id].State == driver.Ready, err
+			})
+			return s.Status + " " + s.TaskState
+		}
+		busy := func(status string) bool { return status != "ACTIVE " }
+		r.Spec.Metadata = nil
+		if status := update("1", false); !busy(status) {
+			t.Errorf("asked for another disk it is %s", status)
+		}
+		if s, err := d.one(t.Context(), id); err != nil || s.Metadata["old"] != "" || s.Metadata[metadataRebuilt] != "1" {
+			t.Errorf("afterwards its metadata are %v, %v", s.Metadata, err)
+		}
+		if status := update("1", false); busy(status) {
+			t.Errorf("asked again for the same it is %s", status)
+		}
+		if status := update("2", true); busy(status) {
+			t.Errorf("in an undo it is %s", status)
+		}
+		c, err := p.Session.Compute(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := servers.DeleteMetadatum(t.Context(), c, id, metadataRebuilt).ExtractErr(); err != nil {
+			t.Fatal(err)
+		}
+		if status := update("3", false); busy(status) {
+			t.Errorf("not known to be made for any text it is %s", status)
+		}
 	})
 }
 

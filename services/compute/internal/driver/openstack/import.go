@@ -194,7 +194,11 @@ func (d *Servers) Mark(ctx context.Context, id, key, name string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := servers.UpdateMetadata(ctx, c, id, servers.MetadataOpts(cloud.Metadata(key, name))).Extract(); err != nil {
+	mark := cloud.Metadata(key, name)
+	if _, known := s.Metadata[metadataRebuilt]; !known {
+		mark[metadataRebuilt] = ""
+	}
+	if _, err := servers.UpdateMetadata(ctx, c, id, servers.MetadataOpts(mark)).Extract(); err != nil {
 		return cloud.Fault(err, "mark server %s", id)
 	}
 	if cloud.Minor(c) < cloud.TagsMinor {
@@ -221,7 +225,7 @@ func (d *Servers) Unmark(ctx context.Context, id, key, _ string) error {
 			return err
 		}
 	}
-	for _, k := range []string{cloud.MetadataName, cloud.MetadataKey} {
+	for _, k := range []string{metadataRebuilt, cloud.MetadataName, cloud.MetadataKey} {
 		if _, bears := s.Metadata[k]; !bears {
 			continue
 		}

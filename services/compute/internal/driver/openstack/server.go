@@ -29,7 +29,9 @@ import (
 //	weft-flavor         the flavor, as the service names it in the server
 //	weft-power          on or off
 //	weft-rebuild        the text of the spec
-//	weft-rebuilt        that text when the disk was made: the call that makes it anew sets this too, so it is made anew once
+//	weft-rebuilt        that text when the disk was made: the call that makes it anew sets this too, so it is made anew once.
+//	                    Where it is missing nobody knows, and where something is undone nothing is to be lost: then the text is
+//	                    noted, and the disk stays
 //	weft-volume-<id>    attach: we attached it, or want it attached; detach: we want it detached
 //
 // Volumes without such a key were attached by someone else, e.g. a VolumeAttachment, and are left alone.

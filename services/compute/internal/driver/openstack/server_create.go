@@ -67,9 +67,7 @@ func (d *Servers) createOpts(ctx context.Context, c *gophercloud.ServiceClient, 
 	if err != nil {
 		return createOpts{}, err
 	}
-	if text := r.Spec.GetRebuild(); text != "" {
-		w.metadata[metadataRebuilt] = text
-	}
+	w.metadata[metadataRebuilt] = r.Spec.GetRebuild()
 	o := createOpts{devices: w.devices, CreateOpts: servers.CreateOpts{
 		Name: cloud.LastPart(r.Name), ImageRef: image.ID, FlavorRef: w.flavor.ID, Networks: networks, SecurityGroups: w.securityGroups,
 		Metadata: w.metadata, AvailabilityZone: r.Spec.GetAvailabilityZone(), BlockDevice: blockDevices(image.ID, w.volumes),

@@ -38,6 +38,9 @@ func (d *Servers) Update(ctx context.Context, id string, r driver.Request[*compu
 	if err != nil {
 		return err
 	}
+	if _, known := s.Metadata[metadataRebuilt]; r.Undo || !known {
+		w.metadata[metadataRebuilt] = w.metadata[metadataRebuild]
+	}
 	if s.Status == "VERIFY_RESIZE" { // until the resize is over, the service refuses every other change
 		return cloud.Fault(step(ctx, c, s, w), "update server %s", r.Name)
 	}
@@ -178,7 +181,8 @@ func step(ctx context.Context, c *gophercloud.ServiceClient, s server, w wanted)
 	if s.Status == "VERIFY_RESIZE" && s.TaskState == "" {
 		return endResize(ctx, c, s.ID, sized)
 	}
-	rebuilt := s.Metadata[metadataRebuilt] == w.metadata[metadataRebuild]
+	_, noted := w.metadata[metadataRebuilt]
+	rebuilt := noted || s.Metadata[metadataRebuilt] == w.metadata[metadataRebuild]
 	powered := powerWord(s.power()) == w.metadata[metadataPower]
 	if sized && rebuilt && powered {
 		return nil
@@ -211,9 +215,12 @@ func rebuild(ctx context.Context, c *gophercloud.ServiceClient, s server, w want
 	if err := json.Unmarshal(s.Image, &image); err != nil || image.ID == "" {
 		return fault.New(fault.Precondition, "the server was not made of an image, so its disk cannot be made anew; leave spec.rebuild as it was")
 	}
+	set, remove := metadataDiff(s, w.metadata) // s is as it was before these were written
 	metadata := maps.Clone(s.Metadata)
-	maps.Copy(metadata, w.metadata)
-	metadata[metadataRebuild] = w.metadata[metadataRebuild]
+	maps.Copy(metadata, set)
+	for _, key := range remove {
+		delete(metadata, key)
+	}
 	metadata[metadataRebuilt] = w.metadata[metadataRebuild]
 	_, err := servers.Rebuild(ctx, c, s.ID, servers.RebuildOpts{ImageRef: image.ID, Metadata: metadata}).Extract()
 	return cloud.Fault(err, "make the disk anew from image %s", image.ID)
