@@ -131,7 +131,8 @@ type Bus interface {
 	Publisher
 	// Consume delivers the messages of a work queue to handle, at most concurrency at once, until ctx ends; it returns
 	// nil then, after the handlers that run have returned. Messages of one subject are begun in their order; with a
-	// concurrency over 1 one may begin before the one before it has ended. Tenants take turns, see Turns. Each message is delivered to one of all that
+	// concurrency over 1 one may begin before the one before it has ended. Tenants take
+	// turns at what has been fetched, see Turns. Each message is delivered to one of all that
 	// consume the queue, again after a Later, after AckWait, and after a crash; once it has been delivered
 	// queue.MaxDeliver times in vain it goes to the dead letters.
 	Consume(ctx context.Context, queue Queue, concurrency int, handle Handler) error

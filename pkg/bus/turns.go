@@ -3,7 +3,7 @@ package bus
 import "strings"
 
 // Turns holds messages that wait for a handler, in a line for each tenant. The tenants take turns: one that has sent
-// thousands does not keep another, which has sent one, waiting behind them. Within a line the order is kept. The zero value
+// many does not keep another, which has sent one, waiting behind them. Within a line the order is kept. The zero value
 // is ready. It is not safe for concurrent use.
 type Turns[M any] struct {
 	lines map[string][]M

@@ -23,7 +23,10 @@ const (
 	pullHeartbeat = 5 * time.Second
 	// longestBackoff is the longest pause before a consumer that broke is used again.
 	longestBackoff = 5 * time.Second
-	// window is how many messages wait here for a handler, so that tenants can take turns at them.
+	// leastBatch is how many messages are asked for at once, at least.
+	leastBatch = 64
+	// window is how many messages wait here for a handler, so that tenants can take turns at them. What the server has
+	// beyond that comes in its own order.
 	window = 1024
 )
 
@@ -35,6 +38,7 @@ type consumption struct {
 	handle  bus.Handler
 	slots   chan struct{} // one for each handler that runs
 	batch   int
+	line    *line
 	running sync.WaitGroup
 	counts  *counts
 	// suspected says that the watchdog ended the session and nothing has arrived since; condemned is when the consumer
@@ -51,9 +55,17 @@ func (b *Bus) Consume(ctx context.Context, queue bus.Queue, concurrency int, han
 	}
 	concurrency = max(concurrency, 1)
 	c := &consumption{
-		Bus: b, queue: queue, stream: stream, handle: handle, slots: make(chan struct{}, concurrency), batch: 2 * concurrency, counts: b.countsOf(queue.Name),
+		Bus: b, queue: queue, stream: stream, handle: handle, slots: make(chan struct{}, concurrency), batch: max(2*concurrency, leastBatch), counts: b.countsOf(queue.Name),
+		line: &line{room: make(chan struct{}, window), more: make(chan struct{}, 1)},
 	}
 	defer c.running.Wait()
+	var helpers sync.WaitGroup
+	defer func() {
+		helpers.Wait()
+		c.giveUp(ctx)
+	}()
+	helpers.Go(func() { c.handOut(ctx) })
+	helpers.Go(func() { c.keep(ctx) })
 	for wait := firstHold; ; wait = min(wait*2, longestBackoff) {
 		begun := time.Now()
 		err := c.session(ctx)
@@ -86,19 +98,20 @@ func (c *consumption) session(ctx context.Context) error {
 	if err != nil {
 		return fault.Wrap(faultOf(err), "pull from queue %s", c.queue.Name)
 	}
+	defer c.giveBack(ctx, iter)
 	watching, stop := context.WithCancelCause(ctx)
-	line := &line{room: make(chan struct{}, window)}
-	var helpers sync.WaitGroup
-	defer func() {
-		stop(nil)
-		helpers.Wait()
-		c.giveBack(ctx, iter, line)
-	}()
-	helpers.Go(func() { c.watch(watching, consumer, stop) })
-	helpers.Go(func() { c.handOut(watching, ctx, line) })
-	helpers.Go(func() { c.keep(watching, line) })
+	defer stop(nil)
+	c.running.Go(func() { c.watch(watching, consumer, stop) })
 	for {
+		select {
+		case c.line.room <- struct{}{}:
+		case <-watching.Done():
+			return context.Cause(watching)
+		}
 		msg, err := iter.Next(jetstream.NextContext(watching))
+		if err != nil {
+			<-c.line.room
+		}
 		if cause := context.Cause(watching); err != nil && cause != nil {
 			return cause
 		}
@@ -106,13 +119,17 @@ func (c *consumption) session(ctx context.Context) error {
 			return fault.Wrap(faultOf(err), "pull from queue %s", c.queue.Name)
 		}
 		c.arrived()
-		line.add(msg)
-		select {
-		case line.room <- struct{}{}:
-		case <-watching.Done():
-			return context.Cause(watching)
-		}
+		c.line.add(msg)
 	}
+}
+
+// line is what has arrived and waits for a handler. It outlives the sessions: what one has fetched is not given back when it
+// breaks off, since that would cost each message a delivery.
+type line struct {
+	mu    sync.Mutex
+	turns bus.Turns[*arrival]
+	room  chan struct{} // one for each that waits or is about to
+	more  chan struct{} // has a token when some may have come
 }
 
 // arrival is a message that waits for a handler.
@@ -122,17 +139,29 @@ type arrival struct {
 	heard time.Time
 }
 
-// line is what has arrived and waits for a handler.
-type line struct {
-	mu    sync.Mutex
-	turns bus.Turns[*arrival]
-	room  chan struct{} // one for each that waits
+// held tells the server that somebody has a message, unless it heard so of late.
+func (a *arrival) held(than time.Duration) error {
+	if time.Since(a.heard) < than {
+		return nil
+	}
+	a.heard = time.Now()
+	return a.InProgress()
 }
 
 func (l *line) add(msg jetstream.Msg) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.turns.Add(msg.Subject(), &arrival{msg, time.Now()})
+	l.mu.Unlock()
+	select {
+	case l.more <- struct{}{}:
+	default:
+	}
+}
+
+func (l *line) empty() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.turns.Len() == 0
 }
 
 func (l *line) next() (*arrival, bool) {
@@ -141,50 +170,53 @@ func (l *line) next() (*arrival, bool) {
 	return l.turns.Next()
 }
 
-// handOut gives what waits to handlers, until watching ends.
-func (c *consumption) handOut(watching, ctx context.Context, l *line) {
+// handOut gives what waits to handlers, until ctx ends. Nobody else takes anything out of the line until then.
+func (c *consumption) handOut(ctx context.Context) {
 	for {
-		select {
-		case <-l.room:
-		case <-watching.Done():
-			return
+		if c.line.empty() {
+			select {
+			case <-c.line.more:
+				continue
+			case <-ctx.Done():
+				return
+			}
 		}
 		// The slot is taken last: a message that is held must find one while nothing new comes.
 		select {
 		case c.slots <- struct{}{}:
-		case <-watching.Done():
+		case <-ctx.Done():
 			return
 		}
-		a, ok := l.next()
+		a, ok := c.line.next()
 		if !ok {
 			<-c.slots
 			continue
 		}
+		<-c.line.room
+		c.settled(ctx, a.held(c.queue.AckWait/6)) // so that the handler has nearly all of AckWait
 		c.running.Go(func() { c.deliver(ctx, a.Msg, a.heard) })
 	}
 }
 
 // keep tells the server of what waits here that somebody has it, so that it is not delivered again meanwhile.
-func (c *consumption) keep(ctx context.Context, l *line) {
+func (c *consumption) keep(ctx context.Context) {
 	every := c.queue.AckWait / 3
 	for pause(ctx, every) == nil {
-		l.mu.Lock()
-		l.turns.Each(func(a *arrival) {
-			if time.Since(a.heard) < every/2 {
-				return
-			}
-			a.heard = time.Now()
-			c.settled(ctx, a.InProgress())
-		})
-		l.mu.Unlock()
+		c.line.mu.Lock()
+		c.line.turns.Each(func(a *arrival) { c.settled(ctx, a.held(every/2)) })
+		c.line.mu.Unlock()
+	}
+}
+
+// giveUp lets others have at once what waits here for a handler.
+func (c *consumption) giveUp(ctx context.Context) {
+	for a, ok := c.line.next(); ok; a, ok = c.line.next() {
+		c.settled(ctx, a.Nak())
 	}
 }
 
 // giveBack ends a pull, and lets others have at once what came here and was not begun.
-func (c *consumption) giveBack(ctx context.Context, iter jetstream.MessagesContext, l *line) {
-	for a, ok := l.next(); ok; a, ok = l.next() {
-		c.settled(ctx, a.Nak())
-	}
+func (c *consumption) giveBack(ctx context.Context, iter jetstream.MessagesContext) {
 	iter.Drain()
 	for {
 		msg, err := iter.Next(jetstream.NextMaxWait(time.Second))
