@@ -275,7 +275,7 @@ func (p *flight) draws(items []wanted) []*participantv1.Draw {
 		}
 		d, err := p.s.drawsOf(p.ctx, w, p.account)
 		if err != nil {
-			p.found(w.name, placeField(w), err)
+			p.undrawn(w, err)
 			continue
 		}
 		if len(d.GetAmounts())+len(d.GetUnknown()) > 0 {
@@ -283,4 +283,12 @@ func (p *flight) draws(items []wanted) []*participantv1.Draw {
 		}
 	}
 	return out
+}
+
+// undrawn reports that it cannot be told what an item takes, unless its field was found wrong already.
+func (p *flight) undrawn(w wanted, err error) {
+	field := cmp.Or(fault.Field(err), placeField(w))
+	if !slices.ContainsFunc(p.findings, func(f *participantv1.Finding) bool { return f.GetName() == w.name && f.GetField() == field }) {
+		p.found(w.name, field, err)
+	}
 }

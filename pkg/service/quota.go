@@ -39,7 +39,7 @@ func Quotas(s store.Store) *quota.Account {
 type opener func(wanted, driver.Refs) (*reconcile.Account, error)
 
 // drawsOf tells what a resource takes of its tenant's quotas once it is as wanted. The provider is asked only about kinds of
-// which it knows more than the spec tells.
+// which it knows more than the spec tells. The error is Invalid, in the field, if the spec asks for what it does not have.
 func (s *Service) drawsOf(ctx context.Context, w wanted, open opener) (*participantv1.Draw, error) {
 	kind, spec, path, count := s.kinds[w.kind.Type], w.spec, "", int64(1)
 	if kind.Most != nil {
@@ -48,9 +48,18 @@ func (s *Service) drawsOf(ctx context.Context, w wanted, open opener) (*particip
 		w.kind, _ = s.own.ByType(typ)
 	}
 	out := &participantv1.Draw{Name: w.name, Amounts: map[string]int64{}, Unknown: map[string]string{}}
+	for _, d := range kind.Draws {
+		field := path + d.Field
+		if d.Field != "" && slices.ContainsFunc(w.unknown, func(u string) bool { return strings.TrimPrefix(u, "spec.") == field }) {
+			out.Unknown[d.Quota] = field
+		}
+	}
 	each := quota.Of(kind.Draws, spec)
-	if slices.ContainsFunc(kind.Draws, func(d quota.Draw) bool { return d.Sized }) {
+	if slices.ContainsFunc(kind.Draws, func(d quota.Draw) bool { return d.Sized && out.Unknown[d.Quota] == "" }) {
 		sizes, err := s.sizes(ctx, w, spec, open)
+		if rest, inSpec := strings.CutPrefix(fault.Field(err), "spec."); inSpec && path != "" {
+			return nil, &fault.Error{Kind: fault.KindOf(err), Field: "spec." + path + rest, Cause: err}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -59,12 +68,6 @@ func (s *Service) drawsOf(ctx context.Context, w wanted, open opener) (*particip
 	for name, n := range each {
 		if n > 0 {
 			out.Amounts[name] = n * count
-		}
-	}
-	for _, d := range kind.Draws {
-		field := path + d.Field
-		if d.Field != "" && slices.ContainsFunc(w.unknown, func(u string) bool { return strings.TrimPrefix(u, "spec.") == field }) {
-			out.Unknown[d.Quota] = field
 		}
 	}
 	return out, nil
