@@ -80,6 +80,9 @@ func TestSizesInPreflight(t *testing.T) {
 			if found := answer.GetFindings(); len(found) != 1 || found[0].GetField() != want {
 				t.Errorf("%v: %v", mtu, found)
 			}
+			if draws := answer.GetDraws(); len(draws) != 1 || draws[0].GetName() != item.GetName() || draws[0].GetFault() == nil {
+				t.Errorf("%v: that it cannot be told what it draws is not told: %v", mtu, draws)
+			}
 		}
 	})
 }
