@@ -219,6 +219,9 @@ func (a *Account) Read(ctx context.Context, tenant string) (*State, error) {
 	return out, nil
 }
 
+// Of gives what one owner takes, with what it holds.
+func (s *State) Of(owner string) Amounts { return total(s.owners[owner]) }
+
 // Use tells how one quota stands against what is needed besides.
 func (s *State) Use(tenant string, q Quota, need int64, limits Amounts) *participantv1.QuotaUse {
 	limit, limited := limits[q.Name]
@@ -275,7 +278,7 @@ func (a *Account) Draw(ctx context.Context, tenant, owner string, next *particip
 	if err != nil {
 		return nil, err
 	}
-	more := wanted.Over(total(state.owners[owner]))
+	more := wanted.Over(state.Of(owner))
 	if len(more) == 0 {
 		return out, nil
 	}
