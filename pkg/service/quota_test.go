@@ -3,9 +3,11 @@ package service_test
 import (
 	"testing"
 
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"github.com/weftcloud/weft/pkg/driver/memdriver"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/quota"
@@ -82,6 +84,32 @@ func TestSizesInPreflight(t *testing.T) {
 			}
 			if draws := answer.GetDraws(); len(draws) != 1 || draws[0].GetName() != item.GetName() || draws[0].GetFault() == nil {
 				t.Errorf("%v: that it cannot be told what it draws is not told: %v", mtu, draws)
+			}
+		}
+	})
+}
+
+// TestUnknownCountsDrawUnknown looks at a kind that is made of others, as many as fields of its spec say: if the value of one
+// of these is known only later, so is all that it draws, and if that of a field of what it is made of, what that tells.
+func TestUnknownCountsDrawUnknown(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		for unknown, want := range map[string]map[string]string{
+			"spec.dnsServers":   {},
+			"spec.cidr":         {quota.Networks: "cidr", quota.VCPUs: "cidr"},
+			"gatewayIp":         {quota.Networks: "gatewayIp", quota.VCPUs: "gatewayIp"},
+			"spec.template.mtu": {quota.VCPUs: "template.mtu"},
+			"spec.template":     {quota.VCPUs: "template.mtu"},
+		} {
+			item := &participantv1.Item{
+				Name: acme + "/subnets/s", Type: "network.weft.cloud/Subnet", Cloud: "clouds/lab", Spec: &structpb.Struct{}, Change: kindv1.Change_CHANGE_CREATE,
+				Unknown: []string{unknown},
+			}
+			answer, err := r.participant.Preflight(t.Context(), &participantv1.PreflightRequest{Items: []*participantv1.Item{item}})
+			if err != nil || len(answer.GetDraws()) != 1 {
+				t.Fatalf("%v, %v", answer, err)
+			}
+			if diff := cmp.Diff(want, answer.GetDraws()[0].GetUnknown(), cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("%s: %s", unknown, diff)
 			}
 		}
 	})

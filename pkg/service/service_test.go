@@ -189,7 +189,9 @@ func run(t *testing.T, test func(t *testing.T, r *rig)) {
 		catalog := service.Catalog{
 			Service: "network", Kinds: []service.Kind{
 				{Message: &networkv1.Network{}, Draws: []quota.Draw{{Quota: quota.Networks}, {Quota: quota.VCPUs, Field: "mtu", Sized: true}}},
-				{Message: &networkv1.Subnet{}},
+				{Message: &networkv1.Subnet{}, MostBy: []string{"cidr", "gatewayIp"}, Most: func(proto.Message) (string, string, proto.Message, int64) {
+					return "network.weft.cloud/Network", "template", &networkv1.NetworkSpec{Mtu: 100}, 2 // as a kind does that is made of networks
+				}},
 			},
 			Providers: []driver.Provider{{Name: "memory", Open: func(context.Context, driver.Credentials) (driver.Session, error) { return session, nil }}},
 		}
