@@ -20,7 +20,9 @@
 //	a saga begins        used = what stands, held = what it may add at most while both old and new stand
 //	a saga has ended     used = what stands, held = nothing; the draw goes when nothing is left
 //	a saga needs a hand  the draw stays: it may still go either way
-//	a resource by itself is asked for, or changed: used = what its spec asks for; it goes with its record
+//	a resource by itself is asked for: used = what its spec asks for; it goes with its record
+//	a resource by itself is changed: used = the larger of before and after, and when the object is found to be as its spec
+//	asks, what that asks for: a provider may refuse to make it smaller
 //
 // # Why two requests cannot both pass a limit
 //
