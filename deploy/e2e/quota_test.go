@@ -301,6 +301,13 @@ func TestTenantQuotaOfServers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	vm.Spec.Flavor = "m1.nothing"
+	if _, err := servers.UpdateServer(t.Context(), &computev1.UpdateServerRequest{Server: vm}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a flavor that there is not is refused with %v", err)
+	}
+	if after := quotasOf(t, i); after["ramMiB"].GetUsed() != before["ramMiB"].GetUsed() {
+		t.Errorf("after a refusal a server takes %v, before %v", after["ramMiB"], before["ramMiB"])
+	}
 	vm.Spec.Flavor = "m1.small"
 	_, err = servers.UpdateServer(t.Context(), &computev1.UpdateServerRequest{Server: vm})
 	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "tenants/default: the compute quota of ramMiB does not suffice") {

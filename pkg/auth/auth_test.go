@@ -172,6 +172,7 @@ func TestAuthorize(t *testing.T) {
 		"apply":                   {stacks + "ApplyStack", &orchestratorv1.ApplyStackRequest{Parent: "tenants/acme"}, []Identity{service, operator, editor}},
 		"clouds are seen by all":  {clouds + "ListClouds", &orchestratorv1.ListCloudsRequest{}, []Identity{service, operator, editor, viewer, stranger}},
 		"clouds are operators'":   {clouds + "DeleteCloud", &orchestratorv1.DeleteCloudRequest{Name: "clouds/lab"}, []Identity{service, operator}},
+		"forgetting frees quota":  {"/weft.orchestrator.v1.ImportService/ForgetResource", &orchestratorv1.ForgetResourceRequest{Name: "tenants/acme/stacks/s", LocalName: "a"}, []Identity{service, operator}},
 		"services only":           {"/weft.participant.v1.ParticipantService/Query", &participantv1.QueryRequest{Name: "tenants/acme/subnets/a"}, []Identity{service}},
 		"credentials":             {"/weft.orchestrator.v1.CredentialService/GetSecretData", &orchestratorv1.GetSecretDataRequest{Name: "tenants/acme/secrets/s"}, []Identity{service}},
 		"get operation":           {operations + "GetOperation", &longrunning.GetOperationRequest{Name: "tenants/acme/operations/o"}, []Identity{service, operator, editor, viewer}},

@@ -265,8 +265,8 @@ type Checker[S proto.Message] interface {
 // Sized is a capability: how much of its tenant's quotas an object takes is told by the provider's facts, as a server's
 // virtual CPUs by its flavor.
 type Sized[S proto.Message] interface {
-	// Sizes gives what each of the specs takes of a tenant's quotas, by quota (package quota). One that asks for what the
-	// provider does not have takes nothing: Check tells of it. An error means that the look failed.
+	// Sizes gives what each of the specs takes of a tenant's quotas, by quota (package quota). An error means that the
+	// look failed; it is Invalid, in the field, for a spec that asks for what the provider does not have.
 	Sizes(ctx context.Context, specs []S) ([]map[string]int64, error)
 }
 

@@ -20,7 +20,9 @@
 //	a saga begins        used = what stands, held = what it may add at most while both old and new stand
 //	a saga has ended     used = what stands, held = nothing; the draw goes when nothing is left
 //	a saga needs a hand  the draw stays: it may still go either way
-//	a resource by itself is asked for, or changed: used = what its spec asks for; it goes with its record
+//	a resource by itself is asked for: used = what its spec asks for; it goes with its record
+//	a resource by itself is changed: used = the larger of before and after, and when the object is found to be as its spec
+//	asks, what that asks for: a provider may refuse to make it smaller
 //
 // # Why two requests cannot both pass a limit
 //
@@ -219,6 +221,9 @@ func (a *Account) Read(ctx context.Context, tenant string) (*State, error) {
 	return out, nil
 }
 
+// Of gives what one owner takes, with what it holds.
+func (s *State) Of(owner string) Amounts { return total(s.owners[owner]) }
+
 // Use tells how one quota stands against what is needed besides.
 func (s *State) Use(tenant string, q Quota, need int64, limits Amounts) *participantv1.QuotaUse {
 	limit, limited := limits[q.Name]
@@ -275,7 +280,7 @@ func (a *Account) Draw(ctx context.Context, tenant, owner string, next *particip
 	if err != nil {
 		return nil, err
 	}
-	more := wanted.Over(total(state.owners[owner]))
+	more := wanted.Over(state.Of(owner))
 	if len(more) == 0 {
 		return out, nil
 	}

@@ -40,6 +40,7 @@ import (
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/store"
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 )
 
@@ -296,10 +297,21 @@ func (e *Entry) owner() string {
 // draw gives what makes an entry draw what its record says; nothing if it does already. The error is Quota if its tenant
 // may not have so much.
 func (b *Book) draw(ctx context.Context, e *Entry) (*quota.Hold, error) {
+	e.settleDraws()
 	if b.quotas == nil || maps.Equal(e.Record.GetDraws(), e.drawn) {
 		return &quota.Hold{}, nil
 	}
 	return b.quotas.Draw(ctx, resource.TenantOf(e.Name), e.owner(), &participantv1.TenantDraw{Used: e.Record.GetDraws()})
+}
+
+// settleDraws has an entry draw no more than its spec asks for once the object is found to be so: a provider may have refused
+// to make it smaller, and then all that stood before still stands.
+func (e *Entry) settleDraws() {
+	status := e.Object.Status()
+	reached := status.GetPhase() == kindv1.Phase_PHASE_READY && status.GetObservedGeneration() == e.Object.Metadata().GetGeneration()
+	if len(e.Record.GetNextDraws()) > 0 && reached && !e.Record.GetRelease() {
+		e.Record.Draws, e.Record.NextDraws = e.Record.GetNextDraws(), nil
+	}
 }
 
 // undraw gives the write that frees what an entry draws.

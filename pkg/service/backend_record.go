@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"maps"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -143,8 +144,23 @@ func (b *recordBackend) check(ctx context.Context, object resource.Object) (quot
 	return answer.GetDraws()[0].GetAmounts(), nil
 }
 
-// redraw gives what a changed resource will draw of its tenant's quotas.
-func (b *recordBackend) redraw(ctx context.Context, next resource.Object) (quota.Amounts, error) {
+// redraw has a changed resource draw what is more of what it draws and what its spec will ask for, until the object is as the
+// spec asks: what is asked to be smaller may stay as it is. The error is Invalid if it asks for a size that there is not.
+func (b *recordBackend) redraw(ctx context.Context, e *record.Entry, next resource.Object) error {
+	wanted, err := b.wantedDraws(ctx, next)
+	if err != nil {
+		return err
+	}
+	before := quota.Amounts(e.Record.GetDraws())
+	e.Record.Draws, e.Record.NextDraws = before.Max(wanted), nil
+	if !maps.Equal(e.Record.GetDraws(), wanted) {
+		e.Record.NextDraws = wanted
+	}
+	return nil
+}
+
+// wantedDraws gives what a changed resource will draw of its tenant's quotas.
+func (b *recordBackend) wantedDraws(ctx context.Context, next resource.Object) (quota.Amounts, error) {
 	w := wanted{name: next.Name(), kind: b.kind, cloud: next.Cloud(), spec: next.Spec()}
 	draw, err := b.service.drawsOf(ctx, w, func(w wanted, _ driver.Refs) (*reconcile.Account, error) {
 		return b.service.accounts.cloud(ctx, w.cloud, resource.TenantOf(w.name))
@@ -211,7 +227,7 @@ func (b *recordBackend) update(ctx context.Context, object resource.Object, mask
 		return b.again(ctx, e)
 	}
 	if b.local == nil {
-		if e.Record.Draws, err = b.redraw(ctx, next); err != nil {
+		if err := b.redraw(ctx, e, next); err != nil {
 			return nil, err
 		}
 	}

@@ -266,7 +266,8 @@ func (p *flight) total() []*participantv1.QuotaUse {
 	return out
 }
 
-// draws tells what the items take of their tenants' quotas; those that go away, or take nothing, are left out.
+// draws tells what the items take of their tenants' quotas, or why that cannot be told; those that go away, or take nothing,
+// are left out.
 func (p *flight) draws(items []wanted) []*participantv1.Draw {
 	var out []*participantv1.Draw
 	for _, w := range items {
@@ -275,7 +276,8 @@ func (p *flight) draws(items []wanted) []*participantv1.Draw {
 		}
 		d, err := p.s.drawsOf(p.ctx, w, p.account)
 		if err != nil {
-			p.found(w.name, placeField(w), err)
+			p.undrawn(w, err)
+			out = append(out, &participantv1.Draw{Name: w.name, Fault: fault.Proto(err, p.s.deps.Now())})
 			continue
 		}
 		if len(d.GetAmounts())+len(d.GetUnknown()) > 0 {
@@ -283,4 +285,12 @@ func (p *flight) draws(items []wanted) []*participantv1.Draw {
 		}
 	}
 	return out
+}
+
+// undrawn reports that it cannot be told what an item takes, unless its field was found wrong already.
+func (p *flight) undrawn(w wanted, err error) {
+	field := cmp.Or(fault.Field(err), placeField(w))
+	if !slices.ContainsFunc(p.findings, func(f *participantv1.Finding) bool { return f.GetName() == w.name && f.GetField() == field }) {
+		p.found(w.name, field, err)
+	}
 }

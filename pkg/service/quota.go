@@ -39,18 +39,31 @@ func Quotas(s store.Store) *quota.Account {
 type opener func(wanted, driver.Refs) (*reconcile.Account, error)
 
 // drawsOf tells what a resource takes of its tenant's quotas once it is as wanted. The provider is asked only about kinds of
-// which it knows more than the spec tells.
+// which it knows more than the spec tells. The error is Invalid, in the field, if the spec asks for what it does not have.
 func (s *Service) drawsOf(ctx context.Context, w wanted, open opener) (*participantv1.Draw, error) {
 	kind, spec, path, count := s.kinds[w.kind.Type], w.spec, "", int64(1)
+	by := kind.MostBy // if how many there are is not known, nothing is known of what they take
+	counted := slices.IndexFunc(by, func(field string) bool { return unknownField(w, field) })
 	if kind.Most != nil {
 		typ, field, part, most := kind.Most(spec)
 		kind, spec, path, count = s.kinds[typ], part, field+".", most
 		w.kind, _ = s.own.ByType(typ)
 	}
 	out := &participantv1.Draw{Name: w.name, Amounts: map[string]int64{}, Unknown: map[string]string{}}
+	for _, d := range kind.Draws {
+		switch field := path + d.Field; {
+		case counted >= 0:
+			out.Unknown[d.Quota] = by[counted]
+		case d.Field != "" && unknownField(w, field):
+			out.Unknown[d.Quota] = field
+		}
+	}
 	each := quota.Of(kind.Draws, spec)
-	if slices.ContainsFunc(kind.Draws, func(d quota.Draw) bool { return d.Sized }) {
+	if slices.ContainsFunc(kind.Draws, func(d quota.Draw) bool { return d.Sized && !unknownField(w, path+d.Field) }) {
 		sizes, err := s.sizes(ctx, w, spec, open)
+		if rest, inSpec := strings.CutPrefix(fault.Field(err), "spec."); inSpec && path != "" {
+			return nil, &fault.Error{Kind: fault.KindOf(err), Field: "spec." + path + rest, Cause: err}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -61,13 +74,14 @@ func (s *Service) drawsOf(ctx context.Context, w wanted, open opener) (*particip
 			out.Amounts[name] = n * count
 		}
 	}
-	for _, d := range kind.Draws {
-		field := path + d.Field
-		if d.Field != "" && slices.ContainsFunc(w.unknown, func(u string) bool { return strings.TrimPrefix(u, "spec.") == field }) {
-			out.Unknown[d.Quota] = field
-		}
-	}
 	return out, nil
+}
+
+// unknownField tells whether a field's value, or that of one that it is in, is known only later.
+func unknownField(w wanted, field string) bool {
+	return slices.ContainsFunc(w.unknown, func(u string) bool {
+		return strings.HasPrefix(field+".", strings.TrimPrefix(u, "spec.")+".")
+	})
 }
 
 // sizes asks the provider how much a spec takes. One that has no such kind tells nothing.

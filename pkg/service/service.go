@@ -77,6 +77,8 @@ type Kind struct {
 	// Most gives, for a kind whose resources are made of others that draw for it, of what and how many at once at most. The
 	// paths of unknown fields of the spec lead to the other through field.
 	Most func(spec proto.Message) (typ, field string, part proto.Message, count int64)
+	// MostBy names the fields of the spec that Most counts by.
+	MostBy []string
 }
 
 // Part is one of the resources that another is made of.

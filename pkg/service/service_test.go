@@ -24,6 +24,7 @@ import (
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/driver/memdriver"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/quota"
 	"github.com/weftcloud/weft/pkg/resource"
 	"github.com/weftcloud/weft/pkg/service"
 	"github.com/weftcloud/weft/pkg/store"
@@ -110,6 +111,25 @@ func (c checked[S, O]) Check(_ context.Context, items []driver.Item[S]) ([]drive
 	return found, []driver.QuotaUse{{Service: "network", Quota: "ports", Need: c.ports * int64(len(items)), Limit: 4}}, nil
 }
 
+// Sizes implements driver.Sized: a network takes so many virtual CPUs as its MTU is long. Of 1313 there is none, and of 1314
+// nobody knows.
+func (c checked[S, O]) Sizes(_ context.Context, specs []S) ([]map[string]int64, error) {
+	out := make([]map[string]int64, len(specs))
+	for i, spec := range specs {
+		n, ok := any(spec).(*networkv1.NetworkSpec)
+		switch {
+		case !ok:
+		case n.GetMtu() == 1313:
+			return nil, fault.InField("spec.mtu", "there is no size %d", n.GetMtu())
+		case n.GetMtu() == 1314:
+			return nil, fault.New(fault.Unavailable, "the sizes are not at hand")
+		default:
+			out[i] = map[string]int64{quota.VCPUs: int64(n.GetMtu())}
+		}
+	}
+	return out, nil
+}
+
 // farStore is a store that takes a while to answer.
 type farStore struct {
 	store.Store
@@ -167,7 +187,12 @@ func run(t *testing.T, test func(t *testing.T, r *rig)) {
 			},
 		}
 		catalog := service.Catalog{
-			Service: "network", Kinds: []service.Kind{{Message: &networkv1.Network{}}, {Message: &networkv1.Subnet{}}},
+			Service: "network", Kinds: []service.Kind{
+				{Message: &networkv1.Network{}, Draws: []quota.Draw{{Quota: quota.Networks}, {Quota: quota.VCPUs, Field: "mtu", Sized: true}}},
+				{Message: &networkv1.Subnet{}, MostBy: []string{"cidr", "gatewayIp"}, Most: func(proto.Message) (string, string, proto.Message, int64) {
+					return "network.weft.cloud/Network", "template", &networkv1.NetworkSpec{Mtu: 100}, 2 // as a kind does that is made of networks
+				}},
+			},
 			Providers: []driver.Provider{{Name: "memory", Open: func(context.Context, driver.Credentials) (driver.Session, error) { return session, nil }}},
 		}
 		peer := wire{}

@@ -22,7 +22,7 @@ func Catalog(sessions *openstack.Sessions) service.Catalog {
 			{Message: &computev1.Server{}, Custom: console.Methods, Draws: []quota.Draw{
 				{Quota: quota.Servers}, {Quota: quota.VCPUs, Field: "flavor", Sized: true}, {Quota: quota.RAMMiB, Field: "flavor", Sized: true},
 			}},
-			{Message: &computev1.ScalingGroup{}, Controller: scalinggroup.New(), Parts: scalinggroup.Parts, Most: scalinggroup.Most, Custom: scalinggroup.Methods},
+			{Message: &computev1.ScalingGroup{}, Controller: scalinggroup.New(), Parts: scalinggroup.Parts, Most: scalinggroup.Most, MostBy: []string{"max", "maxSurge"}, Custom: scalinggroup.Methods},
 		},
 		Providers: []driver.Provider{driveropenstack.Provider(sessions)},
 	}

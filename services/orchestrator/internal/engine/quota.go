@@ -40,6 +40,33 @@ func addable(p *orchestratorv1.SagaPlan) quota.Amounts {
 	return out
 }
 
+// either gives what a resource takes of which it is not certain whether it stands as before a saga or as that wanted it: the
+// larger.
+func either(p *orchestratorv1.SagaPlan, s *orchestratorv1.StandingResource) quota.Amounts {
+	out := quota.Amounts(s.GetDraws())
+	for _, before := range p.GetFormer().GetStanding() {
+		if before.GetKey() == s.GetKey() {
+			out = out.Max(before.GetDraws())
+		}
+	}
+	for _, step := range p.GetSteps() {
+		if to := step.GetGoal().GetResource(); to.GetKey() == s.GetKey() && !step.GetGoal().GetRelease() {
+			out = out.Max(to.GetDraws())
+		}
+	}
+	return out
+}
+
+// skipped tells whether a person took a change of a resource as done, or as undone: the provider may have refused it.
+func skipped(p *orchestratorv1.SagaPlan, state *orchestratorv1.SagaState, key string) bool {
+	for i, step := range p.GetSteps() {
+		if step.GetGoal().GetResource().GetKey() == key && state.GetSteps()[i].GetState() == orchestratorv1.StepState_STEP_STATE_SKIPPED {
+			return true
+		}
+	}
+	return false
+}
+
 // account names a stack among those that draw on its tenant's quotas.
 func account(stack string) (tenant, owner string) {
 	tenant = resource.TenantOf(stack)

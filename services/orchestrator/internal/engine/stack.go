@@ -89,6 +89,9 @@ func (e *Engine) achieved(r *run, state *orchestratorv1.SagaState, outputs map[s
 		if err != nil {
 			return nil, err
 		}
+		if skipped(r.plan, state, s.GetKey()) {
+			stands.Draws = either(r.plan, stands)
+		}
 		next.Standing = append(next.Standing, stands)
 	}
 	values, err := r.resolver.Outputs(r.plan.GetOutputs(), outputs)
@@ -159,6 +162,9 @@ func restored(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.
 	for i, s := range next.GetStanding() {
 		if was := r.plan.GetFormer().GetStanding()[i]; s.GetKey() == was.GetKey() {
 			s.Observed = was.GetObserved()
+			if skipped(r.plan, state, s.GetKey()) {
+				s.Draws = either(r.plan, s)
+			}
 			continue
 		}
 		m, seen := outputs[s.GetLocalName()]
@@ -211,6 +217,7 @@ func partly(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.Me
 		}
 		begun := proto.CloneOf(step.GetGoal().GetResource())
 		begun.Unsure = true
+		begun.Draws = either(r.plan, begun)
 		if err := r.sent(begun, outputs); err != nil { // expressions are about what stood then, which the next plan may not know
 			return nil, err
 		}

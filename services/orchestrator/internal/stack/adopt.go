@@ -13,6 +13,7 @@ package stack
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -147,7 +148,13 @@ func (s *Server) reality(ctx context.Context, c *compiled, doc *document.Documen
 	if err != nil {
 		return nil, err
 	}
-	recordDraws(result, drawsOf(answers)) // what is adopted draws on the tenant's quotas like what is made
+	draws := drawsOf(answers)
+	for _, name := range slices.Sorted(maps.Keys(draws)) {
+		if err := fault.FromProto(draws[name].GetFault()); err != nil { // it would draw nothing for as long as it stands
+			return nil, fault.Wrap(err, "look how much %s takes of its tenant's quotas", name)
+		}
+	}
+	recordDraws(result, draws) // what is adopted draws on the tenant's quotas like what is made
 	out := &adoption{resources: resources, standing: result.Saga.GetStanding(), ids: map[string]string{}, saga: result.Saga}
 	for _, r := range resources {
 		out.ids[r.Name] = r.Adopt

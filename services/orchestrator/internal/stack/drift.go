@@ -25,7 +25,9 @@ func (s *Server) drifted(ctx context.Context, record *orchestratorv1.StackRecord
 		g.Go(func() error {
 			drift, err := s.drift(ctx, r)
 			switch drift.GetType() {
-			case kindv1.DriftType_DRIFT_TYPE_MISSING, kindv1.DriftType_DRIFT_TYPE_FAILED:
+			case kindv1.DriftType_DRIFT_TYPE_MISSING:
+				r.Releasing, r.Draws = true, nil // what is made in its place takes what it took
+			case kindv1.DriftType_DRIFT_TYPE_FAILED:
 				r.Releasing = true
 			case kindv1.DriftType_DRIFT_TYPE_CHANGED:
 				r.Unsure = true

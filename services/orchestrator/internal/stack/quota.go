@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -27,21 +28,25 @@ func (s *Server) tenantQuotas(ctx context.Context, c *compiled, result *plan.Res
 	if err != nil {
 		return err
 	}
+	own := state.Of(strings.TrimPrefix(result.Saga.GetStack(), "tenants/"+tenant+"/"))
 	m := &measure{}
 	m.sort(result)
 	for _, q := range quota.All() {
 		if _, limited := limits[q.Name]; limited {
-			s.holdAgainst(c, result, state.Use(tenant, q, 0, limits), m.items, draws)
+			s.holdAgainst(c, result, state.Use(tenant, q, 0, limits), own[q.Name], m.items, draws)
 		}
 	}
 	return nil
 }
 
 // holdAgainst holds a plan against one quota. It is reported at the first resource, in the document's order, that passes it.
-func (s *Server) holdAgainst(c *compiled, result *plan.Result, use *participantv1.QuotaUse, items []measured, draws map[string]*participantv1.Draw) {
-	former := map[string]int64{}
+// What the stack itself draws, own, it need not find room for, as when its saga begins: of that part may be held by an
+// operation that this one takes the place of, or be of what is gone.
+func (s *Server) holdAgainst(c *compiled, result *plan.Result, use *participantv1.QuotaUse, own int64, items []measured, draws map[string]*participantv1.Draw) {
+	former, wanted := map[string]int64{}, int64(0)
 	for _, f := range c.record.GetStanding() {
 		former[f.GetKey()] = f.GetDraws()[use.GetQuota()]
+		wanted += f.GetDraws()[use.GetQuota()]
 	}
 	first := ""
 	for _, i := range items {
@@ -52,7 +57,8 @@ func (s *Server) holdAgainst(c *compiled, result *plan.Result, use *participantv
 					"its value is known only when other resources stand, but %s has a quota of %s that it draws on; write the value itself", use.GetCloud(), use.GetQuota()), s.Now()),
 			}))
 		}
-		use.Need += max(d.GetAmounts()[use.GetQuota()]-former[i.item.GetKey()], 0)
+		wanted += max(d.GetAmounts()[use.GetQuota()]-former[i.item.GetKey()], 0)
+		use.Need = max(wanted-own, 0)
 		if first == "" && quota.Passes(use) {
 			first = i.item.GetName()
 		}
@@ -109,6 +115,9 @@ func recordDraws(result *plan.Result, draws map[string]*participantv1.Draw) {
 		was := former[undo.GetKey()]
 		if was != nil && !step.GetUndo().GetRelease() && !proto.Equal(undo.GetSpec(), was.GetSpec()) { // what has grown stays grown
 			undo.Draws = quota.Amounts(was.GetDraws()).Max(draws[touched[undo.GetKey()]].GetAmounts())
+		}
+		if step.GetGoal().GetRelease() && len(undo.GetDraws()) == 0 { // of what is gone, which draws nothing until it is made anew
+			undo.Draws = draws[undo.GetName()].GetAmounts()
 		}
 	}
 }

@@ -47,6 +47,7 @@ type world struct {
 	server   *stack.Server
 	store    *memstore.Store
 	check    func(*participantv1.Item) *participantv1.Finding
+	draws    func(*participantv1.Item) *participantv1.Draw
 	standing map[string]proto.Message
 	down     error
 
@@ -95,6 +96,8 @@ func (p peer) Invoke(_ context.Context, method string, in, out any, _ ...grpc.Ca
 	var answer proto.Message
 	var err error
 	switch r := in.(type) {
+	case *participantv1.DescribeObjectsRequest:
+		answer, err = describe(r)
 	case *participantv1.PreflightRequest:
 		answer = p.preflight(r)
 	case *participantv1.ExpandRequest:
@@ -120,6 +123,19 @@ func (w *world) resolve(r *participantv1.ResolveRequest) (proto.Message, error) 
 	return &participantv1.ResolveResponse{Resource: packed}, err
 }
 
+// describe says of every object that it is a volume of 100 GiB.
+func describe(r *participantv1.DescribeObjectsRequest) (*participantv1.DescribeObjectsResponse, error) {
+	out := &participantv1.DescribeObjectsResponse{}
+	for _, o := range r.GetObjects() {
+		spec, err := anypb.New(&storagev1.VolumeSpec{Size: "100Gi"})
+		if err != nil {
+			return nil, err
+		}
+		out.Objects = append(out.Objects, &participantv1.DescribedObject{Type: o.GetType(), Id: o.GetIds()[0], Spec: spec})
+	}
+	return out, nil
+}
+
 // preflight counts gigabytes for volumes and servers, so that two services draw on one quota.
 func (p peer) preflight(r *participantv1.PreflightRequest) *participantv1.PreflightResponse {
 	p.w.mu.Lock()
@@ -132,6 +148,9 @@ func (p peer) preflight(r *participantv1.PreflightRequest) *participantv1.Prefli
 			if f := p.w.check(i); f != nil {
 				out.Findings = append(out.Findings, f)
 			}
+		}
+		if p.w.draws != nil && i.GetSpec() != nil {
+			out.Draws = append(out.Draws, p.w.draws(i))
 		}
 		size, err := strconv.Atoi(strings.TrimSuffix(i.GetSpec().GetFields()["size"].GetStringValue(), "Gi"))
 		if err == nil {

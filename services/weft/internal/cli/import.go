@@ -146,7 +146,8 @@ func (a *tool) forgetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "forget STACK RESOURCE", Short: "Take a resource out of its stack without touching the cloud",
 		Long: `Take a resource out of its stack and its document. The cloud is not touched: an object that is still there bears our mark
-on, and the ledger lists it as an orphan. It is refused while others need the resource.`,
+on, and the ledger lists it as an orphan. It no longer counts for the tenant's quotas, so only operators
+may forget. It is refused while others need the resource.`,
 		Example: "  weft forget shop data",
 		Args:    takes(2, 2, "a stack's name and a resource's in its document"), ValidArgsFunction: a.completeNames("stack"),
 		RunE: func(cmd *cobra.Command, args []string) error {

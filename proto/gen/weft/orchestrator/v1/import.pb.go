@@ -477,14 +477,14 @@ const file_weft_orchestrator_v1_import_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tBK\xe0A\x02\xfaA\x1f\n" +
 	"\x1dorchestrator.weft.cloud/Stack\xbaH#r!\x18\x80\x022\x1c^tenants/[^/]+/stacks/[^/]+$R\x04name\x12L\n" +
 	"\n" +
-	"local_name\x18\x02 \x01(\tB-\xe0A\x02\xbaH'r%\x18?2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\tlocalName2\xf9\x02\n" +
+	"local_name\x18\x02 \x01(\tB-\xe0A\x02\xbaH'r%\x18?2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\tlocalName2\x80\x03\n" +
 	"\rImportService\x12p\n" +
 	"\rDraftDocument\x12*.weft.orchestrator.v1.DraftDocumentRequest\x1a+.weft.orchestrator.v1.DraftDocumentResponse\"\x06\xba\xbb\x18\x02\b\x01\x12y\n" +
 	"\n" +
 	"AdoptStack\x12'.weft.orchestrator.v1.AdoptStackRequest\x1a\x1d.google.longrunning.Operation\"#\xcaA\x1a\n" +
-	"\x05Stack\x12\x11OperationMetadata\xba\xbb\x18\x02\b\x01\x12{\n" +
-	"\x0eForgetResource\x12+.weft.orchestrator.v1.ForgetResourceRequest\x1a\x1d.google.longrunning.Operation\"\x1d\xcaA\x1a\n" +
-	"\x05Stack\x12\x11OperationMetadataBIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
+	"\x05Stack\x12\x11OperationMetadata\xba\xbb\x18\x02\b\x01\x12\x81\x01\n" +
+	"\x0eForgetResource\x12+.weft.orchestrator.v1.ForgetResourceRequest\x1a\x1d.google.longrunning.Operation\"#\xcaA\x1a\n" +
+	"\x05Stack\x12\x11OperationMetadata\xba\xbb\x18\x02\b\x01BIZGgithub.com/weftcloud/weft/proto/gen/weft/orchestrator/v1;orchestratorv1b\x06proto3"
 
 var (
 	file_weft_orchestrator_v1_import_proto_rawDescOnce sync.Once

@@ -37,7 +37,8 @@ type ImportServiceClient interface {
 	// Takes ownership of the objects that a document adopts and that are not Weft's yet. Nothing else of the document is done:
 	// what differs from it is the next plan.
 	AdoptStack(ctx context.Context, in *AdoptStackRequest, opts ...grpc.CallOption) (*longrunningpb.Operation, error)
-	// Takes a resource out of its stack without touching the cloud. It is refused while others need it.
+	// Takes a resource out of its stack without touching the cloud. It is refused while others need it. What still stands no
+	// longer counts for the tenant's quotas, so only operators may.
 	ForgetResource(ctx context.Context, in *ForgetResourceRequest, opts ...grpc.CallOption) (*longrunningpb.Operation, error)
 }
 
@@ -91,7 +92,8 @@ type ImportServiceServer interface {
 	// Takes ownership of the objects that a document adopts and that are not Weft's yet. Nothing else of the document is done:
 	// what differs from it is the next plan.
 	AdoptStack(context.Context, *AdoptStackRequest) (*longrunningpb.Operation, error)
-	// Takes a resource out of its stack without touching the cloud. It is refused while others need it.
+	// Takes a resource out of its stack without touching the cloud. It is refused while others need it. What still stands no
+	// longer counts for the tenant's quotas, so only operators may.
 	ForgetResource(context.Context, *ForgetResourceRequest) (*longrunningpb.Operation, error)
 	mustEmbedUnimplementedImportServiceServer()
 }

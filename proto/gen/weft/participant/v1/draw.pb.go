@@ -8,6 +8,7 @@ package participantv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	v1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -31,7 +32,9 @@ type Draw struct {
 	// How much, by quota, e.g. servers.
 	Amounts map[string]int64 `protobuf:"bytes,2,rep,name=amounts,proto3" json:"amounts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The fields that tell how much, and whose value is known only later, by quota.
-	Unknown       map[string]string `protobuf:"bytes,3,rep,name=unknown,proto3" json:"unknown,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Unknown map[string]string `protobuf:"bytes,3,rep,name=unknown,proto3" json:"unknown,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Why it could not be told how much; a finding says so, too.
+	Fault         *v1.Fault `protobuf:"bytes,4,opt,name=fault,proto3" json:"fault,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -83,6 +86,13 @@ func (x *Draw) GetAmounts() map[string]int64 {
 func (x *Draw) GetUnknown() map[string]string {
 	if x != nil {
 		return x.Unknown
+	}
+	return nil
+}
+
+func (x *Draw) GetFault() *v1.Fault {
+	if x != nil {
+		return x.Fault
 	}
 	return nil
 }
@@ -156,11 +166,12 @@ var File_weft_participant_v1_draw_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_draw_proto_rawDesc = "" +
 	"\n" +
-	"\x1eweft/participant/v1/draw.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\"\xa5\x02\n" +
+	"\x1eweft/participant/v1/draw.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17weft/kind/v1/kind.proto\"\xd5\x02\n" +
 	"\x04Draw\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12E\n" +
 	"\aamounts\x18\x02 \x03(\v2&.weft.participant.v1.Draw.AmountsEntryB\x03\xe0A\x03R\aamounts\x12E\n" +
-	"\aunknown\x18\x03 \x03(\v2&.weft.participant.v1.Draw.UnknownEntryB\x03\xe0A\x03R\aunknown\x1a:\n" +
+	"\aunknown\x18\x03 \x03(\v2&.weft.participant.v1.Draw.UnknownEntryB\x03\xe0A\x03R\aunknown\x12.\n" +
+	"\x05fault\x18\x04 \x01(\v2\x13.weft.kind.v1.FaultB\x03\xe0A\x03R\x05fault\x1a:\n" +
 	"\fAmountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a:\n" +
@@ -199,17 +210,19 @@ var file_weft_participant_v1_draw_proto_goTypes = []any{
 	nil,                // 3: weft.participant.v1.Draw.UnknownEntry
 	nil,                // 4: weft.participant.v1.TenantDraw.UsedEntry
 	nil,                // 5: weft.participant.v1.TenantDraw.HeldEntry
+	(*v1.Fault)(nil),   // 6: weft.kind.v1.Fault
 }
 var file_weft_participant_v1_draw_proto_depIdxs = []int32{
 	2, // 0: weft.participant.v1.Draw.amounts:type_name -> weft.participant.v1.Draw.AmountsEntry
 	3, // 1: weft.participant.v1.Draw.unknown:type_name -> weft.participant.v1.Draw.UnknownEntry
-	4, // 2: weft.participant.v1.TenantDraw.used:type_name -> weft.participant.v1.TenantDraw.UsedEntry
-	5, // 3: weft.participant.v1.TenantDraw.held:type_name -> weft.participant.v1.TenantDraw.HeldEntry
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	6, // 2: weft.participant.v1.Draw.fault:type_name -> weft.kind.v1.Fault
+	4, // 3: weft.participant.v1.TenantDraw.used:type_name -> weft.participant.v1.TenantDraw.UsedEntry
+	5, // 4: weft.participant.v1.TenantDraw.held:type_name -> weft.participant.v1.TenantDraw.HeldEntry
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_draw_proto_init() }

@@ -70,6 +70,9 @@ type Record struct {
 	Draws map[string]int64 `protobuf:"bytes,19,rep,name=draws,proto3" json:"draws,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The id at the provider of the object that stood already and became the resource's; empty if it was made for it.
 	Adopt string `protobuf:"bytes,20,opt,name=adopt,proto3" json:"adopt,omitempty"`
+	// What it takes once the object is as its spec asks, by quota. Until then draws is the larger of this and what stood
+	// before, since the provider may refuse the change.
+	NextDraws map[string]int64 `protobuf:"bytes,22,rep,name=next_draws,json=nextDraws,proto3" json:"next_draws,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// What stood in the place of our mark before the object was adopted; it is put back if the adoption is undone.
 	Unadopted     string `protobuf:"bytes,21,opt,name=unadopted,proto3" json:"unadopted,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -246,6 +249,13 @@ func (x *Record) GetAdopt() string {
 	return ""
 }
 
+func (x *Record) GetNextDraws() map[string]int64 {
+	if x != nil {
+		return x.NextDraws
+	}
+	return nil
+}
+
 func (x *Record) GetUnadopted() string {
 	if x != nil {
 		return x.Unadopted
@@ -404,8 +414,7 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"\xe0\n" +
-	"\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"\x81\f\n" +
 	"\x06Record\x128\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12f\n" +
@@ -429,7 +438,9 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\bfollowed\x18\x11 \x01(\tB\t\xbaH\x06r\x04(\x80\x80 R\bfollowed\x129\n" +
 	"\areclaim\x18\x12 \x01(\x0e2\x15.weft.kind.v1.ReclaimB\b\xbaH\x05\x82\x01\x02\x10\x01R\areclaim\x12T\n" +
 	"\x05draws\x18\x13 \x03(\v2&.weft.participant.v1.Record.DrawsEntryB\x16\xbaH\x13\x9a\x01\x10\x10d\"\x06r\x04\x10\x01\x18?*\x04\"\x02(\x00R\x05draws\x12\x1f\n" +
-	"\x05adopt\x18\x14 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x05adopt\x12'\n" +
+	"\x05adopt\x18\x14 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x05adopt\x12a\n" +
+	"\n" +
+	"next_draws\x18\x16 \x03(\v2*.weft.participant.v1.Record.NextDrawsEntryB\x16\xbaH\x13\x9a\x01\x10\x10d\"\x06r\x04\x10\x01\x18?*\x04\"\x02(\x00R\tnextDraws\x12'\n" +
 	"\tunadopted\x18\x15 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\tunadopted\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -443,6 +454,9 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
 	"\n" +
 	"DrawsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a<\n" +
+	"\x0eNextDrawsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x84\x01\n" +
 	"\x05Claim\x12 \n" +
@@ -470,7 +484,7 @@ func file_weft_participant_v1_record_proto_rawDescGZIP() []byte {
 	return file_weft_participant_v1_record_proto_rawDescData
 }
 
-var file_weft_participant_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_weft_participant_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_weft_participant_v1_record_proto_goTypes = []any{
 	(*Record)(nil),                // 0: weft.participant.v1.Record
 	(*Claim)(nil),                 // 1: weft.participant.v1.Claim
@@ -479,30 +493,32 @@ var file_weft_participant_v1_record_proto_goTypes = []any{
 	nil,                           // 4: weft.participant.v1.Record.FactsEntry
 	nil,                           // 5: weft.participant.v1.Record.RequestsEntry
 	nil,                           // 6: weft.participant.v1.Record.DrawsEntry
-	(*anypb.Any)(nil),             // 7: google.protobuf.Any
-	(*v1.Origin)(nil),             // 8: weft.bus.v1.Origin
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(v11.Reclaim)(0),              // 10: weft.kind.v1.Reclaim
+	nil,                           // 7: weft.participant.v1.Record.NextDrawsEntry
+	(*anypb.Any)(nil),             // 8: google.protobuf.Any
+	(*v1.Origin)(nil),             // 9: weft.bus.v1.Origin
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(v11.Reclaim)(0),              // 11: weft.kind.v1.Reclaim
 }
 var file_weft_participant_v1_record_proto_depIdxs = []int32{
-	7,  // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
+	8,  // 0: weft.participant.v1.Record.resource:type_name -> google.protobuf.Any
 	3,  // 1: weft.participant.v1.Record.references:type_name -> weft.participant.v1.Record.ReferencesEntry
-	8,  // 2: weft.participant.v1.Record.origin:type_name -> weft.bus.v1.Origin
-	9,  // 3: weft.participant.v1.Record.wake_time:type_name -> google.protobuf.Timestamp
-	9,  // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
+	9,  // 2: weft.participant.v1.Record.origin:type_name -> weft.bus.v1.Origin
+	10, // 3: weft.participant.v1.Record.wake_time:type_name -> google.protobuf.Timestamp
+	10, // 4: weft.participant.v1.Record.missing_time:type_name -> google.protobuf.Timestamp
 	4,  // 5: weft.participant.v1.Record.facts:type_name -> weft.participant.v1.Record.FactsEntry
 	5,  // 6: weft.participant.v1.Record.requests:type_name -> weft.participant.v1.Record.RequestsEntry
 	1,  // 7: weft.participant.v1.Record.claims:type_name -> weft.participant.v1.Claim
-	10, // 8: weft.participant.v1.Record.reclaim:type_name -> weft.kind.v1.Reclaim
+	11, // 8: weft.participant.v1.Record.reclaim:type_name -> weft.kind.v1.Reclaim
 	6,  // 9: weft.participant.v1.Record.draws:type_name -> weft.participant.v1.Record.DrawsEntry
-	8,  // 10: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
-	9,  // 11: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
-	9,  // 12: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	7,  // 10: weft.participant.v1.Record.next_draws:type_name -> weft.participant.v1.Record.NextDrawsEntry
+	9,  // 11: weft.participant.v1.Tombstone.origin:type_name -> weft.bus.v1.Origin
+	10, // 12: weft.participant.v1.Tombstone.release_time:type_name -> google.protobuf.Timestamp
+	10, // 13: weft.participant.v1.Tombstone.request_time:type_name -> google.protobuf.Timestamp
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_weft_participant_v1_record_proto_init() }
@@ -516,7 +532,7 @@ func file_weft_participant_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_participant_v1_record_proto_rawDesc), len(file_weft_participant_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -181,9 +181,6 @@ func (d *Servers) Sizes(ctx context.Context, specs []*computev1.ServerSpec) ([]m
 	out := make([]map[string]int64, len(specs))
 	for i, spec := range specs {
 		flavor, err := d.s.Flavor(ctx, "spec.flavor", spec.GetFlavor(), false)
-		if fault.Is(err, fault.Invalid) {
-			continue
-		}
 		if err != nil {
 			return nil, err
 		}
