@@ -9,6 +9,7 @@ package stack
 //	  while an operation works on the stack, or the last one did not end well
 //	  if more than mostRepairs objects drifted, or more than half of the stack's: then it may be the cloud that is ill
 //	  if more than mostGone objects are gone over all such stacks together, for the same reason
+//	  if the document has changes that were not applied: they are not what drifted
 //	  if what drifted holds data, or the repair would lose some: what is gone with its data must not be covered up
 //
 // At most roundRepairs repairs are begun in a round. Drift is only what two looks at the cloud agreed on, and a look that
@@ -149,7 +150,7 @@ func (s *Server) holds(a ailing) string {
 	return ""
 }
 
-// repair begins the repair of a stack, unless it would lose data; why says so.
+// repair begins the repair of a stack, unless it would do more than bring back what drifted; why says so.
 func (s *Server) repair(ctx context.Context, a ailing) (why string, err error) {
 	stack := a.record.GetStack()
 	last, err := s.Engine.Read(ctx, stack.GetOperation())
@@ -162,28 +163,55 @@ func (s *Server) repair(ctx context.Context, a ailing) (why string, err error) {
 	default:
 	}
 	src := source{
-		parent: "tenants/" + resource.TenantOf(stack.GetName()), text: stack.GetDocument(), name: stack.GetName(), parameters: stack.GetParameters(), repair: true,
+		parent: "tenants/" + resource.TenantOf(stack.GetName()), text: stack.GetDocument(), name: stack.GetName(), parameters: stack.GetParameters(),
 	}
+	applied, err := s.compile(ctx, src, false)
+	if err != nil {
+		return "", err
+	}
+	src.repair = true
 	c, err := s.compile(ctx, src, true)
 	if err != nil {
 		return "", err
 	}
-	if len(c.problems) > 0 {
-		return "it cannot be repaired: " + c.problems[0].GetFault().GetMessage(), nil
+	if applied.revision != c.revision || c.record.GetStack().GetOperation() != stack.GetOperation() {
+		return "", nil // somebody else works on it
 	}
-	for _, change := range c.result.Plan.GetChanges() {
-		missing := a.drifts[change.GetLocalName()].GetType() == kindv1.DriftType_DRIFT_TYPE_MISSING // what was on it is gone already
-		if change.GetDataLoss() != "" && !missing {
-			return "the repair of " + change.GetLocalName() + " would lose data: " + change.GetDataLoss(), nil
-		}
+	if why := beyond(a, applied, c); why != "" {
+		return why, nil
 	}
-	_, err = s.ApplyStack(ctx, &orchestratorv1.ApplyStackRequest{
-		Parent: src.parent, Document: src.text, DocumentName: src.name, Parameters: src.parameters, Repair: true, Busy: orchestratorv1.Busy_BUSY_REFUSE,
-	})
+	if _, err = s.idle(ctx, c.record, orchestratorv1.Busy_BUSY_REFUSE); err == nil {
+		err = s.begin(ctx, c, "", false)
+	}
 	if fault.Is(err, fault.Precondition) || fault.Is(err, fault.Conflict) {
 		return "", nil // somebody else works on it
 	}
 	return "", err
+}
+
+// beyond tells why a plan that repairs a stack is not begun without a person's word; empty if it may be. applied is the plan
+// of the same document without the repair. It has to be empty: what it would change nobody asked for yet, as after an
+// adoption, which keeps a document and changes nothing.
+func beyond(a ailing, applied, repaired *compiled) string {
+	for _, c := range []*compiled{applied, repaired} {
+		if len(c.problems) > 0 {
+			return "it cannot be repaired: " + c.problems[0].GetFault().GetMessage()
+		}
+	}
+	if changes := applied.result.Plan.GetChanges(); len(changes)+len(applied.result.Saga.GetSteps()) > 0 {
+		where := ""
+		if len(changes) > 0 {
+			where = ", such as of " + changes[0].GetLocalName()
+		}
+		return "its document has changes that were not applied" + where + "; apply it"
+	}
+	for _, change := range repaired.result.Plan.GetChanges() {
+		missing := a.drifts[change.GetLocalName()].GetType() == kindv1.DriftType_DRIFT_TYPE_MISSING // what was on it is gone already
+		if change.GetDataLoss() != "" && !missing {
+			return "the repair of " + change.GetLocalName() + " would lose data: " + change.GetDataLoss()
+		}
+	}
+	return ""
 }
 
 // heldRepair tells of a stack that is shown why its drift is not repaired by itself, as far as its resources tell.

@@ -101,6 +101,8 @@ func (p peer) Invoke(_ context.Context, method string, in, out any, _ ...grpc.Ca
 		answer = expand(r.GetItem())
 	case *participantv1.ResolveRequest:
 		answer, err = p.w.resolve(r)
+	case *participantv1.DescribeObjectsRequest:
+		answer = p.describe(r)
 	default:
 		return fmt.Errorf("nobody answers %s", method)
 	}

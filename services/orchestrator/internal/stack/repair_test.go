@@ -1,0 +1,150 @@
+package stack_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/saga"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
+)
+
+// describe gives the objects at the cloud: there is one network, n-1.
+func (p peer) describe(r *participantv1.DescribeObjectsRequest) *participantv1.DescribeObjectsResponse {
+	out := &participantv1.DescribeObjectsResponse{}
+	if p.name != "network" || r.GetCloud() != "clouds/lab" {
+		return out
+	}
+	spec, err := anypb.New(&networkv1.NetworkSpec{})
+	if err != nil {
+		p.w.Fatal(err)
+	}
+	out.Objects = []*participantv1.DescribedObject{{Type: "network.weft.cloud/Network", Id: "n-1", Name: "n", Spec: spec}}
+	return out
+}
+
+// begun keeps the sagas that are begun.
+type begun struct{ plans []*orchestratorv1.SagaPlan }
+
+// Begin implements engine.Sagas.
+func (b *begun) Begin(_ context.Context, p *orchestratorv1.SagaPlan, _ *orchestratorv1.StackRecord, _ int64) error {
+	b.plans = append(b.plans, p)
+	return nil
+}
+
+// Act implements engine.Sagas.
+func (b *begun) Act(context.Context, string, string, saga.Event) error { return nil }
+
+// told gives the steps of the sagas that were begun, of each stack.
+func (b *begun) told() string {
+	var out []string
+	for _, p := range b.plans {
+		stack := p.GetStack()[strings.LastIndexByte(p.GetStack(), '/')+1:]
+		for _, s := range p.GetSteps() {
+			stack += " " + s.GetId()
+		}
+		out = append(out, stack)
+	}
+	return strings.Join(out, ", ")
+}
+
+const wantsRepair = "kind: Stack\nname: shop\nplacement: {cloud: lab}\ndrift: {repair: RECREATE}\nresources:\n"
+
+// networks puts a stack of networks called a, b and c, all of which stand, and gives its record. Its document has those
+// that are given.
+func (w *world) networks(name string, documented ...string) *orchestratorv1.StackRecord {
+	w.Helper()
+	document := strings.Replace(wantsRepair, "shop", name, 1)
+	for _, local := range documented {
+		document += "  " + local + ": {kind: Network, spec: {}}\n"
+	}
+	record := &orchestratorv1.StackRecord{Stack: &orchestratorv1.Stack{
+		Name: "tenants/acme/stacks/" + name, Document: document, State: orchestratorv1.StackState_STACK_STATE_READY, Metadata: &kindv1.Metadata{Key: name},
+	}}
+	for _, local := range []string{"a", "b", "c"} {
+		full := "tenants/acme/networks/" + name + "." + local
+		record.Standing = append(record.Standing, &orchestratorv1.StandingResource{
+			LocalName: local, Name: full, Type: "network.weft.cloud/Network", Key: name + "-" + local, Cloud: "clouds/lab", Spec: &structpb.Struct{}, Resolved: &structpb.Struct{},
+		})
+		w.standing[full] = &networkv1.Network{Name: full, Status: &kindv1.Status{ProviderId: "id-" + name + local}}
+	}
+	w.put(record)
+	return record
+}
+
+func (w *world) drift(name string, typ kindv1.DriftType) {
+	w.standing[name] = &networkv1.Network{Name: name, Status: &kindv1.Status{Drift: &kindv1.Drift{Type: typ}}}
+}
+
+// repairs begins what may be repaired without a word, and tells what was begun and why the rest is held.
+func (w *world) repairs() (did string, held map[string]string) {
+	w.Helper()
+	b := &begun{}
+	w.server.Sagas = b
+	held, err := w.server.RepairDrifted(w.Context(), []string{"acme"})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return b.told(), held
+}
+
+// TestRepairBringsBackOnlyWhatDrifted repairs a stack whose document was applied as it is, and holds one whose document would
+// do more: nobody asked for that.
+func TestRepairBringsBackOnlyWhatDrifted(t *testing.T) {
+	tests := map[string]struct {
+		document string
+		want     string
+		held     string
+	}{
+		"applied":            {want: "shop b"},
+		"a resource less":    {document: "  a: {kind: Network, spec: {}}\n  b: {kind: Network, spec: {}}\n", held: "changes that were not applied, such as of c"},
+		"a resource changed": {document: "  a: {kind: Network, spec: {}}\n  b: {kind: Network, spec: {}}\n  c: {kind: Network, spec: {mtu: 1400}}\n", held: "changes that were not applied, such as of c"},
+		"a resource more":    {document: "  a: {kind: Network, spec: {}}\n  b: {kind: Network, spec: {}}\n  c: {kind: Network, spec: {}}\n  d: {kind: Network, spec: {}}\n", held: "changes that were not applied, such as of d"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			record := w.networks("shop", "a", "b", "c")
+			if test.document != "" {
+				record.Stack.Document = wantsRepair + test.document
+				w.put(record)
+			}
+			w.drift("tenants/acme/networks/shop.b", kindv1.DriftType_DRIFT_TYPE_CHANGED)
+			did, held := w.repairs()
+			if did != test.want || !strings.Contains(held[shop], test.held) || (held[shop] == "") != (test.held == "") {
+				t.Errorf("it began %q, want %q; held because %q, want %q", did, test.want, held[shop], test.held)
+			}
+		})
+	}
+}
+
+// TestDegradedAdoptsNothing refuses to have a stack adopt of which nobody knows whether it stands as asked: the end of the
+// adoption would call it ready.
+func TestDegradedAdoptsNothing(t *testing.T) {
+	w := newWorld(t)
+	record := w.networks("shop", "a", "b", "c")
+	b := &begun{}
+	w.server.Sagas = b
+	document := record.GetStack().GetDocument() + "  mine: {kind: Network, adopt: n-1, spec: {}}\n"
+	for state, refused := range map[orchestratorv1.StackState]bool{
+		orchestratorv1.StackState_STACK_STATE_READY: false, orchestratorv1.StackState_STACK_STATE_DEGRADED: true,
+	} {
+		record.Stack.State, b.plans = state, nil
+		w.put(record)
+		_, err := w.server.AdoptStack(t.Context(), &orchestratorv1.AdoptStackRequest{Parent: "tenants/acme", Document: document, DocumentName: "s.yaml"})
+		if (len(b.plans) == 0) != refused {
+			t.Errorf("%s: %d sagas were begun, %v", state, len(b.plans), err)
+		}
+		if refused && !(fault.Is(err, fault.Precondition) && strings.Contains(err.Error(), "is degraded")) {
+			t.Errorf("%s: %v", state, err)
+		}
+	}
+}
+
