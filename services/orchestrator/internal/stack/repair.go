@@ -10,7 +10,8 @@ package stack
 //	  if more than mostRepairs objects drifted, or more than half of the stack's: then it may be the cloud that is ill
 //	  if more than mostGone objects are gone over all such stacks together, for the same reason
 //	  if the document has changes that were not applied: they are not what drifted
-//	  if what drifted holds data, or the repair would lose some: what is gone with its data must not be covered up
+//	  if what drifted holds data, or the repair would lose some: what is gone with its data must not be covered up, and what
+//	  somebody changed, such as a volume that grew, may have no way back
 //
 // At most roundRepairs repairs are begun in a round. Drift is only what two looks at the cloud agreed on, and a look that
 // failed is none (see pkg/reconcile/drift.go), so a cloud that does not answer is never taken for one that lost everything.
@@ -139,7 +140,10 @@ func (s *Server) holds(a ailing) string {
 		}
 		objects++
 		kind, ok := s.Kinds.ByType(r.GetType())
-		if d := a.drifts[r.GetLocalName()]; ok && d != nil && kind.Options.GetHoldsData() && d.GetType() != kindv1.DriftType_DRIFT_TYPE_CHANGED {
+		if d := a.drifts[r.GetLocalName()]; ok && d != nil && kind.Options.GetHoldsData() {
+			if d.GetType() == kindv1.DriftType_DRIFT_TYPE_CHANGED {
+				return r.GetLocalName() + " holds data and was changed; look at it before it is changed back"
+			}
 			return r.GetLocalName() + " holds data, which a repair would not bring back"
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
+	storagev1 "github.com/weftcloud/weft/proto/gen/weft/storage/v1"
 )
 
 // describe gives the objects at the cloud: there is one network, n-1.
@@ -122,6 +123,28 @@ func TestRepairBringsBackOnlyWhatDrifted(t *testing.T) {
 				t.Errorf("it began %q, want %q; held because %q, want %q", did, test.want, held[shop], test.held)
 			}
 		})
+	}
+}
+
+// TestWhatHoldsDataIsHeld leaves what holds data alone, however it drifted: a volume that somebody made larger cannot shrink.
+func TestWhatHoldsDataIsHeld(t *testing.T) {
+	const volume = "tenants/acme/volumes/shop.data"
+	for typ, want := range map[kindv1.DriftType]string{
+		kindv1.DriftType_DRIFT_TYPE_CHANGED: "data holds data and was changed", kindv1.DriftType_DRIFT_TYPE_MISSING: "data holds data, which",
+		kindv1.DriftType_DRIFT_TYPE_FAILED: "data holds data, which",
+	} {
+		w := newWorld(t)
+		record := w.networks("shop", "a", "b", "c")
+		record.Stack.Document += "  data: {kind: Volume, spec: {size: 1Gi}}\n"
+		spec := &structpb.Struct{Fields: map[string]*structpb.Value{"size": structpb.NewStringValue("1Gi")}}
+		record.Standing = append(record.Standing, &orchestratorv1.StandingResource{
+			LocalName: "data", Name: volume, Type: "storage.weft.cloud/Volume", Key: "d", Cloud: "clouds/lab", Spec: spec, Resolved: spec,
+		})
+		w.put(record)
+		w.standing[volume] = &storagev1.Volume{Name: volume, Status: &kindv1.Status{Drift: &kindv1.Drift{Type: typ}}}
+		if did, held := w.repairs(); did != "" || !strings.Contains(held[shop], want) {
+			t.Errorf("%s: it began %q, held because %q, want %q", typ, did, held[shop], want)
+		}
 	}
 }
 
