@@ -170,4 +170,3 @@ func TestDegradedAdoptsNothing(t *testing.T) {
 		}
 	}
 }
-
