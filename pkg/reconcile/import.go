@@ -13,11 +13,15 @@ package reconcile
 // What happens on a crash. Before the mark nothing was done; the next owner begins again. After it the object bears the
 // record's own key, and marking it again changes nothing.
 //
-// An undo takes the mark off and puts back what stood there; the object is never deleted by it. A release that is no undo
+// An undo takes the mark off and puts back what stood there, twice if it is not known whether the mark was put on; the object
+// is never deleted by it. A release that is no undo
 // deletes the object, as that of any resource, if it was marked.
 
 import (
 	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
@@ -122,14 +126,29 @@ func (l *Loop) takeOver(ctx context.Context, at *turn, e *record.Entry, d driver
 	return nil
 }
 
-// letGo undoes an adoption: the object bears what it bore before, and stands.
-func (l *Loop) letGo(ctx context.Context, at *turn, e *record.Entry, d driver.Any) error {
+// letGo undoes an adoption: the object bears what it bore before, and stands. A mark that was sent without an answer may still
+// be under way. It is taken off twice, some time apart, before it is believed to be off; until then letGo gives the time to
+// wait. An object of others that bears our mark without a record would be swept.
+func (l *Loop) letGo(ctx context.Context, at *turn, e *record.Entry, d driver.Any) (time.Duration, error) {
 	importer, ok := d.Importer()
 	if !ok {
-		return fault.New(fault.Unsupported, "let go of %s: objects of the kind %s cannot be adopted", e.Record.GetAdopt(), e.Kind.Name)
+		return 0, fault.New(fault.Unsupported, "let go of %s: objects of the kind %s cannot be adopted", e.Record.GetAdopt(), e.Kind.Name)
+	}
+	unanswered, first := e.Object.Status().GetProviderId() == "", e.Record.GetMissingTime()
+	if unanswered && first != nil {
+		if rest := missingGrace - l.Now().Sub(first.AsTime()); rest > 0 {
+			return rest, nil
+		}
 	}
 	_, err := call(ctx, at, "unmark", func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, importer.Unmark(ctx, e.Record.GetAdopt(), e.Key, e.Record.GetUnadopted())
 	})
-	return fault.Wrap(err, "take the mark of %s off %s", e.Name, e.Record.GetAdopt())
+	if err != nil {
+		return 0, fault.Wrap(err, "take the mark of %s off %s", e.Name, e.Record.GetAdopt())
+	}
+	if unanswered && first == nil {
+		e.Record.MissingTime = timestamppb.New(l.Now())
+		return missingGrace, l.Book.Save(ctx, e, record.Notice{})
+	}
+	return 0, nil
 }
