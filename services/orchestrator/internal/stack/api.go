@@ -50,6 +50,8 @@ type Server struct {
 	Own func(ctx context.Context, name string) (proto.Message, error)
 	// Describe gives a saga as an operation.
 	Describe func(ctx context.Context, o *orchestratorv1.SagaSummary) (*longrunningpb.Operation, error)
+
+	rounds rounds
 }
 
 // defaultTimeout is how long a saga may take if the caller does not say.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -32,10 +33,16 @@ func (p peer) describe(r *participantv1.DescribeObjectsRequest) *participantv1.D
 }
 
 // begun keeps the sagas that are begun.
-type begun struct{ plans []*orchestratorv1.SagaPlan }
+type begun struct {
+	plans   []*orchestratorv1.SagaPlan
+	refuses string // the stack of which none can be begun
+}
 
 // Begin implements engine.Sagas.
 func (b *begun) Begin(_ context.Context, p *orchestratorv1.SagaPlan, _ *orchestratorv1.StackRecord, _ int64) error {
+	if p.GetStack() == b.refuses {
+		return fault.New(fault.Unavailable, "the lights are off")
+	}
 	b.plans = append(b.plans, p)
 	return nil
 }
@@ -123,6 +130,58 @@ func TestRepairBringsBackOnlyWhatDrifted(t *testing.T) {
 				t.Errorf("it began %q, want %q; held because %q, want %q", did, test.want, held[shop], test.held)
 			}
 		})
+	}
+}
+
+// TestRoundGoesOn repairs the other stacks when one cannot be looked at and another cannot be planned.
+func TestRoundGoesOn(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"one", "shop", "two"} {
+		w.networks(name, "a", "b", "c")
+		w.drift("tenants/acme/networks/"+name+".b", kindv1.DriftType_DRIFT_TYPE_MISSING)
+	}
+	w.broken = "tenants/acme/networks/one.c"
+	b := &begun{refuses: shop}
+	w.server.Sagas = b
+	held, err := w.server.RepairDrifted(t.Context(), []string{"acme"})
+	if b.told() != "two b b/release" {
+		t.Errorf("it began %q, want the repair of two", b.told())
+	}
+	for _, stack := range []string{"tenants/acme/stacks/one", shop} {
+		if !strings.Contains(held[stack], "the lights are off") || err == nil || !strings.Contains(err.Error(), "repair "+stack+":") {
+			t.Errorf("%s is held because %q; the error says %v", stack, held[stack], err)
+		}
+	}
+}
+
+// TestRepairedTooOften holds a stack whose repairs do not last, until an hour has passed since the first.
+func TestRepairedTooOften(t *testing.T) {
+	w := newWorld(t)
+	at := now
+	w.server.Now = func() time.Time { return at }
+	w.networks("shop", "a", "b", "c")
+	w.drift("tenants/acme/networks/shop.b", kindv1.DriftType_DRIFT_TYPE_MISSING)
+	for round := range 6 { // at 0, 15, 30 … minutes
+		did, held := w.repairs()
+		want := round != 3
+		if strings.HasPrefix(did, "shop b") != want || strings.Contains(held[shop], "repaired 3 times") == want {
+			t.Errorf("round %d: it began %q, held because %q", round, did, held[shop])
+		}
+		at = at.Add(15 * time.Minute)
+	}
+}
+
+// TestStacksTakeTurns begins a round with the stacks that the one before had no time for.
+func TestStacksTakeTurns(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		w.networks(name, "a", "b", "c")
+		w.drift("tenants/acme/networks/"+name+".b", kindv1.DriftType_DRIFT_TYPE_CHANGED)
+	}
+	for _, want := range []string{"a b, b b, c b", "d b, e b, a b", "b b, c b, d b"} {
+		if did, held := w.repairs(); did != want || len(held) > 0 {
+			t.Errorf("it began %q, want %q; held %v", did, want, held)
+		}
 	}
 }
 

@@ -49,6 +49,7 @@ type world struct {
 	check    func(*participantv1.Item) *participantv1.Finding
 	standing map[string]proto.Message
 	down     error
+	broken   string // the resource that cannot be looked at
 
 	mu    sync.Mutex
 	asked map[string]kindv1.Change // what preflight was asked about, by name
@@ -114,6 +115,9 @@ func (p peer) Invoke(_ context.Context, method string, in, out any, _ ...grpc.Ca
 }
 
 func (w *world) resolve(r *participantv1.ResolveRequest) (proto.Message, error) {
+	if w.broken != "" && w.broken == r.GetName() {
+		return nil, fault.New(fault.Unavailable, "the lights are off")
+	}
 	m, ok := w.standing[r.GetName()]
 	if !ok {
 		return nil, fault.New(fault.NotFound, "%s does not exist", r.GetName())
