@@ -34,14 +34,25 @@ import (
 type Claimant struct {
 	// Type is the resource type, Key the key of the record that wants it; empty if there is none yet.
 	Type, Key string
+	// Cloud is the cloud that the object is at: clouds/{cloud}.
+	Cloud string
 	// Tenant is the tenant's id, Installation the installation's name.
 	Tenant, Installation string
 }
 
-// Taken gives why an object cannot be had: it bears another's mark, or another record has it. nil means that it can. Of an
-// owner of another tenant no name is told. An error means that it could not be found out.
-func Taken(ctx context.Context, book *record.Book, c Claimant, d driver.Described) (taken *fault.Error, err error) {
-	owner := ""
+// owning is what a record has, by its type: an object's id, or a key.
+type owning struct{ typ, value string }
+
+// Owners tells which records have objects. It is as old as the read that it was made of, so it is made after the objects
+// were described: of an object that became ours in between the record is known then.
+type Owners struct {
+	byObject map[owning][]*record.Entry
+	byKey    map[owning]*record.Entry
+}
+
+// ReadOwners reads all records once.
+func ReadOwners(ctx context.Context, book *record.Book) (*Owners, error) {
+	o := &Owners{byObject: map[owning][]*record.Entry{}, byKey: map[owning]*record.Entry{}}
 	for after, more := (record.ID{}), true; more; {
 		entries, further, err := book.List(ctx, "", after, 500)
 		if err != nil {
@@ -50,25 +61,55 @@ func Taken(ctx context.Context, book *record.Book, c Claimant, d driver.Describe
 		more = further
 		for _, e := range entries {
 			after = e.ID
-			has := e.Object.Status().GetProviderId() == d.ID || e.Record.GetAdopt() == d.ID
-			if e.Kind.Type == c.Type && e.Key != c.Key && (has || d.Key != "" && e.Key == d.Key) {
-				owner = e.Name
+			o.byKey[owning{e.Kind.Type, e.Key}] = e
+			id, adopts := e.Object.Status().GetProviderId(), e.Record.GetAdopt()
+			if id != "" {
+				o.add(owning{e.Kind.Type, id}, e)
+			}
+			if adopts != "" && adopts != id {
+				o.add(owning{e.Kind.Type, adopts}, e)
 			}
 		}
 	}
+	return o, nil
+}
+
+func (o *Owners) add(at owning, e *record.Entry) { o.byObject[at] = append(o.byObject[at], e) }
+
+// of gives the record other than the claimant's that has an object; nil if there is none. Where objects cannot be marked ids may
+// be names, as those of key pairs are, which say nothing of an object at another cloud.
+func (o *Owners) of(c Claimant, d driver.Described) *record.Entry {
+	for _, e := range o.byObject[owning{c.Type, d.ID}] {
+		if e.Key != c.Key && (!d.Unmarkable || e.Object.Cloud() == c.Cloud) {
+			return e
+		}
+	}
+	if e := o.byKey[owning{c.Type, d.Key}]; e != nil && d.Key != c.Key {
+		return e
+	}
+	return nil
+}
+
+// Taken gives why an object cannot be had: it bears another's mark, or another record has it. nil means that it can. Of an
+// owner of another tenant no name is told.
+func (o *Owners) Taken(c Claimant, d driver.Described) *fault.Error {
+	owner := ""
+	if e := o.of(c, d); e != nil {
+		owner = e.Name
+	}
 	switch {
 	case owner != "" && resource.TenantOf(owner) == c.Tenant:
-		return &fault.Error{Kind: fault.Exists, Message: "it is the object of " + owner}, nil
+		return &fault.Error{Kind: fault.Exists, Message: "it is the object of " + owner}
 	case owner != "":
-		return &fault.Error{Kind: fault.Exists, Message: "it is another tenant's"}, nil
+		return &fault.Error{Kind: fault.Exists, Message: "it is another tenant's"}
 	case d.Key == "" || d.Key == c.Key:
-		return nil, nil
+		return nil
 	case !installation.Owns(c.Installation, d.Key):
-		return &fault.Error{Kind: fault.Exists, Message: "it bears the mark of another installation of Weft"}, nil
+		return &fault.Error{Kind: fault.Exists, Message: "it bears the mark of another installation of Weft"}
 	case d.Kept:
-		return &fault.Error{Kind: fault.Exists, Message: "it was kept for its data by " + d.Owner + "; take it up with adoptKept"}, nil
+		return &fault.Error{Kind: fault.Exists, Message: "it was kept for its data by " + d.Owner + "; take it up with adoptKept"}
 	default:
-		return &fault.Error{Kind: fault.Exists, Message: "it is an orphan of ours, of " + d.Owner + "; weft sweep deletes it"}, nil
+		return &fault.Error{Kind: fault.Exists, Message: "it is an orphan of ours, of " + d.Owner + "; weft sweep deletes it"}
 	}
 }
 
@@ -100,12 +141,12 @@ func (l *Loop) takeOver(ctx context.Context, at *turn, e *record.Entry, d driver
 	if len(all) == 0 {
 		return fault.New(fault.NotFound, "%s cannot adopt %s: the cloud has no such object", e.Name, id)
 	}
-	claimant := Claimant{Type: e.Kind.Type, Key: e.Key, Tenant: resource.TenantOf(e.Name), Installation: l.Installation}
-	taken, err := Taken(ctx, l.Book, claimant, all[0])
+	owners, err := ReadOwners(ctx, l.Book)
 	if err != nil {
 		return err
 	}
-	if taken != nil {
+	claimant := Claimant{Type: e.Kind.Type, Key: e.Key, Cloud: e.Object.Cloud(), Tenant: resource.TenantOf(e.Name), Installation: l.Installation}
+	if taken := owners.Taken(claimant, all[0]); taken != nil {
 		return fault.Wrap(taken, "%s cannot adopt %s", e.Name, id)
 	}
 	if !e.Record.GetAttempted() {

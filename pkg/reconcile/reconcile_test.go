@@ -816,6 +816,35 @@ func TestWhoseIsIt(t *testing.T) {
 	})
 }
 
+// TestSameNameElsewhere has an object that cannot be marked, whose id is its name, taken by a record at its own cloud only.
+func TestSameNameElsewhere(t *testing.T) {
+	run(t, config{}, func(t *testing.T, r *rig) {
+		r.cloud.Stand(&networkv1.NetworkSpec{Mtu: 1400})
+		r.adopt("a", "mem-1", 1400)
+		r.awaitReady("a")
+		owners, err := reconcile.ReadOwners(t.Context(), r.book)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, test := range []struct {
+			cloud, key string
+			unmarkable bool
+			want       bool
+		}{
+			{"clouds/lab", "", true, true}, {"clouds/other", "", true, false}, {"clouds/other", "", false, true}, {"clouds/other", "key-a", true, true}, {"clouds/lab", "", false, true},
+		} {
+			taken := owners.Taken(reconcile.Claimant{Type: networkType, Cloud: test.cloud, Tenant: "acme"}, driver.Described{ID: "mem-1", Key: test.key, Unmarkable: test.unmarkable})
+			if (taken != nil) != test.want {
+				t.Errorf("%+v: %v", test, taken)
+			}
+		}
+		own := reconcile.Claimant{Type: networkType, Key: "key-a", Cloud: "clouds/lab", Tenant: "acme"}
+		if taken := owners.Taken(own, driver.Described{ID: "mem-1", Key: "key-a"}); taken != nil {
+			t.Errorf("its own record: %v", taken)
+		}
+	})
+}
+
 // TestLateMark undoes an adoption whose mark was sent without an answer, and has the mark take effect after it was taken off:
 // it is taken off once more, since an object of others that bears our mark without a record is swept.
 func TestLateMark(t *testing.T) {
