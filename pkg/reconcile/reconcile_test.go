@@ -816,6 +816,61 @@ func TestWhoseIsIt(t *testing.T) {
 	})
 }
 
+// TestSameNameElsewhere has an object that cannot be marked, whose id is its name, taken by a record at its own cloud only.
+func TestSameNameElsewhere(t *testing.T) {
+	run(t, config{}, func(t *testing.T, r *rig) {
+		r.cloud.Stand(&networkv1.NetworkSpec{Mtu: 1400})
+		r.adopt("a", "mem-1", 1400)
+		r.awaitReady("a")
+		owners, err := reconcile.ReadOwners(t.Context(), r.book)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, test := range []struct {
+			cloud, key string
+			unmarkable bool
+			want       bool
+		}{
+			{"clouds/lab", "", true, true}, {"clouds/other", "", true, false}, {"clouds/other", "", false, true}, {"clouds/other", "key-a", true, true}, {"clouds/lab", "", false, true},
+		} {
+			taken := owners.Taken(reconcile.Claimant{Type: networkType, Cloud: test.cloud, Tenant: "acme"}, driver.Described{ID: "mem-1", Key: test.key, Unmarkable: test.unmarkable})
+			if (taken != nil) != test.want {
+				t.Errorf("%+v: %v", test, taken)
+			}
+		}
+		own := reconcile.Claimant{Type: networkType, Key: "key-a", Cloud: "clouds/lab", Tenant: "acme"}
+		if taken := owners.Taken(own, driver.Described{ID: "mem-1", Key: "key-a"}); taken != nil {
+			t.Errorf("its own record: %v", taken)
+		}
+	})
+}
+
+// TestLateMark undoes an adoption whose mark was sent without an answer, and has the mark take effect after it was taken off:
+// it is taken off once more, since an object of others that bears our mark without a record is swept.
+func TestLateMark(t *testing.T) {
+	run(t, config{}, func(t *testing.T, r *rig) {
+		r.cloud.Stand(&networkv1.NetworkSpec{Mtu: 1400})
+		r.cloud.Inject(memdriver.Mark, memdriver.Fault{Err: fault.New(fault.Unavailable, "the connection broke")})
+		r.adopt("a", "mem-1", 1400)
+		r.await(time.Minute, "the mark is sent", func() bool { return count(r.cloud.Calls(), memdriver.Mark) == 1 })
+		r.undo("a")
+		r.await(time.Minute, "the mark is taken off", func() bool { return count(r.cloud.Calls(), memdriver.Mark) == 2 })
+		if objects := r.cloud.Objects(); objects[0].Key != "" {
+			t.Fatalf("it was marked a second time: %v", objects)
+		}
+		if err := r.cloud.Mark(t.Context(), "mem-1", "key-a", networkName("a")); err != nil {
+			t.Fatal(err)
+		}
+		r.awaitGone("a")
+		if objects := r.cloud.Objects(); len(objects) != 1 || objects[0].Key != "" {
+			t.Errorf("after the undo the objects are %v", objects)
+		}
+		if n := count(r.cloud.Calls(), memdriver.Mark); n != 4 { // two that mark, two that take the mark off
+			t.Errorf("the mark was put on or taken off %d times, want 4", n)
+		}
+	})
+}
+
 func TestAdoptedIsForgotten(t *testing.T) {
 	run(t, config{}, func(t *testing.T, r *rig) {
 		r.tap.set(func(d *tap) { d.adopts = true })

@@ -30,8 +30,12 @@ func (l *Loop) release(ctx context.Context, at *turn, e *record.Entry) (time.Dur
 		return 0, l.gone(ctx, e)
 	}
 	if e.Record.GetAdopt() != "" && undone(e) {
-		if err := l.letGo(ctx, at, e, d); err != nil {
+		wait, err := l.letGo(ctx, at, e, d)
+		if err != nil {
 			return l.failed(ctx, at, e, err)
+		}
+		if wait > 0 {
+			return wait, nil
 		}
 		return 0, l.gone(ctx, e)
 	}

@@ -35,7 +35,9 @@ func (i *importServer) DescribeObjects(ctx context.Context, r *participantv1.Des
 	if err != nil {
 		return nil, err
 	}
-	for _, kind := range i.s.own.Kinds() {
+	found := map[*resource.Kind][]driver.Described{}
+	kinds := i.s.own.Kinds()
+	for _, kind := range kinds {
 		if kind.Options.GetPlacement() != kindv1.Placement_PLACEMENT_CLOUD || kind.Options.GetComposite() {
 			continue
 		}
@@ -51,8 +53,16 @@ func (i *importServer) DescribeObjects(ctx context.Context, r *participantv1.Des
 			out.Unsupported = append(out.Unsupported, kind.Type)
 			continue
 		}
-		for _, d := range described {
-			o, err := i.object(ctx, kind, tenant, d)
+		found[kind] = described
+	}
+	owners, err := reconcile.ReadOwners(ctx, i.s.book)
+	if err != nil {
+		return nil, err
+	}
+	for _, kind := range kinds {
+		claimant := reconcile.Claimant{Type: kind.Type, Cloud: r.GetCloud(), Tenant: tenant, Installation: i.s.deps.Installation}
+		for _, d := range found[kind] {
+			o, err := i.object(owners, claimant, d)
 			if err != nil {
 				return nil, err
 			}
@@ -76,17 +86,13 @@ func idsOf(objects []*participantv1.ObjectIds, typ string) (ids []string, wanted
 }
 
 // object gives one described object, and whose it is.
-func (i *importServer) object(ctx context.Context, kind *resource.Kind, tenant string, d driver.Described) (*participantv1.DescribedObject, error) {
+func (i *importServer) object(owners *reconcile.Owners, c reconcile.Claimant, d driver.Described) (*participantv1.DescribedObject, error) {
 	spec, err := anypb.New(d.Spec)
 	if err != nil {
 		return nil, fault.As(fault.Internal, fault.Wrap(err, "encode the spec of %s", d.ID))
 	}
-	out := &participantv1.DescribedObject{Type: kind.Type, Id: d.ID, Name: d.Name, Spec: spec, Obstacles: d.Obstacles}
-	taken, err := reconcile.Taken(ctx, i.s.book, reconcile.Claimant{Type: kind.Type, Tenant: tenant, Installation: i.s.deps.Installation}, d)
-	if err != nil {
-		return nil, err
-	}
-	if taken != nil {
+	out := &participantv1.DescribedObject{Type: c.Type, Id: d.ID, Name: d.Name, Spec: spec, Obstacles: d.Obstacles}
+	if taken := owners.Taken(c, d); taken != nil {
 		out.Taken = fault.Proto(taken, i.s.deps.Now())
 	}
 	slices.Sort(out.Obstacles)

@@ -134,7 +134,13 @@ func (c checked[S, O]) Sizes(_ context.Context, specs []S) ([]map[string]int64, 
 type farStore struct {
 	store.Store
 
-	away atomic.Int64 // how long a read takes, in nanoseconds
+	away  atomic.Int64 // how long a read takes, in nanoseconds
+	lists atomic.Int64 // how many lists were read
+}
+
+func (s *farStore) List(ctx context.Context, prefix string, opts store.ListOptions) (store.Page, error) {
+	s.lists.Add(1)
+	return s.Store.List(ctx, prefix, opts)
 }
 
 func (s *farStore) Get(ctx context.Context, key string) (store.Entry, error) {
@@ -631,6 +637,33 @@ func TestPreflight(t *testing.T) {
 		}
 		_, err = r.participant.Preflight(t.Context(), &participantv1.PreflightRequest{Items: []*participantv1.Item{{Type: "compute.weft.cloud/Server"}}})
 		r.want(err, fault.Invalid, "")
+	})
+}
+
+// TestDescribeObjects tells whose objects are, of any number of them with one read of the records.
+func TestDescribeObjects(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		r.succeeded(r.create("net", 1400), nil)
+		for range 20 {
+			r.networks.Stand(&networkv1.NetworkSpec{})
+		}
+		before := r.store.lists.Load()
+		answer, err := participantv1.NewImportParticipantServiceClient(r.wire).DescribeObjects(t.Context(), &participantv1.DescribeObjectsRequest{Cloud: "clouds/lab", Tenant: "tenants/acme"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken := 0
+		for _, o := range answer.GetObjects() {
+			if strings.Contains(o.GetTaken().GetMessage(), "it is the object of tenants/acme/networks/net") {
+				taken++
+			}
+		}
+		if len(answer.GetObjects()) != 21 || taken != 1 {
+			t.Errorf("%d objects, %d of them ours, want 21 and 1: %v", len(answer.GetObjects()), taken, answer)
+		}
+		if n := r.store.lists.Load() - before; n > 1 {
+			t.Errorf("the records were read %d times", n)
+		}
 	})
 }
 

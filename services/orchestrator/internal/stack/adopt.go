@@ -273,6 +273,9 @@ func (s *Server) AdoptStack(ctx context.Context, r *orchestratorv1.AdoptStackReq
 	if _, err := s.idle(ctx, c.kept, orchestratorv1.Busy_BUSY_REFUSE); err != nil {
 		return nil, err
 	}
+	if c.kept.GetStack().GetState() == orchestratorv1.StackState_STACK_STATE_DEGRADED {
+		return nil, fault.New(fault.Precondition, "%s is degraded: a part of what it was to become was neither done nor undone; apply a document that adopts nothing first", c.kept.GetStack().GetName())
+	}
 	p := c.adoption.steps(c.result.Saga, c.kept)
 	p.Result = &orchestratorv1.Stack{Name: p.GetStack(), Document: r.GetDocument(), Parameters: r.GetParameters(), Operation: p.GetName()}
 	c.record = c.kept

@@ -50,6 +50,8 @@ type Server struct {
 	Own func(ctx context.Context, name string) (proto.Message, error)
 	// Describe gives a saga as an operation.
 	Describe func(ctx context.Context, o *orchestratorv1.SagaSummary) (*longrunningpb.Operation, error)
+
+	rounds rounds
 }
 
 // defaultTimeout is how long a saga may take if the caller does not say.
@@ -93,15 +95,20 @@ func (s *Server) ApplyStack(ctx context.Context, r *orchestratorv1.ApplyStackReq
 			return nil, err
 		}
 	}
-	p := c.result.Saga
-	p.KeepOnFailure = r.GetKeepOnFailure()
-	p.Result = &orchestratorv1.Stack{Name: p.GetStack(), Document: r.GetDocument(), Parameters: r.GetParameters(), Operation: p.GetName()}
-	changing := s.changing(c, p, r.GetRequestId())
-	p.TraceParent = tracing.Parent(ctx)
-	if err := s.Sagas.Begin(ctx, p, changing, c.revision); err != nil {
-		return nil, begun(err, p.GetStack())
+	if err := s.begin(ctx, c, r.GetRequestId(), r.GetKeepOnFailure()); err != nil {
+		return nil, err
 	}
-	return s.operation(ctx, p.GetName())
+	return s.operation(ctx, c.result.Saga.GetName())
+}
+
+// begin begins the saga of a document that was compared with what stands. The error is a Conflict if that has changed since.
+func (s *Server) begin(ctx context.Context, c *compiled, requestID string, keepOnFailure bool) error {
+	p := c.result.Saga
+	p.KeepOnFailure = keepOnFailure
+	p.Result = &orchestratorv1.Stack{Name: p.GetStack(), Document: c.source.text, Parameters: c.source.parameters, Operation: p.GetName()}
+	changing := s.changing(c, p, requestID)
+	p.TraceParent = tracing.Parent(ctx)
+	return begun(s.Sagas.Begin(ctx, p, changing, c.revision), p.GetStack())
 }
 
 // begun says what a conflict at the beginning of a saga means.

@@ -50,6 +50,7 @@ type world struct {
 	draws    func(*participantv1.Item) *participantv1.Draw
 	standing map[string]proto.Message
 	down     error
+	broken   string // the resource that cannot be looked at
 
 	mu    sync.Mutex
 	asked map[string]kindv1.Change // what preflight was asked about, by name
@@ -104,6 +105,8 @@ func (p peer) Invoke(_ context.Context, method string, in, out any, _ ...grpc.Ca
 		answer = expand(r.GetItem())
 	case *participantv1.ResolveRequest:
 		answer, err = p.w.resolve(r)
+	case *participantv1.DescribeObjectsRequest:
+		answer = p.describe(r)
 	default:
 		return fmt.Errorf("nobody answers %s", method)
 	}
@@ -115,6 +118,9 @@ func (p peer) Invoke(_ context.Context, method string, in, out any, _ ...grpc.Ca
 }
 
 func (w *world) resolve(r *participantv1.ResolveRequest) (proto.Message, error) {
+	if w.broken != "" && w.broken == r.GetName() {
+		return nil, fault.New(fault.Unavailable, "the lights are off")
+	}
 	m, ok := w.standing[r.GetName()]
 	if !ok {
 		return nil, fault.New(fault.NotFound, "%s does not exist", r.GetName())

@@ -363,6 +363,31 @@ func TestVolumeCheck(t *testing.T) {
 	})
 }
 
+// TestGrownByHand changes a volume that somebody made larger than its spec: the look before says so, and what to do.
+func TestGrownByHand(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
+		volumes := NewVolumes(p.Session)
+		r := driver.Request[*storagev1.VolumeSpec]{Key: newKey(t), Name: "tenants/conform/volumes/grown", Spec: &storagev1.VolumeSpec{Size: "2Gi"}}
+		id := create(t, p, volumes, r)
+		for size, want := range map[string]bool{"1Gi": true, "2Gi": false, "3Gi": false} {
+			for _, change := range []kindv1.Change{kindv1.Change_CHANGE_IN_PLACE, kindv1.Change_CHANGE_CREATE} {
+				findings, _, err := volumes.Check(t.Context(), []driver.Item[*storagev1.VolumeSpec]{
+					{Name: r.Name, Change: change, Spec: &storagev1.VolumeSpec{Size: size}, Former: &storagev1.VolumeSpec{Size: size}},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				found := slices.ContainsFunc(findings, func(f driver.Finding) bool {
+					return f.Field == "spec.size" && strings.Contains(f.Fault.Error(), id+" has 2 GiB at the cloud") && strings.Contains(f.Fault.Error(), "raise spec.size to 2Gi")
+				})
+				if found != (want && change == kindv1.Change_CHANGE_IN_PLACE) || !found && len(findings) > 0 {
+					t.Errorf("%s of %s: %v", change, size, findings)
+				}
+			}
+		}
+	})
+}
+
 func TestSizeGiB(t *testing.T) {
 	for text, want := range map[string]int64{"1Gi": 1, "20Gi": 20, "2Ti": 2048, "": 0, "20": 0, "20G": 0, "0Gi": 0, "-1Gi": 0, "Gi": 0, "1GiGi": 0, "9999999999Ti": 0} {
 		got, err := sizeGiB(text)

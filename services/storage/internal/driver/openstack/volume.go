@@ -391,7 +391,7 @@ func quotas(ctx context.Context, s *cloud.Session) (map[string]cloud.Limit, erro
 	return s.Limits(ctx, c, "os-quota-sets/"+s.ProjectID+"?usage=true", "quota_set")
 }
 
-// Check implements driver.Checker: sizes, types, images, and the quotas, those of each type included.
+// Check implements driver.Checker: sizes, also of what stands, types, images, and the quotas, those of each type included.
 func (d *Volumes) Check(ctx context.Context, items []driver.Item[*storagev1.VolumeSpec]) ([]driver.Finding, []driver.QuotaUse, error) {
 	limits, err := quotas(ctx, d.s)
 	if err != nil {
@@ -401,7 +401,10 @@ func (d *Volumes) Check(ctx context.Context, items []driver.Item[*storagev1.Volu
 	if err != nil {
 		return nil, nil, err
 	}
-	var findings []driver.Finding
+	findings, err := d.grown(ctx, items)
+	if err != nil {
+		return nil, nil, err
+	}
 	need := map[string]int64{}
 	for _, i := range items {
 		if i.Spec == nil {
@@ -432,6 +435,44 @@ func (d *Volumes) Check(ctx context.Context, items []driver.Item[*storagev1.Volu
 		addNeed(need, i, size)
 	}
 	return findings, cloud.QuotaUses("block-storage", need, limits), nil
+}
+
+// grown reports the volumes that are to be changed and are larger than is asked for: somebody made them grow, and Update would
+// refuse every change. An item bears no key, so volumes are known by the resource's name in their marks; of several, such
+// as one that is on its way out, the smallest counts.
+func (d *Volumes) grown(ctx context.Context, items []driver.Item[*storagev1.VolumeSpec]) ([]driver.Finding, error) {
+	wanted := map[string]int64{}
+	for _, i := range items {
+		if i.Spec == nil || i.Change != kindv1.Change_CHANGE_IN_PLACE || slices.Contains(i.Unknown, "size") {
+			continue
+		}
+		if size, err := sizeGiB(i.Spec.GetSize()); err == nil { // what is no size is reported as that
+			wanted[i.Name] = size
+		}
+	}
+	if len(wanted) == 0 {
+		return nil, nil
+	}
+	all, err := list(ctx, d.s, url.Values{"limit": {"1000"}})
+	if err != nil {
+		return nil, err
+	}
+	smallest := map[string]volume{}
+	for _, v := range all {
+		_, name, ok := cloud.ParseMetadata(v.Metadata)
+		if had, twice := smallest[name]; ok && !isGone(v.Status) && (!twice || v.Size < had.Size) {
+			smallest[name] = v
+		}
+	}
+	var out []driver.Finding
+	for _, i := range items {
+		size, asked := wanted[i.Name]
+		if v, stands := smallest[i.Name]; asked && stands && v.Size > size {
+			out = append(out, driver.Finding{Name: i.Name, Field: "spec.size", Fault: fault.InField("spec.size",
+				"volume %s has %d GiB at the cloud and cannot shrink to %d; raise spec.size to %dGi", v.ID, v.Size, size, v.Size)})
+		}
+	}
+	return out, nil
 }
 
 // addNeed adds what one item draws from the quotas.
