@@ -150,6 +150,15 @@ func TestVault(t *testing.T) {
 	if diff := cmp.Diff(wrote, read, protocmp.Transform()); diff != "" || read.GetPassword() != "hunter2" || read.GetKeys()[0].GetSecret() != "swordfish" {
 		t.Errorf("read %v\n%s", read, diff)
 	}
+	if _, err := v.Change(t.Context(), "k", func(k *orchestratorv1.ProjectKeys) error { k.ProjectId = "p"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if key, found, err := v.Of(t.Context(), "p"); err != nil || key != "k" || found.GetPassword() != "hunter2" {
+		t.Errorf("of project p: %q %v, %v", key, found, err)
+	}
+	if key, found, err := v.Of(t.Context(), "q"); err != nil || key != "" || found.GetPassword() != "" {
+		t.Errorf("of project q: %q %v, %v", key, found, err)
+	}
 	kept, err := store.Get(t.Context(), place("k"))
 	if err != nil || strings.Contains(string(kept.Value), "hunter2") || strings.Contains(string(kept.Value), "swordfish") {
 		t.Errorf("the store holds %q, %v", kept.Value, err)
