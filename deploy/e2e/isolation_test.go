@@ -266,7 +266,7 @@ func rotates(t *testing.T, o owner) {
 // outlives works on when the password of the account has changed that the projects were made with.
 func outlives(t *testing.T, owners map[string]owner) {
 	t.Helper()
-	owners["umbrella"].Must(t, "project", "rotate", "umbrella/metal", "--tenant", "umbrella")
+	owners["umbrella"].Must(t, "project", "rotate", "umbrella/metal", "--tenant", "umbrella", "--wait")
 	owners["umbrella"].apply(t, 2)
 	for _, name := range []string{"acme", "umbrella"} {
 		owners[name].run(t, "destroy", "shop", "--wait").Ok(t)

@@ -301,8 +301,14 @@ func (l *Loop) failed(ctx context.Context, at *turn, e *record.Entry, err error)
 		at.task.refusals++
 		return soon, nil // it stands in line again; the budget rests for as long as the provider asked
 	}
-	if fault.Is(err, fault.Denied) && l.renewed(ctx, at, e) {
-		return soon, nil // it was refused for credentials that others have taken the place of
+	if fault.Is(err, fault.Denied) {
+		other, unasked := l.renewed(ctx, at, e)
+		if other {
+			return soon, nil // it was refused for credentials that others have taken the place of
+		}
+		if unasked != nil { // others may have: the refusal is not the last word
+			err = &fault.Error{Kind: fault.Unavailable, Message: err.Error() + "; whether there are other credentials cannot be asked", Cause: unasked}
+		}
 	}
 	if !fault.Retryable(err) {
 		return 0, l.give(ctx, e, err)
@@ -312,15 +318,15 @@ func (l *Loop) failed(ctx context.Context, at *turn, e *record.Entry, err error)
 	return wait, l.pause(ctx, e, wait, l.news(e, err))
 }
 
-// renewed tells whether there are other credentials now than those that the look was made with.
-func (l *Loop) renewed(ctx context.Context, at *turn, e *record.Entry) bool {
+// renewed tells whether there are other credentials now than those that the look was made with; the error says that this
+// could not be found out.
+func (l *Loop) renewed(ctx context.Context, at *turn, e *record.Entry) (other bool, err error) {
 	r, ok := l.Accounts.(Renewer)
 	if !ok || at.Account == nil {
-		return false
+		return false, nil
 	}
-	var other bool
-	at.aside(func() { other = r.Renew(ctx, e, at.Account) })
-	return other
+	at.aside(func() { other, err = r.Renew(ctx, e, at.Account) })
+	return other, err
 }
 
 // pause keeps how often a resource failed and until when it is left alone, so that neither a restart nor the loop's own

@@ -56,8 +56,9 @@ type Accounts interface {
 
 // Renewer is what Accounts that can learn of new credentials are as well.
 type Renewer interface {
-	// Renew is called when an account's provider has refused its credentials, and tells whether there are others now.
-	Renew(ctx context.Context, e *record.Entry, refused *Account) bool
+	// Renew is called when an account's provider has refused its credentials, and tells whether there are others now. An
+	// error says that this could not be found out; it MUST be one that can pass.
+	Renew(ctx context.Context, e *record.Entry, refused *Account) (bool, error)
 }
 
 // Resolver gives what references lead to.

@@ -42,6 +42,8 @@ type config = memdriver.Config[*networkv1.NetworkSpec, *networkv1.NetworkObserve
 
 // rig is a loop with what is around it. It lives in a synctest bubble, whose clock all of it goes by.
 type rig struct {
+	renew func() (bool, error) // what Renew tells; nil that there are no other credentials
+
 	*testing.T
 	store   *memstore.Store
 	box     *recordtest.Box
@@ -166,6 +168,14 @@ func (i tappedImporter) Unmark(ctx context.Context, id, key, before string) erro
 // Account implements reconcile.Accounts: all resources are in one account.
 func (r *rig) Account(context.Context, *record.Entry, driver.Refs) (*reconcile.Account, error) {
 	return r.account, nil
+}
+
+// Renew implements reconcile.Renewer.
+func (r *rig) Renew(context.Context, *record.Entry, *reconcile.Account) (bool, error) {
+	if r.renew == nil {
+		return false, nil
+	}
+	return r.renew()
 }
 
 // Resolve implements reconcile.Resolver from the records.
@@ -588,6 +598,30 @@ func TestRefusedCreateIsGivenUp(t *testing.T) {
 		r.await(time.Minute, "it failed", func() bool { return r.phase("a") == failed })
 		r.release("a")
 		r.awaitGone("a")
+	})
+}
+
+// TestRefusedLogin: a refusal is the last word if there are no other credentials, not while nobody can be asked for others.
+func TestRefusedLogin(t *testing.T) {
+	denied := fault.New(fault.Denied, "the credential has ended")
+	t.Run("there are no others", func(t *testing.T) {
+		run(t, config{}, func(t *testing.T, r *rig) {
+			r.cloud.Inject(memdriver.Create, memdriver.Fault{Err: denied})
+			r.ensure("a", 1400)
+			r.await(time.Minute, "it failed", func() bool { return r.phase("a") == failed })
+		})
+	})
+	t.Run("nobody can be asked", func(t *testing.T) {
+		run(t, config{}, func(t *testing.T, r *rig) {
+			asked := 0
+			r.renew = func() (bool, error) { asked++; return false, unavailable() }
+			r.cloud.Inject(memdriver.Create, memdriver.Fault{Err: denied, Times: 3})
+			r.ensure("a", 1400)
+			r.awaitReady("a")
+			if asked != 3 {
+				t.Errorf("it asked %d times for others, want 3", asked)
+			}
+		})
 	})
 }
 

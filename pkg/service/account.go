@@ -44,6 +44,7 @@ type opened struct {
 	account     *reconcile.Account
 	credentials driver.Credentials
 	fresh       time.Time
+	unasked     error // why nobody could be asked for credentials the last time; nil if they were given
 }
 
 func newAccounts(providers []driver.Provider, credentials orchestratorv1.CredentialServiceClient, deps Deps) *accounts {
@@ -101,16 +102,16 @@ func (a *accounts) cloud(ctx context.Context, cloud, tenant string) (*reconcile.
 }
 
 // Renew asks anew for the credentials of an account that the provider refuses, and tells whether there are others now: then
-// the work that was refused can be done again with those.
-func (a *accounts) Renew(ctx context.Context, e *record.Entry, refused *reconcile.Account) bool {
+// the work that was refused can be done again with those. The error says that it could not be found out.
+func (a *accounts) Renew(ctx context.Context, e *record.Entry, refused *reconcile.Account) (bool, error) {
 	if e.Kind.Options.GetPlacement() != kindv1.Placement_PLACEMENT_CLOUD {
-		return false
+		return false, nil
 	}
 	a.mu.Lock()
 	o := a.opened[e.Object.Cloud()+" "+resource.TenantOf(e.Name)]
 	a.mu.Unlock()
 	if o == nil {
-		return false
+		return false, nil
 	}
 	o.mu.Lock()
 	if o.account == refused {
@@ -118,7 +119,15 @@ func (a *accounts) Renew(ctx context.Context, e *record.Entry, refused *reconcil
 	}
 	o.mu.Unlock()
 	account, err := a.Account(ctx, e, nil)
-	return err == nil && account != refused
+	if fault.Retryable(err) {
+		return false, err
+	}
+	if err != nil || account != refused {
+		return err == nil, nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return false, o.unasked // what was refused is used on when nobody can be asked
 }
 
 // cluster gives the account of a cluster by the secret that holds its kubeconfig.
@@ -150,11 +159,13 @@ func (a *accounts) open(ctx context.Context, id string, get func(context.Context
 	}
 	credentials, err := get(ctx)
 	if fault.Is(err, fault.Unavailable) && o.account != nil {
+		o.unasked = err
 		return o.account, nil // work at clouds goes on while nobody can be asked; the next use asks again
 	}
 	if err != nil {
 		return nil, err
 	}
+	o.unasked = nil
 	if o.account != nil && sameCredentials(o.credentials, credentials) {
 		o.fresh = a.deps.Now()
 		return o.account, nil

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/weftcloud/weft/pkg/budget"
 	"github.com/weftcloud/weft/pkg/driver"
@@ -21,9 +23,13 @@ type vault struct {
 	orchestratorv1.CredentialServiceClient
 	data   map[string]string
 	budget map[string]string
+	fail   error // given for credentials, if it is set
 }
 
 func (v *vault) GetCloudCredentials(_ context.Context, r *orchestratorv1.GetCloudCredentialsRequest, _ ...grpc.CallOption) (*orchestratorv1.CloudCredentials, error) {
+	if v.fail != nil {
+		return nil, v.fail
+	}
 	return &orchestratorv1.CloudCredentials{Driver: "memory", Endpoint: "http://" + r.GetCloud(), Data: v.data, Budget: v.budget}, nil
 }
 
@@ -131,15 +137,23 @@ func TestRenew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.Renew(t.Context(), e, first) {
-		t.Error("it tells of other credentials, and there are none")
+	if other, err := a.Renew(t.Context(), e, first); other || err != nil {
+		t.Errorf("renewed: %v, %v; there are no other credentials", other, err)
+	}
+	v.fail = status.Error(codes.Unavailable, "the orchestrator is away")
+	if other, err := a.Renew(t.Context(), e, first); other || !fault.Is(err, fault.Unavailable) {
+		t.Errorf("renewed while nobody can be asked: %v, %v; want Unavailable", other, err)
+	}
+	v.fail = nil
+	if other, err := a.Renew(t.Context(), e, first); other || err != nil {
+		t.Errorf("renewed when it can be asked again: %v, %v; there are no other credentials", other, err)
 	}
 	v.data = map[string]string{"application_credential_id": "second"}
 	if again, err := a.Account(t.Context(), e, nil); err != nil || again != first {
 		t.Errorf("it asks for credentials before it has to: %v", err)
 	}
-	if !a.Renew(t.Context(), e, first) {
-		t.Error("it does not tell of other credentials")
+	if other, err := a.Renew(t.Context(), e, first); !other || err != nil {
+		t.Errorf("renewed: %v, %v; it does not tell of other credentials", other, err)
 	}
 	if again, err := a.Account(t.Context(), e, nil); err != nil || again == first {
 		t.Errorf("it goes on with what was refused: %v", err)

@@ -9,7 +9,7 @@ package project
 // When. A record is added when a service first asks for the credentials of a multi-tenant tenant at a cloud, and the
 // answer waits until a credential is in use. A new credential is begun when half of the lifetime of the one in use is over,
 // or when an operator asks; those before it go when it has been in use for as long as a service may hold on to what it was
-// given (Grace). A record is released when its tenant is: when the tenant is deleted, or is no longer to have projects.
+// given (Grace). What was given up is tried again at each look, until it can be done. A record is released when its tenant is: when the tenant is deleted, or is no longer to have projects.
 //
 // Who may write. Any replica adds, on demand; the owner of the first shard looks after all. Each write compares what was
 // read, so that two replicas which look at the same time do one thing.
@@ -250,7 +250,8 @@ func (k *Keeper) Look(ctx context.Context) error {
 	return nil
 }
 
-// care does what is due for one project.
+// care does what is due for one project. One that was given up is tried again with each look: what it failed for may have
+// been mended, and nobody else asks for it again before its credentials end.
 func (k *Keeper) care(ctx context.Context, e *record.Entry, wanted bool) error {
 	if !wanted || e.Record.GetRelease() { // or its deletion has failed
 		return k.release(ctx, e)
@@ -264,10 +265,14 @@ func (k *Keeper) care(ctx context.Context, e *record.Entry, wanted bool) error {
 		return err
 	}
 	next := Next(spec, kept, k.Now(), k.Lifetime, k.Grace)
-	if proto.Equal(spec, next) {
+	if !proto.Equal(spec, next) {
+		return k.change(ctx, e, next)
+	}
+	if e.Object.Status().GetPhase() != kindv1.Phase_PHASE_FAILED {
 		return nil
 	}
-	return k.change(ctx, e, next)
+	participant.Reopen(e, k.Now())
+	return k.Book().Save(ctx, e, participant.NoticeOf(e))
 }
 
 // Next gives what is to be wanted of a project's credentials at a time: another number when half of the life of the one in

@@ -6,6 +6,7 @@ package project
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -23,7 +24,10 @@ type Vault struct {
 }
 
 // place is where a project's secrets are kept. It is also what their seals are bound to.
-func place(key string) string { return record.Prefix("orchestrator") + "project-keys/" + key }
+func place(key string) string { return places() + key }
+
+// places is what the places of all projects begin with.
+func places() string { return record.Prefix("orchestrator") + "project-keys/" }
 
 // Load gives what is kept for a project's key; an empty message if nothing is.
 func (v *Vault) Load(ctx context.Context, key string) (*orchestratorv1.ProjectKeys, error) {
@@ -44,6 +48,26 @@ func (v *Vault) load(ctx context.Context, key string) (*orchestratorv1.ProjectKe
 		return nil, 0, fault.As(fault.Internal, fault.Wrap(err, "decode the secrets of a project"))
 	}
 	return keys, e.ModRevision, each(keys, func(what, value string) (string, error) { return v.Sealer.Open(place(key), what, value) })
+}
+
+// Of gives what is kept for the project of an id at its cloud, and the project's key; both empty if nothing is.
+func (v *Vault) Of(ctx context.Context, id string) (string, *orchestratorv1.ProjectKeys, error) {
+	page, err := v.Store.List(ctx, places(), store.ListOptions{})
+	if err != nil {
+		return "", nil, fault.Wrap(err, "list the secrets of projects")
+	}
+	for _, e := range page.Entries {
+		keys := &orchestratorv1.ProjectKeys{}
+		if err := proto.Unmarshal(e.Value, keys); err != nil {
+			return "", nil, fault.As(fault.Internal, fault.Wrap(err, "decode the secrets of a project"))
+		}
+		if keys.GetProjectId() != id {
+			continue
+		}
+		key := strings.TrimPrefix(e.Key, places())
+		return key, keys, each(keys, func(what, value string) (string, error) { return v.Sealer.Open(place(key), what, value) })
+	}
+	return "", &orchestratorv1.ProjectKeys{}, nil
 }
 
 // Change changes what is kept.

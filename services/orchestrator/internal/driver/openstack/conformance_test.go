@@ -105,6 +105,17 @@ func (m *memory) Load(_ context.Context, key string) (*orchestratorv1.ProjectKey
 	return proto.CloneOf(m.kept[key]), nil
 }
 
+func (m *memory) Of(_ context.Context, id string) (string, *orchestratorv1.ProjectKeys, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key, kept := range m.kept {
+		if kept.GetProjectId() == id {
+			return key, proto.CloneOf(kept), nil
+		}
+	}
+	return "", &orchestratorv1.ProjectKeys{}, nil
+}
+
 func (m *memory) Change(ctx context.Context, key string, change func(*orchestratorv1.ProjectKeys) error) (*orchestratorv1.ProjectKeys, error) {
 	next, err := m.Load(ctx, key)
 	if err != nil {
@@ -384,15 +395,62 @@ func TestPasswordOfTheUser(t *testing.T) {
 		m.r.Spec = &orchestratorv1.ProjectSpec{Credential: 2}
 		p.Await(t, "a new credential", func() (bool, error) {
 			err := m.d.Update(t.Context(), m.id, m.r)
-			if fault.Retryable(err) {
-				return false, nil
-			}
-			return err == nil, err
+			return err == nil, ifFinal(err)
 		})
 		if _, err := m.session(t, 2); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// TestRotationWithoutTheCloudsOwn: the project's user rotates, and sees the project, while the cloud's own credentials are
+// refused; what the user cannot do then is told as that refusal.
+func TestRotationWithoutTheCloudsOwn(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *place) {
+		m := p.make(t, "alone")
+		refused := NewProjects(openstacktest.Open(t, p.other).Session, p.other, Config{Vault: m.vault, Lifetime: time.Hour, Now: time.Now})
+		m.r.Spec = &orchestratorv1.ProjectSpec{Credential: 2, Oldest: 2}
+		if err := refused.Update(t.Context(), m.id, m.r); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.session(t, 2); err != nil {
+			t.Error(err)
+		}
+		seen, err := refused.Observe(t.Context(), []string{m.id})
+		if all := seen[m.id].Observed.GetCredentials(); err != nil || len(all) != 1 || all[0].GetNumber() != 2 {
+			t.Errorf("observed %v, %v", seen, err)
+		}
+		if seen, err := refused.Observe(t.Context(), []string{m.id, openstacktest.AbsentID}); !fault.Is(err, fault.Denied) {
+			t.Errorf("observed what is not the project of any user %v, %v; want Denied", seen, err)
+		}
+		c, err := p.Session.Identity(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept, err := m.vault.Load(t.Context(), m.r.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := users.Update(t.Context(), c, kept.GetUserId(), users.UpdateOpts{Password: "changed"}).Extract(); err != nil {
+			t.Fatal(err)
+		}
+		m.r.Spec = &orchestratorv1.ProjectSpec{Credential: 3, Oldest: 2}
+		if err := refused.Update(t.Context(), m.id, m.r); !fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), "weft cloud add") {
+			t.Errorf("update with a user that is refused, too: %v", err)
+		}
+		p.Await(t, "the user's password as it was", func() (bool, error) {
+			err := m.d.Update(t.Context(), m.id, m.r)
+			return err == nil, ifFinal(err)
+		})
+	})
+}
+
+// ifFinal drops an error that can pass.
+func ifFinal(err error) error {
+	if fault.Retryable(err) {
+		return nil
+	}
+	return err
 }
 
 // TestWhatStandsInAProject: it is not deleted with what others made there.

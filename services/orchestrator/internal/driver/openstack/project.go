@@ -6,7 +6,8 @@ package openstack
 // look-up after a lost answer is one call. All else belongs to it and is made by Update, which looks at what is there and
 // does only what is missing: a user of the platform's, whose name is made of the key; the roles of this user in the project
 // and nowhere else; and application credentials, made by the user itself, restricted, with an end. No person's credentials
-// are among them: the cloud's own are needed to make the user and to take it away, not to work in the project nor to rotate.
+// are among them: the cloud's own are needed to make the user and to take it away, not to work in the project nor to rotate,
+// nor to see that the project stands, for as long as the user can log in.
 //
 // States of a credential. The spec says by numbers which credential is to be in use, and which are to be gone.
 //
@@ -167,6 +168,9 @@ func (d *Projects) Observe(ctx context.Context, ids []string) (map[string]driver
 		return out, ctx.Err()
 	}
 	all, err := d.list(ctx, url.Values{"tags": {tag}})
+	if fault.Is(err, fault.Denied) {
+		all, err = d.seenFromWithin(ctx, ids, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -190,6 +194,40 @@ func (d *Projects) Observe(ctx context.Context, ids []string) (map[string]driver
 		out[p.ID] = driver.Observation[*orchestratorv1.ProjectObserved]{
 			State: driver.Ready, Observed: seen, Facts: map[string]string{"enabled": strconv.FormatBool(p.Enabled)},
 		}
+	}
+	return out, nil
+}
+
+// seenFromWithin reads projects each as its own user, where the cloud's credentials are refused. If one cannot be read so the
+// error is that refusal: that a project cannot be seen does not say that it is gone.
+func (d *Projects) seenFromWithin(ctx context.Context, ids []string, refusal error) ([]project, error) {
+	var out []project
+	for _, id := range ids {
+		key, kept, err := d.cfg.Vault.Of(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if kept.GetUserId() == "" {
+			return nil, refusal
+		}
+		s, err := d.asUser(ctx, key, id, kept.GetDomainId(), kept.GetPassword())
+		if fault.Is(err, fault.Denied) {
+			return nil, refusal
+		}
+		if err != nil {
+			return nil, fault.Wrap(err, "log in as the project's user")
+		}
+		c, err := s.Identity(ctx)
+		if err != nil {
+			return nil, err
+		}
+		p, err := projects.Get(ctx, c, id).Extract()
+		if err := cloud.Fault(err, "read project %s", id); fault.Is(err, fault.Denied) || fault.Is(err, fault.NotFound) {
+			return nil, refusal
+		} else if err != nil {
+			return nil, err
+		}
+		out = append(out, project{ID: p.ID, Name: p.Name, Description: p.Description, DomainID: p.DomainID, Enabled: p.Enabled})
 	}
 	return out, nil
 }
@@ -220,8 +258,20 @@ func (d *Projects) ListMarked(ctx context.Context) ([]driver.Marked, error) {
 	return out, nil
 }
 
-// Update implements driver.Driver.
+// Update implements driver.Driver. Where the user and its roles are known to stand, the user's own login does all that is
+// left: a rotation needs no credentials of the cloud's, which may have ended with the person whose they are. They are gone
+// to if the user is refused, since then something of it is missing.
 func (d *Projects) Update(ctx context.Context, id string, r driver.Request[*orchestratorv1.ProjectSpec]) error {
+	w, err := d.alone(ctx, id, r)
+	if err != nil {
+		return fault.Wrap(err, "update project %s", r.Name)
+	}
+	if w != nil {
+		err := w.credentials(ctx, r.Spec)
+		if err == nil || fault.Retryable(err) && !w.refused {
+			return fault.Wrap(err, "update project %s", r.Name)
+		}
+	}
 	p, err := d.one(ctx, id)
 	if err != nil {
 		return err
@@ -235,16 +285,48 @@ func (d *Projects) Update(ctx context.Context, id string, r driver.Request[*orch
 	if err != nil {
 		return err
 	}
-	w := &work{Projects: d, key: r.Key, project: p, kept: kept}
-	if standsFor(kept, r.Spec) {
-		return nil
-	}
-	for _, step := range []func(context.Context) error{w.haveUser, w.haveRoles, func(ctx context.Context) error { return w.haveCredential(ctx, r.Spec.GetCredential()) }} {
+	w = &work{Projects: d, key: r.Key, project: p, kept: kept}
+	for _, step := range []func(context.Context) error{w.haveUser, w.haveRoles, func(ctx context.Context) error { return w.credentials(ctx, r.Spec) }} {
 		if err := step(ctx); err != nil {
 			return fault.Wrap(err, "update project %s", r.Name)
 		}
 	}
-	return fault.Wrap(w.deleteBefore(ctx, r.Spec.GetOldest()), "update project %s", r.Name)
+	return nil
+}
+
+// alone begins the work that the project's user can do by itself; nil if there is no such user yet, or if it is refused.
+func (d *Projects) alone(ctx context.Context, id string, r driver.Request[*orchestratorv1.ProjectSpec]) (*work, error) {
+	kept, err := d.cfg.Vault.Load(ctx, r.Key)
+	if err != nil || kept.GetProjectId() != id || kept.GetUserId() == "" || len(kept.GetRoles()) == 0 {
+		return nil, err
+	}
+	s, err := d.asUser(ctx, r.Key, id, kept.GetDomainId(), kept.GetPassword())
+	if fault.Is(err, fault.Denied) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fault.Wrap(err, "log in as the project's user")
+	}
+	user, err := s.Identity(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if kept, err = d.begin(ctx, r); err != nil {
+		return nil, err
+	}
+	p := &projects.Project{ID: id, DomainID: kept.GetDomainId(), Description: cloud.Description(r.Key, r.Name)}
+	return &work{Projects: d, key: r.Key, project: p, kept: kept, user: user}, nil
+}
+
+// credentials brings the credentials to what a spec asks for.
+func (w *work) credentials(ctx context.Context, spec *orchestratorv1.ProjectSpec) error {
+	if standsFor(w.kept, spec) {
+		return nil
+	}
+	if err := w.haveCredential(ctx, spec.GetCredential()); err != nil {
+		return err
+	}
+	return w.deleteBefore(ctx, spec.GetOldest())
 }
 
 func (d *Projects) enable(ctx context.Context, id string) error {
@@ -322,6 +404,7 @@ type work struct {
 	project *projects.Project
 	kept    *orchestratorv1.ProjectKeys
 	user    *gophercloud.ServiceClient // the identity service as the project's user sees it; nil before the login
+	refused bool                       // the user was refused something after its login
 }
 
 func (w *work) change(ctx context.Context, change func(*orchestratorv1.ProjectKeys)) error {
@@ -452,8 +535,9 @@ func (w *work) login(ctx context.Context) (*gophercloud.ServiceClient, error) {
 
 // fresh makes a refusal of the user's own login one that passes: the identity service refuses all tokens of a user that are
 // from the very second in which the password was set.
-func fresh(err error) error {
+func (w *work) fresh(err error) error {
 	if fault.Is(err, fault.Denied) {
+		w.refused = true
 		return &fault.Error{Kind: fault.Unavailable, Cause: err}
 	}
 	return err
@@ -468,7 +552,7 @@ func (w *work) listed(ctx context.Context, name string) (applicationcredentials.
 	}
 	pages, err := applicationcredentials.List(c, w.kept.GetUserId(), applicationcredentials.ListOpts{Name: name}).AllPages(ctx)
 	if err != nil {
-		return none, false, fresh(cloud.Fault(err, "list the credentials"))
+		return none, false, w.fresh(cloud.Fault(err, "list the credentials"))
 	}
 	all, err := applicationcredentials.ExtractApplicationCredentials(pages)
 	if err != nil {
@@ -528,7 +612,7 @@ func (w *work) makeCredential(ctx context.Context, number int64, secret string) 
 	}
 	made, err := applicationcredentials.Create(ctx, c, w.kept.GetUserId(), opts).Extract()
 	if err != nil {
-		return applicationcredentials.ApplicationCredential{}, fresh(cloud.Fault(err, "create credential %d", number))
+		return applicationcredentials.ApplicationCredential{}, w.fresh(cloud.Fault(err, "create credential %d", number))
 	}
 	return *made, nil
 }
@@ -569,7 +653,7 @@ func (w *work) deleteCredential(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	err = fresh(cloud.Fault(applicationcredentials.Delete(ctx, c, w.kept.GetUserId(), id).ExtractErr(), "delete %s", id))
+	err = w.fresh(cloud.Fault(applicationcredentials.Delete(ctx, c, w.kept.GetUserId(), id).ExtractErr(), "delete %s", id))
 	if fault.Is(err, fault.NotFound) {
 		return nil
 	}

@@ -10,6 +10,8 @@ import (
 type Vault interface {
 	// Load gives what is kept for a project's key; an empty message if nothing is.
 	Load(ctx context.Context, key string) (*orchestratorv1.ProjectKeys, error)
+	// Of gives what is kept for the project of an id at its cloud, and the project's key; both empty if nothing is.
+	Of(ctx context.Context, project string) (string, *orchestratorv1.ProjectKeys, error)
 	// Change changes what is kept and gives it as it is then. The error is Conflict if another wrote meanwhile, or what change
 	// returns; then nothing is changed.
 	Change(ctx context.Context, key string, change func(*orchestratorv1.ProjectKeys) error) (*orchestratorv1.ProjectKeys, error)
