@@ -37,7 +37,7 @@ resources:
         cat > reach <<'Y'
         #!/bin/sh
         printf 'Content-Type: text/plain\r\n\r\n'
-        wget -T 5 -q -O - "http://$QUERY_STRING/" >/dev/null 2>&1 && echo reached || echo not reached
+        timeout 5 wget -q -O - "http://$QUERY_STRING/" >/dev/null 2>&1 && echo reached || echo not reached
         Y
         chmod +x reach
 `, server)
