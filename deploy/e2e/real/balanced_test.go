@@ -69,14 +69,20 @@ func TestBalanced(t *testing.T) {
 	t.Run("a node in the same pool", func(t *testing.T) { withNode(t, i, document, url) })
 }
 
-// ended runs a command that begins an operation, and waits until that is done: it may take longer than a command may.
+// ended runs a command that begins an operation, and waits until that is done: it may take longer than a command may. One
+// that ends otherwise, or needs a hand, fails the test at once.
 func ended(t *testing.T, i *story.Installation, args ...string) {
 	t.Helper()
 	op := i.Must(t, append(args, "--no-wait", "-o", "json")...).Operation(t)
 	await(t, strings.Join(args[:1], " ")+" is done", func() error {
-		if now := i.Op(t, op.ID()); !now.Is("DONE") {
-			return fmt.Errorf("it is %s", now.State())
+		now := i.Op(t, op.GetName()) // by its whole name: it may be another tenant's than the operator's own
+		switch now.State() {
+		case "DONE":
+			return nil
+		case "RUNNING":
+			return fmt.Errorf("it is running: %v", now.GetSteps())
 		}
+		t.Fatalf("weft %s: the operation is %s: %v", strings.Join(args, " "), now.State(), now)
 		return nil
 	})
 }

@@ -29,7 +29,7 @@ resources:
       min: 1
       max: 4
       warmUp: %[2]s
-      drainPeriod: 8s
+      drainPeriod: 12s
       metric: {url: "%[3]s", query: "sum(rate(requests[1m]))", target: 10, measure: TOTAL, interval: 1s, cooldownOut: 2s, cooldownIn: 5s}
   front:
     kind: LoadBalancer
@@ -42,7 +42,7 @@ outputs: {address: "${door.address}"}
 `
 
 // warmUp is how long a machine is given to boot: machines are emulated, and several may boot at once.
-const warmUp = 40 * time.Second
+const warmUp = 60 * time.Second
 
 // client asks for a page all the time, each time with a connection of its own, as many clients do.
 type client struct {

@@ -37,7 +37,7 @@ resources:
         cat > reach <<'Y'
         #!/bin/sh
         printf 'Content-Type: text/plain\r\n\r\n'
-        wget -T 5 -q -O - "http://$QUERY_STRING/" >/dev/null 2>&1 && echo reached || echo not reached
+        timeout 5 wget -q -O - "http://$QUERY_STRING/" >/dev/null 2>&1 && echo reached || echo not reached
         Y
         chmod +x reach
 `, server)
@@ -53,14 +53,18 @@ type guarded struct {
 
 func (g guarded) apply(t *testing.T, document string) {
 	t.Helper()
-	if op := g.Must(t, "apply", "-f", g.Document(t, "house.yaml", document), "--tenant", g.tenant, "--wait", "-o", "json").Operation(t); !op.Is("DONE") {
-		t.Fatalf("%s: apply ended %s", g.tenant, op.State())
-	}
+	g.ended(t, "apply", "-f", g.Document(t, "house.yaml", document))
 }
 
 func (g guarded) destroy(t *testing.T, stack string) {
 	t.Helper()
-	g.Must(t, "destroy", stack, "--tenant", g.tenant, "--wait", "-o", "json")
+	g.ended(t, "destroy", stack)
+}
+
+// ended runs a command of the tenant's that begins an operation, and waits until that is done.
+func (g guarded) ended(t *testing.T, args ...string) {
+	t.Helper()
+	ended(t, g.Installation, append(args, "--tenant", g.tenant)...)
 }
 
 // private gives the private address of a server.
@@ -146,7 +150,7 @@ func TestIsolation(t *testing.T) {
 	umbrella.destroy(t, "iso-b")
 	acme.apply(t, house("iso-a", "10.98.1.0/24", "one", "two"))
 	acme.asks(t, "iso-a", acme.private(t, "iso-a.two"), "reached")
-	i.Must(t, "project", "rotate", "acme/lab", "--wait")
+	ended(t, i, "project", "rotate", "acme/lab")
 	acme.destroy(t, "iso-a")
 
 	shared.apply(t, house("iso-c", "10.98.3.0/24", "one"))
