@@ -205,7 +205,7 @@ func (v *survey) connect() error {
 func (v *survey) seed(r *orchestratorv1.DraftDocumentRequest) error {
 	if len(r.GetObjects()) == 0 {
 		for at, o := range v.all {
-			if o.GetTaken() == nil && !(o.GetName() == "default" && strings.HasSuffix(o.GetType(), "/SecurityGroup")) {
+			if o.GetTaken() == nil && !v.part(at) && !(o.GetName() == "default" && strings.HasSuffix(o.GetType(), "/SecurityGroup")) {
 				v.choose(at, true)
 			}
 		}
@@ -231,6 +231,14 @@ func (v *survey) seed(r *orchestratorv1.DraftDocumentRequest) error {
 		v.choose(found[0], true)
 	}
 	return nil
+}
+
+// part tells whether an object is a part of one that cannot be had: its id is that one's and more. No record may hold it, as
+// that of a server whose own spec attaches a disk, and it goes with the server all the same.
+func (v *survey) part(at object) bool {
+	return slices.ContainsFunc(v.toward[at], func(to object) bool {
+		return v.all[to].GetTaken() != nil && strings.HasPrefix(at.id, to.id+"/")
+	})
 }
 
 // kinds names the kinds that can be imported.
