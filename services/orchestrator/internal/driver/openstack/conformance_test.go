@@ -482,6 +482,73 @@ func TestWhatStandsInAProject(t *testing.T) {
 	})
 }
 
+// TestDeletedUserHidesNothing: if somebody else deleted the project's user, or its secrets are lost, what stands in the
+// project is found all the same; if the release itself was broken off after that it goes on.
+func TestDeletedUserHidesNothing(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *place) {
+		m := p.make(t, "blind")
+		s, err := m.session(t, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.Network(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := networks.Create(t.Context(), c, networks.CreateOpts{Name: "somebodys"}).Extract()
+		if err != nil {
+			t.Fatal(err)
+		}
+		deleteUser := func() {
+			t.Helper()
+			c, err := p.Session.Identity(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			user, err := m.d.findUser(t.Context(), m.r.Key, "default")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := users.Delete(t.Context(), c, user).ExtractErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found := func() bool {
+			t.Helper()
+			var err error
+			p.Await(t, "a look into the project", func() (bool, error) {
+				err = m.d.Delete(t.Context(), m.id)
+				return !fault.Retryable(err) || fault.Is(err, fault.Precondition), nil
+			})
+			return fault.Is(err, fault.Precondition) && strings.Contains(err.Error(), n.ID)
+		}
+		deleteUser()
+		if !found() {
+			t.Error("the network is not found when the user was deleted")
+		}
+		if err := m.vault.Drop(t.Context(), m.r.Key); err != nil {
+			t.Fatal(err)
+		}
+		if !found() {
+			t.Error("the network is not found when the secrets are lost")
+		}
+		network, err := p.Session.Network(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := networks.Delete(t.Context(), network, n.ID).ExtractErr(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.vault.Change(t.Context(), m.r.Key, func(k *orchestratorv1.ProjectKeys) error { k.Emptied = true; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		deleteUser()
+		if err := m.d.Delete(t.Context(), m.id); err != nil {
+			t.Errorf("a release that was broken off: %v", err)
+		}
+	})
+}
+
 // TestNothingIsLeftOfAProject: user, credentials and the default security group go with it.
 func TestNothingIsLeftOfAProject(t *testing.T) {
 	everywhere(t, func(t *testing.T, p *place) {
