@@ -15,7 +15,9 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/applicationcredentials"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/credentials"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/users"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
+	"github.com/gophercloud/gophercloud/v2/openstack/objectstorage/v1/containers"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weftcloud/weft/pkg/cloud/openstack/openstacktest"
@@ -545,6 +547,49 @@ func TestDeletedUserHidesNothing(t *testing.T) {
 		deleteUser()
 		if err := m.d.Delete(t.Context(), m.id); err != nil {
 			t.Errorf("a release that was broken off: %v", err)
+		}
+	})
+}
+
+// TestKeptInAProject: images and containers hold a project, too.
+func TestKeptInAProject(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *place) {
+		m := p.make(t, "kept")
+		s, err := m.session(t, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		image, err := s.Image(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, err := images.Create(t.Context(), image, images.CreateOpts{Name: "somebodys", DiskFormat: "raw", ContainerFormat: "bare"}).Extract()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"image " + i.ID}
+		store, err := s.ObjectStorage(t.Context())
+		if err == nil {
+			if _, err = containers.Create(t.Context(), store, "somebodys", nil).Extract(); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, "container somebodys")
+		}
+		found, err := m.d.Blockers(t.Context(), m.id)
+		var got []string
+		for _, b := range found {
+			got = append(got, b.GetKind()+" "+b.GetId())
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("blockers %v, %v; want %v", got, err, want)
+		}
+		if err := images.Delete(t.Context(), image, i.ID).ExtractErr(); err != nil {
+			t.Error(err)
+		}
+		if len(want) > 1 {
+			if _, err := containers.Delete(t.Context(), store, "somebodys").Extract(); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }

@@ -2,11 +2,14 @@ package openstack
 
 import (
 	"context"
+	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/projects"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/users"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/groups"
 
 	"github.com/weftcloud/weft/pkg/driver"
@@ -243,5 +246,68 @@ func inside(ctx context.Context, s *cloud.Session) ([]*kindv1.Blocker, error) {
 			out = append(out, &kindv1.Blocker{Kind: place.kind, Id: one.ID, Owner: s.Whose(one.resource(), one.Name, s.ProjectID), Action: "delete the " + place.kind})
 		}
 	}
+	for _, list := range []func(context.Context, *cloud.Session) ([]*kindv1.Blocker, error){imagesIn, containersIn} {
+		found, err := list(ctx, s)
+		if err != nil && !fault.Is(err, fault.Unsupported) {
+			return nil, err
+		}
+		out = append(out, found...)
+	}
 	return out, nil
+}
+
+// imagesIn lists the images that the project of a session owns.
+func imagesIn(ctx context.Context, s *cloud.Session) ([]*kindv1.Blocker, error) {
+	c, err := s.Image(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pages, err := images.List(c, images.ListOpts{Owner: s.ProjectID}).AllPages(ctx)
+	if err != nil {
+		return nil, cloud.Fault(err, "list images")
+	}
+	all, err := images.ExtractImages(pages)
+	if err != nil {
+		return nil, cloud.Fault(err, "list images: read the answer")
+	}
+	var out []*kindv1.Blocker
+	for _, i := range all {
+		if i.Owner == s.ProjectID {
+			out = append(out, &kindv1.Blocker{Kind: "image", Id: i.ID, Owner: s.Whose("", i.Name, ""), Action: "delete the image"})
+		}
+	}
+	return out, nil
+}
+
+// containersIn lists the containers of the project of a session. An account that was never used may not be there, and who may
+// not use the object store can have put nothing there.
+func containersIn(ctx context.Context, s *cloud.Session) ([]*kindv1.Blocker, error) {
+	c, err := s.ObjectStorage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []*kindv1.Blocker
+	for marker := ""; ; {
+		var page []struct {
+			Name string `json:"name"`
+		}
+		query := url.Values{"format": {"json"}, "marker": {marker}}
+		resp, err := c.Get(ctx, strings.TrimSuffix(c.Endpoint, "/")+"?"+query.Encode(), &page, &gophercloud.RequestOpts{OkCodes: []int{http.StatusOK, http.StatusNoContent}})
+		if gophercloud.ResponseCodeIs(err, http.StatusNotFound) || gophercloud.ResponseCodeIs(err, http.StatusForbidden) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, cloud.Fault(err, "list containers")
+		}
+		if err := resp.Body.Close(); err != nil {
+			return nil, cloud.Fault(err, "list containers")
+		}
+		if len(page) == 0 {
+			return out, nil
+		}
+		marker = page[len(page)-1].Name
+		for _, one := range page {
+			out = append(out, &kindv1.Blocker{Kind: "container", Id: one.Name, Owner: s.Whose("", one.Name, ""), Action: "delete the container"})
+		}
+	}
 }
