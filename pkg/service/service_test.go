@@ -92,6 +92,9 @@ func (credentials) GetCloudCredentials(_ context.Context, r *orchestratorv1.GetC
 	if r.GetCloud() != "clouds/lab" {
 		return nil, fault.New(fault.NotFound, "%s does not exist", r.GetCloud())
 	}
+	if r.GetTenant() == "tenants/barred" {
+		return nil, fault.New(fault.Denied, "%s may not use %s", r.GetTenant(), r.GetCloud())
+	}
 	return &orchestratorv1.CloudCredentials{Driver: "memory", Endpoint: "here"}, nil
 }
 
@@ -713,6 +716,9 @@ func TestLedger(t *testing.T) {
 		}
 		if f := sweep(&participantv1.Orphan{Key: "nobody's", ProviderId: "mem-2"}); f != nil {
 			t.Errorf("what is gone: %v", f)
+		}
+		if f := sweep(&participantv1.Orphan{Key: "nobody's", ProviderId: "mem-2", Name: "tenants/barred/networks/lost"}); f.GetKind() != string(fault.Unavailable) {
+			t.Errorf("what may stand in a project that cannot be looked into: %v, want Unavailable", f)
 		}
 		r.networks.Inject(memdriver.Find, memdriver.Fault{Err: fault.New(fault.Unavailable, "away")})
 		if orphans, entries, unreachable = list(); len(orphans) != 0 || entries != 1 || unreachable != 1 {

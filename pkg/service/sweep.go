@@ -36,7 +36,7 @@ type listing struct {
 }
 
 func (p *participantServer) sweep(ctx context.Context, o *participantv1.Orphan, listed map[listing][]driver.Marked) error {
-	account, err := p.accountAt(ctx, o.GetCloud(), resource.TenantOf(o.GetName()))
+	account, elsewhere, err := p.accountAt(ctx, o.GetCloud(), resource.TenantOf(o.GetName()))
 	if err != nil {
 		return err
 	}
@@ -55,6 +55,9 @@ func (p *participantServer) sweep(ctx context.Context, o *participantv1.Orphan, 
 		}
 	}
 	i := slices.IndexFunc(listed[at], func(m driver.Marked) bool { return m.ID == o.GetProviderId() })
+	if i < 0 && elsewhere != nil {
+		return fault.New(fault.Unavailable, "it is not in the project of %s's own credentials, and a project of its tenant cannot be looked into: %s", account.Name, elsewhere)
+	}
 	if i < 0 {
 		return nil // it is gone
 	}
@@ -98,14 +101,17 @@ func (p *participantServer) recordOf(ctx context.Context, m driver.Marked) (*rec
 }
 
 // accountAt opens the account of a cluster by its secret, or the one that a tenant's work at a cloud is done in. What is
-// left of a tenant that there is no more, or that may no longer use the cloud, is in the cloud's own project.
-func (p *participantServer) accountAt(ctx context.Context, at, tenant string) (*reconcile.Account, error) {
+// left of a tenant that there is no more, or that may no longer use the cloud, is looked for in the cloud's own project;
+// elsewhere says why it may stand in another one.
+func (p *participantServer) accountAt(ctx context.Context, at, tenant string) (account *reconcile.Account, elsewhere, err error) {
 	if owner := resource.TenantOf(at); owner != "" {
-		return p.s.accounts.cluster(ctx, at, owner)
+		account, err = p.s.accounts.cluster(ctx, at, owner)
+		return account, nil, err
 	}
-	account, err := p.s.accounts.cloud(ctx, at, tenant)
+	account, err = p.s.accounts.cloud(ctx, at, tenant)
 	if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Denied) {
-		return p.s.accounts.cloud(ctx, at, "")
+		elsewhere = err
+		account, err = p.s.accounts.cloud(ctx, at, "")
 	}
-	return account, err
+	return account, elsewhere, err
 }

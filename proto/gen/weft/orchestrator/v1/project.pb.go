@@ -350,7 +350,10 @@ type ProjectKeys struct {
 	// The id of the project.
 	ProjectId string `protobuf:"bytes,5,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The id of the domain of the project and its user.
-	DomainId      string `protobuf:"bytes,6,opt,name=domain_id,json=domainId,proto3" json:"domain_id,omitempty"`
+	DomainId string `protobuf:"bytes,6,opt,name=domain_id,json=domainId,proto3" json:"domain_id,omitempty"`
+	// That the project is being deleted, that nothing was found to stand in it, and that its user is being taken away with whom
+	// it was looked for.
+	Emptied       bool `protobuf:"varint,7,opt,name=emptied,proto3" json:"emptied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -425,6 +428,13 @@ func (x *ProjectKeys) GetDomainId() string {
 		return x.DomainId
 	}
 	return ""
+}
+
+func (x *ProjectKeys) GetEmptied() bool {
+	if x != nil {
+		return x.Emptied
+	}
+	return false
 }
 
 // ProjectKey is one credential with its secret.
@@ -791,7 +801,7 @@ const file_weft_orchestrator_v1_project_proto_rawDesc = "" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"expireTime\x12@\n" +
 	"\vretire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"retireTime\"\x88\x02\n" +
+	"retireTime\"\xa7\x02\n" +
 	"\vProjectKeys\x12'\n" +
 	"\bpassword\x18\x01 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\x80 R\bpassword\x12$\n" +
 	"\auser_id\x18\x02 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\xff\x01R\x06userId\x12\x19\n" +
@@ -799,7 +809,8 @@ const file_weft_orchestrator_v1_project_proto_rawDesc = "" +
 	"\x04keys\x18\x04 \x03(\v2 .weft.orchestrator.v1.ProjectKeyB\x03\xe0A\x03R\x04keys\x12*\n" +
 	"\n" +
 	"project_id\x18\x05 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\xff\x01R\tprojectId\x12(\n" +
-	"\tdomain_id\x18\x06 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\xff\x01R\bdomainId\"\x7f\n" +
+	"\tdomain_id\x18\x06 \x01(\tB\v\xe0A\x03\xbaH\x05r\x03\x18\xff\x01R\bdomainId\x12\x1d\n" +
+	"\aemptied\x18\a \x01(\bB\x03\xe0A\x03R\aemptied\"\x7f\n" +
 	"\n" +
 	"ProjectKey\x12L\n" +
 	"\n" +

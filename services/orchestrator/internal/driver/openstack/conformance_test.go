@@ -15,7 +15,9 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/applicationcredentials"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/credentials"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/users"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
+	"github.com/gophercloud/gophercloud/v2/openstack/objectstorage/v1/containers"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weftcloud/weft/pkg/cloud/openstack/openstacktest"
@@ -478,6 +480,116 @@ func TestWhatStandsInAProject(t *testing.T) {
 		}
 		if found, err := m.d.Blockers(t.Context(), m.id); err != nil || len(found) != 0 {
 			t.Errorf("blockers %v, %v", found, err)
+		}
+	})
+}
+
+// TestDeletedUserHidesNothing: if somebody else deleted the project's user, or its secrets are lost, what stands in the
+// project is found all the same; if the release itself was broken off after that it goes on.
+func TestDeletedUserHidesNothing(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *place) {
+		m := p.make(t, "blind")
+		s, err := m.session(t, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.Network(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := networks.Create(t.Context(), c, networks.CreateOpts{Name: "somebodys"}).Extract()
+		if err != nil {
+			t.Fatal(err)
+		}
+		deleteUser := func() {
+			t.Helper()
+			c, err := p.Session.Identity(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			user, err := m.d.findUser(t.Context(), m.r.Key, "default")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := users.Delete(t.Context(), c, user).ExtractErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found := func() bool {
+			t.Helper()
+			var err error
+			p.Await(t, "a look into the project", func() (bool, error) {
+				err = m.d.Delete(t.Context(), m.id)
+				return !fault.Retryable(err) || fault.Is(err, fault.Precondition), nil
+			})
+			return fault.Is(err, fault.Precondition) && strings.Contains(err.Error(), n.ID)
+		}
+		deleteUser()
+		if !found() {
+			t.Error("the network is not found when the user was deleted")
+		}
+		if err := m.vault.Drop(t.Context(), m.r.Key); err != nil {
+			t.Fatal(err)
+		}
+		if !found() {
+			t.Error("the network is not found when the secrets are lost")
+		}
+		network, err := p.Session.Network(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := networks.Delete(t.Context(), network, n.ID).ExtractErr(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.vault.Change(t.Context(), m.r.Key, func(k *orchestratorv1.ProjectKeys) error { k.Emptied = true; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		deleteUser()
+		if err := m.d.Delete(t.Context(), m.id); err != nil {
+			t.Errorf("a release that was broken off: %v", err)
+		}
+	})
+}
+
+// TestKeptInAProject: images and containers hold a project, too.
+func TestKeptInAProject(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *place) {
+		m := p.make(t, "kept")
+		s, err := m.session(t, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		image, err := s.Image(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, err := images.Create(t.Context(), image, images.CreateOpts{Name: "somebodys", DiskFormat: "raw", ContainerFormat: "bare"}).Extract()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"image " + i.ID}
+		store, err := s.ObjectStorage(t.Context())
+		if err == nil {
+			if _, err = containers.Create(t.Context(), store, "somebodys", nil).Extract(); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, "container somebodys")
+		}
+		found, err := m.d.Blockers(t.Context(), m.id)
+		var got []string
+		for _, b := range found {
+			got = append(got, b.GetKind()+" "+b.GetId())
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("blockers %v, %v; want %v", got, err, want)
+		}
+		if err := images.Delete(t.Context(), image, i.ID).ExtractErr(); err != nil {
+			t.Error(err)
+		}
+		if len(want) > 1 {
+			if _, err := containers.Delete(t.Context(), store, "somebodys").Extract(); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }

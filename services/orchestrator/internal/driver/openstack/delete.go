@@ -2,16 +2,20 @@ package openstack
 
 import (
 	"context"
+	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/projects"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/users"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/groups"
 
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
+	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 
 	cloud "github.com/weftcloud/weft/pkg/cloud/openstack"
 )
@@ -30,7 +34,7 @@ func (d *Projects) gone(err error, what string) error {
 func (d *Projects) Delete(ctx context.Context, id string) error {
 	p, err := d.one(ctx, id)
 	if fault.Is(err, fault.NotFound) {
-		return nil
+		return d.forget(ctx, id)
 	}
 	if err != nil {
 		return err
@@ -46,7 +50,8 @@ func (d *Projects) Delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if key, _, ok := cloud.ParseDescription(p.Description); ok {
+	key, _, ours := cloud.ParseDescription(p.Description)
+	if ours {
 		if err := d.deleteUser(ctx, c, key, p.DomainID); err != nil {
 			return err
 		}
@@ -54,21 +59,33 @@ func (d *Projects) Delete(ctx context.Context, id string) error {
 	if err := d.deleteDefaultGroups(ctx, id); err != nil {
 		return err
 	}
-	return d.gone(projects.Delete(ctx, c, id).ExtractErr(), "delete project "+id)
+	if err := d.gone(projects.Delete(ctx, c, id).ExtractErr(), "delete project "+id); err != nil || !ours {
+		return err
+	}
+	return d.cfg.Vault.Drop(ctx, key)
 }
 
-// deleteUser takes the user away, with whom the identity service takes all credentials, and then forgets the secrets.
+// forget drops the secrets of a project that is gone.
+func (d *Projects) forget(ctx context.Context, id string) error {
+	key, _, err := d.cfg.Vault.Of(ctx, id)
+	if err != nil || key == "" {
+		return err
+	}
+	return d.cfg.Vault.Drop(ctx, key)
+}
+
+// deleteUser takes the user away, with whom the identity service takes all credentials. That it is about to is kept first:
+// nobody can look into the project from then on, and nobody has to.
 func (d *Projects) deleteUser(ctx context.Context, c *gophercloud.ServiceClient, key, domain string) error {
 	user, err := d.findUser(ctx, key, domain)
+	if err != nil || user == "" {
+		return err
+	}
+	_, err = d.cfg.Vault.Change(ctx, key, func(k *orchestratorv1.ProjectKeys) error { k.Emptied = true; return nil })
 	if err != nil {
 		return err
 	}
-	if user != "" {
-		if err := d.gone(users.Delete(ctx, c, user).ExtractErr(), "delete user "+user); err != nil {
-			return err
-		}
-	}
-	return d.cfg.Vault.Drop(ctx, key)
+	return d.gone(users.Delete(ctx, c, user).ExtractErr(), "delete user "+user)
 }
 
 // group is a security group, as far as it matters here.
@@ -143,8 +160,8 @@ var inProject = []struct {
 	{"share", "shares/detail", "shares", (*cloud.Session).SharedFileSystem},
 }
 
-// Blockers implements driver.Blockable: what stands in the project, as its own user sees it. A project whose user is gone
-// is on its way out.
+// Blockers implements driver.Blockable: what stands in the project, as its own user sees it. Only where this release has
+// taken the user away there is nobody left to look, and nothing to look for. One that somebody else deleted is made anew.
 func (d *Projects) Blockers(ctx context.Context, id string) ([]*kindv1.Blocker, error) {
 	p, err := d.one(ctx, id)
 	if fault.Is(err, fault.NotFound) {
@@ -153,17 +170,20 @@ func (d *Projects) Blockers(ctx context.Context, id string) ([]*kindv1.Blocker, 
 	if err != nil {
 		return nil, err
 	}
-	key, _, _ := cloud.ParseDescription(p.Description)
+	key, _, ours := cloud.ParseDescription(p.Description)
+	if !ours {
+		return nil, fault.New(fault.Unavailable, "project %s bears our mark no more, so that nobody can look into it; give it its description again", id)
+	}
 	kept, err := d.cfg.Vault.Load(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	user, err := d.findUser(ctx, key, p.DomainID)
-	if err != nil || user == "" || kept.GetPassword() == "" {
-		return nil, err
-	}
-	if len(kept.GetRoles()) == 0 {
+	if kept.GetPassword() != "" && len(kept.GetRoles()) == 0 {
 		return nil, nil // nobody could ever work in it
+	}
+	user, err := d.findUser(ctx, key, p.DomainID)
+	if err != nil || user == "" && kept.GetEmptied() {
+		return nil, err
 	}
 	if !p.Enabled {
 		if err := d.enable(ctx, id); err != nil {
@@ -171,14 +191,36 @@ func (d *Projects) Blockers(ctx context.Context, id string) ([]*kindv1.Blocker, 
 		}
 	}
 	w := &work{Projects: d, key: key, project: p, kept: kept}
+	return w.look(ctx)
+}
+
+// look lists what stands in the project. It makes of its user what is missing.
+func (w *work) look(ctx context.Context) ([]*kindv1.Blocker, error) {
+	if w.kept.GetPassword() == "" || w.kept.GetEmptied() {
+		err := w.change(ctx, func(k *orchestratorv1.ProjectKeys) {
+			k.Emptied = false
+			if k.GetPassword() == "" {
+				k.Password = random()
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, step := range []func(context.Context) error{w.haveUser, w.haveRoles} {
+		if err := step(ctx); err != nil {
+			return nil, fault.Wrap(err, "look into project %s", w.project.ID)
+		}
+	}
 	if _, err := w.login(ctx); err != nil { // which sets a password again that was changed
 		return nil, err
 	}
-	s, err := d.asUser(ctx, key, id, p.DomainID, kept.GetPassword())
+	s, err := w.asUser(ctx, w.key, w.project.ID, w.project.DomainID, w.kept.GetPassword())
 	if err != nil {
 		return nil, fault.Wrap(err, "log in as the project's user")
 	}
-	return inside(ctx, s)
+	found, err := inside(ctx, s)
+	return found, w.fresh(err)
 }
 
 // inside lists what stands in the project of a session.
@@ -204,5 +246,68 @@ func inside(ctx context.Context, s *cloud.Session) ([]*kindv1.Blocker, error) {
 			out = append(out, &kindv1.Blocker{Kind: place.kind, Id: one.ID, Owner: s.Whose(one.resource(), one.Name, s.ProjectID), Action: "delete the " + place.kind})
 		}
 	}
+	for _, list := range []func(context.Context, *cloud.Session) ([]*kindv1.Blocker, error){imagesIn, containersIn} {
+		found, err := list(ctx, s)
+		if err != nil && !fault.Is(err, fault.Unsupported) {
+			return nil, err
+		}
+		out = append(out, found...)
+	}
 	return out, nil
+}
+
+// imagesIn lists the images that the project of a session owns.
+func imagesIn(ctx context.Context, s *cloud.Session) ([]*kindv1.Blocker, error) {
+	c, err := s.Image(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pages, err := images.List(c, images.ListOpts{Owner: s.ProjectID}).AllPages(ctx)
+	if err != nil {
+		return nil, cloud.Fault(err, "list images")
+	}
+	all, err := images.ExtractImages(pages)
+	if err != nil {
+		return nil, cloud.Fault(err, "list images: read the answer")
+	}
+	var out []*kindv1.Blocker
+	for _, i := range all {
+		if i.Owner == s.ProjectID {
+			out = append(out, &kindv1.Blocker{Kind: "image", Id: i.ID, Owner: s.Whose("", i.Name, ""), Action: "delete the image"})
+		}
+	}
+	return out, nil
+}
+
+// containersIn lists the containers of the project of a session. An account that was never used may not be there, and who may
+// not use the object store can have put nothing there.
+func containersIn(ctx context.Context, s *cloud.Session) ([]*kindv1.Blocker, error) {
+	c, err := s.ObjectStorage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []*kindv1.Blocker
+	for marker := ""; ; {
+		var page []struct {
+			Name string `json:"name"`
+		}
+		query := url.Values{"format": {"json"}, "marker": {marker}}
+		resp, err := c.Get(ctx, strings.TrimSuffix(c.Endpoint, "/")+"?"+query.Encode(), &page, &gophercloud.RequestOpts{OkCodes: []int{http.StatusOK, http.StatusNoContent}})
+		if gophercloud.ResponseCodeIs(err, http.StatusNotFound) || gophercloud.ResponseCodeIs(err, http.StatusForbidden) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, cloud.Fault(err, "list containers")
+		}
+		if err := resp.Body.Close(); err != nil {
+			return nil, cloud.Fault(err, "list containers")
+		}
+		if len(page) == 0 {
+			return out, nil
+		}
+		marker = page[len(page)-1].Name
+		for _, one := range page {
+			out = append(out, &kindv1.Blocker{Kind: "container", Id: one.Name, Owner: s.Whose("", one.Name, ""), Action: "delete the container"})
+		}
+	}
 }

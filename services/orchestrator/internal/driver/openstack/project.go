@@ -25,7 +25,8 @@ package openstack
 //
 // What happens on a crash. Update is called again and finds how far things had come: a user by its name, grants as they
 // are, a credential by its name. A deletion takes the user first and the project last, so that the project bears the mark
-// for as long as there is anything.
+// for as long as there is anything; that it is about to take the user is kept before, so that a user that is missing for
+// any other reason is not taken for a project that was looked into.
 
 import (
 	"context"
@@ -350,10 +351,10 @@ func InUse(kept *orchestratorv1.ProjectKeys) *orchestratorv1.ProjectKey {
 }
 
 // Login gives what to log in with for the work in a project: the credential in use, and the name and password of its user for
-// what no application credential may do; nil if there is no credential yet.
+// what no application credential may do; nil if there is no credential yet, or if its user is being taken away.
 func Login(key string, kept *orchestratorv1.ProjectKeys) map[string]string {
 	used := InUse(kept)
-	if used == nil {
+	if used == nil || kept.GetEmptied() {
 		return nil
 	}
 	return map[string]string{
