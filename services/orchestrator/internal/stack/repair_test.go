@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weftcloud/weft/pkg/fault"
@@ -14,23 +13,8 @@ import (
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
-	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
 	storagev1 "github.com/weftcloud/weft/proto/gen/weft/storage/v1"
 )
-
-// describe gives the objects at the cloud: there is one network, n-1.
-func (p peer) describe(r *participantv1.DescribeObjectsRequest) *participantv1.DescribeObjectsResponse {
-	out := &participantv1.DescribeObjectsResponse{}
-	if p.name != "network" || r.GetCloud() != "clouds/lab" {
-		return out
-	}
-	spec, err := anypb.New(&networkv1.NetworkSpec{})
-	if err != nil {
-		p.w.Fatal(err)
-	}
-	out.Objects = []*participantv1.DescribedObject{{Type: "network.weft.cloud/Network", Id: "n-1", Name: "n", Spec: spec}}
-	return out
-}
 
 // begun keeps the sagas that are begun.
 type begun struct {

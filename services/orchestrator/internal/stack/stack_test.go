@@ -98,15 +98,13 @@ func (p peer) Invoke(_ context.Context, method string, in, out any, _ ...grpc.Ca
 	var err error
 	switch r := in.(type) {
 	case *participantv1.DescribeObjectsRequest:
-		answer, err = describe(r)
+		answer, err = p.describe(r)
 	case *participantv1.PreflightRequest:
 		answer = p.preflight(r)
 	case *participantv1.ExpandRequest:
 		answer = expand(r.GetItem())
 	case *participantv1.ResolveRequest:
 		answer, err = p.w.resolve(r)
-	case *participantv1.DescribeObjectsRequest:
-		answer = p.describe(r)
 	default:
 		return fmt.Errorf("nobody answers %s", method)
 	}
@@ -129,11 +127,15 @@ func (w *world) resolve(r *participantv1.ResolveRequest) (proto.Message, error) 
 	return &participantv1.ResolveResponse{Resource: packed}, err
 }
 
-// describe says of every object that it is a volume of 100 GiB.
-func describe(r *participantv1.DescribeObjectsRequest) (*participantv1.DescribeObjectsResponse, error) {
+// describe says of every object of cloud lab what one of its service is: a volume of 100 GiB, or a network.
+func (p peer) describe(r *participantv1.DescribeObjectsRequest) (*participantv1.DescribeObjectsResponse, error) {
 	out := &participantv1.DescribeObjectsResponse{}
+	if r.GetCloud() != "clouds/lab" {
+		return out, nil
+	}
+	specs := map[string]proto.Message{"storage": &storagev1.VolumeSpec{Size: "100Gi"}, "network": &networkv1.NetworkSpec{}}
 	for _, o := range r.GetObjects() {
-		spec, err := anypb.New(&storagev1.VolumeSpec{Size: "100Gi"})
+		spec, err := anypb.New(specs[p.name])
 		if err != nil {
 			return nil, err
 		}
