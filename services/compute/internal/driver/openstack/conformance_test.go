@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/driver/drivertest"
@@ -41,6 +43,11 @@ func publicKey(t *testing.T) string {
 	}
 	blob := append([]byte("\x00\x00\x00\x0bssh-ed25519\x00\x00\x00\x20"), key...)
 	return "ssh-ed25519 " + base64.StdEncoding.EncodeToString(blob) + " conform"
+}
+
+// freshKey gives a key that no run before had: on a real cloud one that was killed leaves what bears its keys.
+func freshKey() string {
+	return fmt.Sprintf("01936b5e-0000-7000-8000-%012x", time.Now().UnixNano()&0xffffffffffff)
 }
 
 func TestKeyPairs(t *testing.T) {
@@ -95,7 +102,7 @@ func TestServers(t *testing.T) {
 		second, _ := p.Network(t, "10.72.0.0/24")
 		group, other := p.SecurityGroup(t), p.SecurityGroup(t)
 		keys := NewKeyPairs(p.Session)
-		pair, err := keys.Create(t.Context(), driver.Request[*computev1.KeyPairSpec]{Key: "01936b5e-0000-7000-8000-00000000000a", Name: "k", Spec: &computev1.KeyPairSpec{PublicKey: publicKey(t)}})
+		pair, err := keys.Create(t.Context(), driver.Request[*computev1.KeyPairSpec]{Key: freshKey(), Name: "k", Spec: &computev1.KeyPairSpec{PublicKey: publicKey(t)}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +113,7 @@ func TestServers(t *testing.T) {
 		})
 		groups := NewServerGroups(p.Session)
 		near, err := groups.Create(t.Context(), driver.Request[*computev1.ServerGroupSpec]{
-			Key: "01936b5e-0000-7000-8000-00000000000b", Name: "g", Spec: &computev1.ServerGroupSpec{Policy: computev1.ServerGroupPolicy_SERVER_GROUP_POLICY_SOFT_ANTI_AFFINITY},
+			Key: freshKey(), Name: "g", Spec: &computev1.ServerGroupSpec{Policy: computev1.ServerGroupPolicy_SERVER_GROUP_POLICY_SOFT_ANTI_AFFINITY},
 		})
 		if err != nil {
 			t.Fatal(err)
