@@ -179,7 +179,7 @@ func sandbox(b *testing.B, sandboxd string) (at, box string) {
 			if err := cmd.Process.Kill(); err != nil {
 				b.Error(err)
 			}
-			<-ended
+			b.Logf("the sandbox ended: %v", <-ended)
 		})
 		return at, box
 	}
