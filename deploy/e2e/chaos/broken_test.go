@@ -55,8 +55,8 @@ var brokens = []broken{
 		name: "creates without a look-up",
 		changes: []change{{
 			file: "pkg/reconcile/ensure.go",
-			old:  "\tif e.Record.GetAttempted() {\n\t\tif wait, err := l.adopt(",
-			new:  "\tif status.GetProviderId() == \"never\" {\n\t\tif wait, err := l.adopt(",
+			old:  "\t} else if e.Record.GetAttempted() {\n\t\tif wait, err := l.adopt(",
+			new:  "\t} else if status.GetProviderId() == \"never\" {\n\t\tif wait, err := l.adopt(",
 		}},
 		trials: []trial{{place: at(crash.LoopCreateAfter), passing: 1}, {place: at(crash.LoopCreateAfter), undoing: true, passing: 4}},
 	},
