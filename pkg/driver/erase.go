@@ -36,7 +36,7 @@ type erased[S, O proto.Message] struct{ d Driver[S, O] }
 
 func typed[S proto.Message](r Request[proto.Message]) Request[S] {
 	spec, _ := r.Spec.(S) // a nil spec stays nil: Find after a release may have none
-	return Request[S]{Key: r.Key, Name: r.Name, Generation: r.Generation, Labels: r.Labels, Spec: spec, Refs: r.Refs, Claimed: r.Claimed}
+	return Request[S]{Key: r.Key, Name: r.Name, Generation: r.Generation, Labels: r.Labels, Spec: spec, Refs: r.Refs, Claimed: r.Claimed, Undo: r.Undo}
 }
 
 func (e erased[S, O]) Find(ctx context.Context, r Request[proto.Message]) ([]string, error) {
