@@ -37,7 +37,7 @@ const (
 	// stackName is in the name or description of all that is made.
 	stackName = "beside"
 	// adminVariable names the cloud in clouds.yaml whose credentials may add endpoints to the catalog.
-	adminVariable = "WEFT_HEAT_ADMIN_CLOUD"
+	adminVariable = "WEFT_REAL_ADMIN_CLOUD"
 	// roundsVariable says how many rounds there are; with 0 only the failure is looked at.
 	roundsVariable = "WEFT_HEAT_ROUNDS"
 	// stepsVariable, if it is set, has the steps of Weft's operations and all calls printed.

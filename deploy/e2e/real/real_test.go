@@ -43,6 +43,8 @@ const (
 	joinVariable = "WEFT_REAL_JOIN"
 	// imageVariable names an image that the cluster can run and that is built from deploy/e2e/cmd/shopweb.
 	imageVariable = "WEFT_REAL_WEB_IMAGE"
+	// adminVariable names an entry of clouds.yaml that may make projects.
+	adminVariable = "WEFT_REAL_ADMIN_CLOUD"
 )
 
 // patience is how long a real cloud may take over one thing.

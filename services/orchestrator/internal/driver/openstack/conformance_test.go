@@ -37,14 +37,15 @@ type place struct {
 	other       driver.Credentials // of somebody who may not
 }
 
-// places are where the suite runs. At a real cloud the entries of clouds.yaml are OS_CLOUD and OS_CLOUD with -admin behind it.
+// places are where the suite runs. At a real cloud OS_CLOUD and WEFT_REAL_ADMIN_CLOUD name the entries of clouds.yaml: of
+// somebody who may not manage projects, and of somebody who may.
 var places = map[string]func(*testing.T) *place{
 	"real": func(t *testing.T) *place {
-		path, name := os.Getenv("OS_CLIENT_CONFIG_FILE"), os.Getenv("OS_CLOUD")
-		if path == "" || name == "" {
-			t.Skip("OS_CLIENT_CONFIG_FILE and OS_CLOUD name no real OpenStack")
+		path, name, admin := os.Getenv("OS_CLIENT_CONFIG_FILE"), os.Getenv("OS_CLOUD"), os.Getenv("WEFT_REAL_ADMIN_CLOUD")
+		if path == "" || name == "" || admin == "" {
+			t.Skip("OS_CLIENT_CONFIG_FILE, OS_CLOUD and WEFT_REAL_ADMIN_CLOUD name no real OpenStack and who may manage projects there")
 		}
-		return open(t, path, name)
+		return open(t, path, name, admin)
 	},
 	"sandbox": func(t *testing.T) *place {
 		s, err := sandbox.New(sandbox.Config{Logger: slog.New(slog.DiscardHandler)})
@@ -64,16 +65,16 @@ var places = map[string]func(*testing.T) *place{
 		if err := os.WriteFile(path, s.CloudsYAML(), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		p := open(t, path, "sandbox")
+		p := open(t, path, "sandbox", "sandbox-admin")
 		p.Interval = 20 * time.Millisecond
 		return p
 	},
 }
 
-func open(t *testing.T, path, name string) *place {
+func open(t *testing.T, path, name, admin string) *place {
 	t.Helper()
 	p := &place{}
-	for at, c := range map[string]*driver.Credentials{name + "-admin": &p.credentials, name: &p.other} {
+	for at, c := range map[string]*driver.Credentials{admin: &p.credentials, name: &p.other} {
 		found, err := cloud.FromCloudsYAML(path, at)
 		if err != nil {
 			t.Fatal(err)
