@@ -100,6 +100,7 @@ func TestIsolation(t *testing.T) {
 	for _, o := range owners {
 		discreet(t, o)
 	}
+	hidden(t, owners, password)
 	sealed(t, i)
 	if r := i.Weft(t, "tenant", "add", "acme", "--isolation", "single-tenant").Refused(t); !strings.Contains(r.Err, "cannot be changed") {
 		t.Errorf("another isolation for a tenant that has something: %s", r.Err)
@@ -195,6 +196,25 @@ func discreet(t *testing.T, o owner) {
 	if r := o.run(t, "project", "rotate", "metal"); r.Code == 0 {
 		t.Errorf("a member rotates credentials: %s", r.Out)
 	}
+}
+
+// hidden registers a cloud for one tenant, which cannot be reached: what another is told of that does not name it.
+func hidden(t *testing.T, owners map[string]owner, password string) {
+	t.Helper()
+	const name = "vault"
+	acme, west := owners["acme"], owners["west"]
+	args := []string{"cloud", "add", name, "--endpoint", "http://" + story.Address(t) + "/v3", "--username", "boss", "--password-file", password, "--project", "admin"}
+	acme.Must(t, append(args, "--only-for", "acme")...)
+	acme.Must(t, args...) // other credentials do not open it to others
+	if r := acme.run(t, "ledger", "--orphans").Refused(t); !strings.Contains(r.Err, name) {
+		t.Errorf("acme's ledger does not tell that %s cannot be asked: %s", name, r.Err)
+	}
+	for _, args := range [][]string{{"ledger", "--orphans"}, {"cloud", "list"}} {
+		if r := west.run(t, args...).Ok(t); strings.Contains(r.Out+r.Err, name) {
+			t.Errorf("west learns of %s from weft %v:\n%s%s", name, args, r.Out, r.Err)
+		}
+	}
+	acme.Must(t, "delete", "cloud", name)
 }
 
 // secretsOf finds the passwords of the projects' users where the simulated cloud keeps them.

@@ -57,14 +57,18 @@ func show(ctx context.Context, object resource.Object) bool {
 		spec.Credentials = "" // another tenant's secret, by its name
 	}
 	own := "tenants/" + id.Tenant
-	if len(spec.GetTenants()) == 0 {
-		return true
-	}
-	if !slices.Contains(spec.GetTenants(), own) {
+	if !Allows(spec, own) {
 		return false
 	}
-	spec.Tenants = []string{own}
+	if len(spec.GetTenants()) > 0 {
+		spec.Tenants = []string{own}
+	}
 	return true
+}
+
+// Allows tells whether a tenant, by its name, may use a cloud.
+func Allows(spec *orchestratorv1.CloudSpec, tenant string) bool {
+	return len(spec.GetTenants()) == 0 || slices.Contains(spec.GetTenants(), tenant)
 }
 
 // admit checks that what a cloud refers to exists.

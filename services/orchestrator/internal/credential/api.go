@@ -3,12 +3,12 @@ package credential
 
 import (
 	"context"
-	"slices"
 
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/service"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
+	"github.com/weftcloud/weft/services/orchestrator/internal/cloud"
 	"github.com/weftcloud/weft/services/orchestrator/internal/project"
 	"github.com/weftcloud/weft/services/orchestrator/internal/secret"
 )
@@ -34,16 +34,16 @@ func (s *Server) GetCloudCredentials(ctx context.Context, r *orchestratorv1.GetC
 	if err != nil {
 		return nil, err
 	}
-	cloud, ok := e.Object.Message().(*orchestratorv1.Cloud)
+	found, ok := e.Object.Message().(*orchestratorv1.Cloud)
 	if !ok {
 		return nil, fault.New(fault.Internal, "%s is kept as something else than a cloud", r.GetCloud())
 	}
-	multi, err := s.mayUse(ctx, cloud, r.GetTenant())
+	multi, err := s.mayUse(ctx, found, r.GetTenant())
 	if err != nil {
 		return nil, err
 	}
-	out := &orchestratorv1.CloudCredentials{Driver: cloud.GetSpec().GetDriver(), Endpoint: cloud.GetSpec().GetEndpoint(), Region: cloud.GetSpec().GetRegion()}
-	if out.Data, err = s.open(ctx, cloud.GetSpec().GetCredentials()); err != nil || !multi {
+	out := &orchestratorv1.CloudCredentials{Driver: found.GetSpec().GetDriver(), Endpoint: found.GetSpec().GetEndpoint(), Region: found.GetSpec().GetRegion()}
+	if out.Data, err = s.open(ctx, found.GetSpec().GetCredentials()); err != nil || !multi {
 		return out, err
 	}
 	own := out.GetData()
@@ -61,7 +61,7 @@ func (s *Server) GetCloudCredentials(ctx context.Context, r *orchestratorv1.GetC
 }
 
 // mayUse refuses a tenant that may not use a cloud, and tells whether it is to have a project of its own there.
-func (s *Server) mayUse(ctx context.Context, cloud *orchestratorv1.Cloud, tenant string) (multi bool, err error) {
+func (s *Server) mayUse(ctx context.Context, c *orchestratorv1.Cloud, tenant string) (multi bool, err error) {
 	if tenant == "" {
 		return false, nil // the platform itself
 	}
@@ -69,8 +69,8 @@ func (s *Server) mayUse(ctx context.Context, cloud *orchestratorv1.Cloud, tenant
 	if err != nil {
 		return false, err
 	}
-	if allowed := cloud.GetSpec().GetTenants(); len(allowed) > 0 && !slices.Contains(allowed, tenant) {
-		return false, fault.New(fault.Denied, "%s may not use %s", tenant, cloud.GetName())
+	if !cloud.Allows(c.GetSpec(), tenant) {
+		return false, fault.New(fault.Denied, "%s may not use %s", tenant, c.GetName())
 	}
 	spec, ok := e.Object.Spec().(*orchestratorv1.TenantSpec)
 	return ok && project.IsMulti(spec), nil

@@ -16,6 +16,7 @@ import (
 	"github.com/weftcloud/weft/pkg/service"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
+	"github.com/weftcloud/weft/services/orchestrator/internal/cloud"
 	"github.com/weftcloud/weft/services/orchestrator/internal/project"
 )
 
@@ -73,14 +74,21 @@ func (s *Server) ListLedgerEntries(ctx context.Context, r *orchestratorv1.ListLe
 }
 
 // clouds gives where to look for what bears our mark: everywhere, that is, in each cloud and in the projects there of the
-// tenant, or of all; and the clouds alone, whose own credentials show the projects themselves.
+// tenant, or of all; and the clouds alone, whose own credentials show the projects themselves. A cloud that the tenant may
+// not use is left out: not even its name, in what it answers or fails to, is the tenant's to know.
 func (s *Server) clouds(ctx context.Context, tenant string) (everywhere, clouds []string, err error) {
 	entries, _, err := s.Book.List(ctx, "clouds/", record.ID{}, 0)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, e := range entries {
-		clouds = append(clouds, e.Name)
+		spec, ok := e.Object.Spec().(*orchestratorv1.CloudSpec)
+		if !ok {
+			return nil, nil, fault.New(fault.Internal, "%s is kept as something else than a cloud", e.Name)
+		}
+		if tenant == "" || cloud.Allows(spec, tenant) {
+			clouds = append(clouds, e.Name)
+		}
 	}
 	if tenant == "" {
 		tenant = "tenants"

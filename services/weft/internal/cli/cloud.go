@@ -24,6 +24,7 @@ type access struct {
 	username, passwordFile, project                    string
 	userDomain, projectDomain                          string
 	applicationCredential, applicationCredentialSecret string
+	tenants                                            []string
 }
 
 func (a *tool) cloudAdd() *cobra.Command {
@@ -32,6 +33,7 @@ func (a *tool) cloudAdd() *cobra.Command {
 		Use: "add NAME --driver openstack (--os-cloud NAME | --endpoint URL …)", Short: "Register a cloud, or change a registered one",
 		Long: `Register a cloud, or change a registered one.
 
+Of a registered one only where it is, its credentials and, if given, the tenants change; one that is paused stays so.
 The credentials become the secret cloud-NAME of the tenant, and are never shown again. With --os-cloud they are read from
 clouds.yaml: $OS_CLIENT_CONFIG_FILE, else ./clouds.yaml, else ~/.config/openstack/clouds.yaml.`,
 		Example: "  weft cloud add lab --driver openstack --os-cloud lab",
@@ -57,7 +59,14 @@ clouds.yaml: $OS_CLIENT_CONFIG_FILE, else ./clouds.yaml, else ~/.config/openstac
 					return err
 				}
 				spec.Driver, spec.Credentials = in.driver, parent+"/secrets/"+secret
-				op, err := a.put(cmd, c, "cloud", args[0], &orchestratorv1.Cloud{Spec: spec})
+				for _, tenant := range in.tenants {
+					spec.Tenants = append(spec.Tenants, "tenants/"+base(tenant))
+				}
+				fields := []string{"spec.driver", "spec.endpoint", "spec.region", "spec.credentials"}
+				if len(in.tenants) > 0 {
+					fields = append(fields, "spec.tenants")
+				}
+				op, err := a.put(cmd, c, "cloud", args[0], &orchestratorv1.Cloud{Spec: spec}, fields...)
 				if err != nil {
 					return err
 				}
@@ -78,6 +87,7 @@ clouds.yaml: $OS_CLIENT_CONFIG_FILE, else ./clouds.yaml, else ~/.config/openstac
 	f.StringVar(&in.project, "project", "", "the project")
 	f.StringVar(&in.userDomain, "user-domain", "Default", "the user's domain")
 	f.StringVar(&in.projectDomain, "project-domain", "Default", "the project's domain")
+	f.StringArrayVar(&in.tenants, "only-for", nil, "a `TENANT` that may use it, where not all may; may be given again")
 	f.StringVar(&in.applicationCredential, "application-credential-id", "", "an application credential, instead of a user")
 	f.StringVar(&in.applicationCredentialSecret, "application-credential-secret-file", "", "its secret's `FILE`; - for standard input")
 	return cmd

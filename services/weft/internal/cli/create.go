@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"sigs.k8s.io/yaml"
 
 	"github.com/weftcloud/weft/pkg/expr"
@@ -222,19 +223,22 @@ func (x *api) create(cmd *cobra.Command, c *client, id string, m proto.Message) 
 	})
 }
 
-// update calls the kind's Update method with the whole spec.
-func (x *api) update(cmd *cobra.Command, c *client, id string, m proto.Message) (*longrunningpb.Operation, error) {
+// update calls the kind's Update method with the whole spec, or with the fields given.
+func (x *api) update(cmd *cobra.Command, c *client, id string, m proto.Message, fields ...string) (*longrunningpb.Operation, error) {
 	name, err := x.fullName(c, id)
 	if err != nil {
 		return nil, err
 	}
 	resource.Wrap(m).SetName(name)
 	return x.change(cmd.Context(), c, "Update", func(r protoreflect.Message) {
-		fields := r.Descriptor().Fields()
-		for i := range fields.Len() {
-			if f := fields.Get(i); f.Message() == x.message {
+		all := r.Descriptor().Fields()
+		for i := range all.Len() {
+			if f := all.Get(i); f.Message() == x.message {
 				r.Set(f, protoreflect.ValueOfMessage(m.ProtoReflect()))
 			}
+		}
+		if len(fields) > 0 {
+			r.Set(all.ByName("update_mask"), protoreflect.ValueOfMessage((&fieldmaskpb.FieldMask{Paths: fields}).ProtoReflect()))
 		}
 	})
 }

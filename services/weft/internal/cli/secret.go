@@ -89,15 +89,15 @@ func (a *tool) putSecret(cmd *cobra.Command, c *client, id string, data map[stri
 	return a.put(cmd, c, "secret", id, &orchestratorv1.Secret{Spec: &orchestratorv1.SecretSpec{Data: data}})
 }
 
-// put creates a resource, or updates the one that there is, and waits until it is done.
-func (a *tool) put(cmd *cobra.Command, c *client, kind, id string, m proto.Message) (*longrunningpb.Operation, error) {
+// put creates a resource, or updates the one that there is, of that only the fields given, if any; and waits until it is done.
+func (a *tool) put(cmd *cobra.Command, c *client, kind, id string, m proto.Message, fields ...string) (*longrunningpb.Operation, error) {
 	x, err := apiNamed(kind)
 	if err != nil {
 		return nil, err
 	}
 	op, err := x.create(cmd, c, id, m)
 	if fault.Is(err, fault.Exists) {
-		op, err = x.update(cmd, c, id, m)
+		op, err = x.update(cmd, c, id, m, fields...)
 	}
 	if err != nil {
 		return nil, failed(err, "write %s %s", kind, id)
