@@ -72,29 +72,12 @@ func (h *hands) yard(cidr string) (network, subnet string) {
 // server makes a server of somebody else on a network, and waits until it runs.
 func (h *hands) server(t *testing.T, network string) (id string, drop func()) {
 	t.Helper()
-	var flavors struct {
-		Flavors []struct {
-			ID   string `json:"id"`
-			Name string `json:"name"`
-		} `json:"flavors"`
-	}
-	h.Do(http.MethodGet, "/compute/v2.1/flavors", nil, &flavors)
-	var images struct {
-		Images []struct {
-			ID string `json:"id"`
-		} `json:"images"`
-	}
-	h.Do(http.MethodGet, "/image/v2/images?name=tiny", nil, &images)
+	id = h.Server(object{"name": "intruder", "networks": []object{{"uuid": network}}})
 	var out struct {
 		Server struct {
-			ID     string `json:"id"`
 			Status string `json:"status"`
 		} `json:"server"`
 	}
-	h.Do(http.MethodPost, "/compute/v2.1/servers", object{"server": object{
-		"name": "intruder", "flavorRef": flavors.Flavors[0].ID, "imageRef": images.Images[0].ID, "networks": []object{{"uuid": network}},
-	}}, &out)
-	id = out.Server.ID
 	story.Await(t, "the other server runs", func() bool {
 		h.Do(http.MethodGet, "/compute/v2.1/servers/"+id, nil, &out)
 		return out.Server.Status == "ACTIVE"

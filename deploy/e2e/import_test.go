@@ -60,30 +60,12 @@ func byHand(t *testing.T, i *story.Installation) *yardOf {
 // machine makes a server and waits until it runs.
 func (y *yardOf) machine(t *testing.T, name string) string {
 	t.Helper()
-	var flavors struct {
-		Flavors []struct {
-			ID   string `json:"id"`
-			Name string `json:"name"`
-		} `json:"flavors"`
-	}
-	y.Do(http.MethodGet, "/compute/v2.1/flavors", nil, &flavors)
-	var images struct {
-		Images []struct {
-			ID string `json:"id"`
-		} `json:"images"`
-	}
-	y.Do(http.MethodGet, "/image/v2/images?name=tiny", nil, &images)
-	var made struct {
-		Server struct {
-			ID string `json:"id"`
-		} `json:"server"`
-	}
-	y.Do(http.MethodPost, "/compute/v2.1/servers", object{"server": object{
-		"name": name, "flavorRef": flavors.Flavors[0].ID, "imageRef": images.Images[0].ID, "networks": []object{{"uuid": y.network}}, "key_name": y.key,
+	id := y.Server(object{
+		"name": name, "networks": []object{{"uuid": y.network}}, "key_name": y.key,
 		"security_groups": []object{{"name": y.group}}, "metadata": object{"team": "red"},
-	}}, &made)
-	y.state(t, "compute.server", made.Server.ID, "ACTIVE")
-	return made.Server.ID
+	})
+	y.state(t, "compute.server", id, "ACTIVE")
+	return id
 }
 
 // state waits until an object is in a state.

@@ -34,9 +34,18 @@ func Erase[S, O proto.Message](d Driver[S, O]) Any { return erased[S, O]{d} }
 
 type erased[S, O proto.Message] struct{ d Driver[S, O] }
 
+// narrow gives a spec its type back. None stays none: Find after a release may have none. The catalog pairs kinds with their
+// drivers, so a spec of another kind is a fault of the program, and it panics.
+func narrow[S proto.Message](spec proto.Message) S {
+	if spec == nil {
+		var none S
+		return none
+	}
+	return spec.(S) //nolint:errcheck,forcetypeassert // it panics
+}
+
 func typed[S proto.Message](r Request[proto.Message]) Request[S] {
-	spec, _ := r.Spec.(S) // a nil spec stays nil: Find after a release may have none
-	return Request[S]{Key: r.Key, Name: r.Name, Generation: r.Generation, Labels: r.Labels, Spec: spec, Refs: r.Refs, Claimed: r.Claimed, Undo: r.Undo}
+	return Request[S]{Key: r.Key, Name: r.Name, Generation: r.Generation, Labels: r.Labels, Spec: narrow[S](r.Spec), Refs: r.Refs, Claimed: r.Claimed, Undo: r.Undo}
 }
 
 func (e erased[S, O]) Find(ctx context.Context, r Request[proto.Message]) ([]string, error) {
@@ -123,14 +132,9 @@ type erasedChecker[S proto.Message] struct{ c Checker[S] }
 func (e erasedChecker[S]) Check(ctx context.Context, items []Item[proto.Message]) ([]Finding, []QuotaUse, error) {
 	narrowed := make([]Item[S], 0, len(items))
 	for _, i := range items {
-		n := Item[S]{Name: i.Name, Unknown: i.Unknown, Change: i.Change, Refs: i.Refs, Planned: i.Planned}
-		if i.Spec != nil {
-			n.Spec, _ = i.Spec.(S)
-		}
-		if i.Former != nil {
-			n.Former, _ = i.Former.(S)
-		}
-		narrowed = append(narrowed, n)
+		narrowed = append(narrowed, Item[S]{
+			Name: i.Name, Unknown: i.Unknown, Change: i.Change, Refs: i.Refs, Planned: i.Planned, Spec: narrow[S](i.Spec), Former: narrow[S](i.Former),
+		})
 	}
 	return e.c.Check(ctx, narrowed)
 }
@@ -148,7 +152,7 @@ type erasedSized[S proto.Message] struct{ s Sized[S] }
 func (e erasedSized[S]) Sizes(ctx context.Context, specs []proto.Message) ([]map[string]int64, error) {
 	narrowed := make([]S, len(specs))
 	for i, spec := range specs {
-		narrowed[i], _ = spec.(S)
+		narrowed[i] = narrow[S](spec)
 	}
 	return e.s.Sizes(ctx, narrowed)
 }

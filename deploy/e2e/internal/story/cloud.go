@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -345,6 +346,33 @@ func (f *Foreign) Port(network, owner string) string {
 		"network_id": network, "name": "by-hand", "device_owner": owner, "device_id": "somebody-else",
 	}}, &out)
 	return out.Port.ID
+}
+
+// Server makes a server of the image tiny by hand and gives its id. options are the fields of the request beyond image and
+// flavor, name and networks among them.
+func (f *Foreign) Server(options map[string]any) string {
+	f.t.Helper()
+	var flavors struct {
+		Flavors []struct {
+			ID string `json:"id"`
+		} `json:"flavors"`
+	}
+	f.Do(http.MethodGet, "/compute/v2.1/flavors", nil, &flavors)
+	var images struct {
+		Images []struct {
+			ID string `json:"id"`
+		} `json:"images"`
+	}
+	f.Do(http.MethodGet, "/image/v2/images?name=tiny", nil, &images)
+	in := map[string]any{"flavorRef": flavors.Flavors[0].ID, "imageRef": images.Images[0].ID}
+	maps.Copy(in, options)
+	var out struct {
+		Server struct {
+			ID string `json:"id"`
+		} `json:"server"`
+	}
+	f.Do(http.MethodPost, "/compute/v2.1/servers", map[string]any{"server": in}, &out)
+	return out.Server.ID
 }
 
 // Upload puts bytes at a path.

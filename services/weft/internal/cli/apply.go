@@ -9,6 +9,7 @@ import (
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
@@ -65,9 +66,9 @@ func (b *busy) value(cmd *cobra.Command) (orchestratorv1.Busy, error) {
 }
 
 func (a *tool) applyCommand() *cobra.Command {
-	var file, requestID string
+	var from reading
+	var requestID string
 	var ifBusy busy
-	var params []string
 	var timeout time.Duration
 	var keep bool
 	var w waiting
@@ -76,23 +77,11 @@ func (a *tool) applyCommand() *cobra.Command {
 		Example: "  weft apply -f shop.yaml\n  weft apply -f shop.yaml --param web-replicas=3 --no-wait",
 		Args:    takes(0, 0, "no arguments; the document comes with -f"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			doc, err := a.readDocument(cmd, file)
-			if err != nil {
-				return err
-			}
-			values, err := parameters(cmd, params)
-			if err != nil {
-				return err
-			}
 			others, err := ifBusy.value(cmd)
 			if err != nil {
 				return err
 			}
-			return a.with(func(c *client) error {
-				parent, err := c.parent()
-				if err != nil {
-					return err
-				}
+			return a.withDocument(cmd, &from, func(c *client, parent string, doc *document, values *structpb.Struct) error {
 				request := &orchestratorv1.ApplyStackRequest{
 					Parent: parent, Document: doc.text, DocumentName: doc.name, Parameters: values, KeepOnFailure: keep, RequestId: requestID, Busy: others,
 				}
@@ -109,8 +98,7 @@ func (a *tool) applyCommand() *cobra.Command {
 	}
 	w.flags(cmd)
 	ifBusy.flags(cmd)
-	cmd.Flags().StringVarP(&file, "file", "f", "", "the document's `FILE`; - for standard input")
-	cmd.Flags().StringArrayVar(&params, "param", nil, "a parameter's value, `NAME=VALUE`, over the document's; may be given again")
+	from.flags(cmd)
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "undo it if it is not done by then (default 30m)")
 	cmd.Flags().BoolVar(&keep, "keep-on-failure", false, "when it fails leave what was made, for a look")
 	cmd.Flags().StringVar(&requestID, "request-id", "", "a name of your own for this request: the same one again yields the same operation")

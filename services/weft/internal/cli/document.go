@@ -64,6 +64,36 @@ func (d *document) stackName() (string, error) {
 // sources gives the document's text by its name, for showing problems in it.
 func (d *document) sources() map[string]string { return map[string]string{d.name: d.text, "": d.text} }
 
+// reading is the document that a command reads, and the values of its parameters.
+type reading struct {
+	file   string
+	params []string
+}
+
+func (r *reading) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&r.file, "file", "f", "", "the document's `FILE`; - for standard input")
+	cmd.Flags().StringArrayVar(&r.params, "param", nil, "a parameter's value, `NAME=VALUE`, over the document's; may be given again")
+}
+
+// withDocument reads a document, and gives it to do with a connection and the tenant that it is for.
+func (a *tool) withDocument(cmd *cobra.Command, r *reading, do func(c *client, parent string, doc *document, values *structpb.Struct) error) error {
+	doc, err := a.readDocument(cmd, r.file)
+	if err != nil {
+		return err
+	}
+	values, err := parameters(cmd, r.params)
+	if err != nil {
+		return err
+	}
+	return a.with(func(c *client) error {
+		parent, err := c.parent()
+		if err != nil {
+			return err
+		}
+		return do(c, parent, doc, values)
+	})
+}
+
 // parameters reads k=v pairs; a value is YAML, so that 3 is a number and [a, b] a list.
 func parameters(cmd *cobra.Command, pairs []string) (*structpb.Struct, error) {
 	if len(pairs) == 0 {

@@ -9,6 +9,7 @@ import (
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
@@ -95,8 +96,7 @@ func (a *tool) imported(answer *orchestratorv1.DraftDocumentResponse, to string)
 }
 
 func (a *tool) adoptCommand() *cobra.Command {
-	var file string
-	var params []string
+	var from reading
 	var timeout time.Duration
 	var w waiting
 	cmd := &cobra.Command{
@@ -109,19 +109,7 @@ had, those that were marked are let go of again.`,
 		Example: "  weft import --cloud lab --stack shop --server web1 --to shop.yaml\n  weft adopt -f shop.yaml",
 		Args:    takes(0, 0, "no arguments; the document comes with -f"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			doc, err := a.readDocument(cmd, file)
-			if err != nil {
-				return err
-			}
-			values, err := parameters(cmd, params)
-			if err != nil {
-				return err
-			}
-			return a.with(func(c *client) error {
-				parent, err := c.parent()
-				if err != nil {
-					return err
-				}
+			return a.withDocument(cmd, &from, func(c *client, parent string, doc *document, values *structpb.Struct) error {
 				request := &orchestratorv1.AdoptStackRequest{Parent: parent, Document: doc.text, DocumentName: doc.name, Parameters: values}
 				if timeout > 0 {
 					request.Timeout = durationpb.New(timeout)
@@ -135,8 +123,7 @@ had, those that were marked are let go of again.`,
 		},
 	}
 	w.flags(cmd)
-	cmd.Flags().StringVarP(&file, "file", "f", "", "the document's `FILE`; - for standard input")
-	cmd.Flags().StringArrayVar(&params, "param", nil, "a parameter's value, `NAME=VALUE`, over the document's; may be given again")
+	from.flags(cmd)
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "let go of it all if it is not done by then (default 30m)")
 	return cmd
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,8 +37,9 @@ func (a *tool) ledgerCommand() *cobra.Command {
 	return cmd
 }
 
-// incomplete is the error of a list that lacks what could not be asked.
+// incomplete is the error of a list that lacks what could not be asked. What several services say of it is said once.
 func incomplete(what string, missing []string) error {
+	missing = slices.Compact(slices.Sorted(slices.Values(missing)))
 	return &failure{
 		what: what + " is incomplete; not all could be asked", err: fault.New(fault.Unavailable, "%s", strings.Join(missing, "; ")),
 		next: "see that they run and can be reached, then ask again",

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weftcloud/weft/pkg/fault"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
@@ -16,8 +17,7 @@ import (
 )
 
 func (a *tool) planCommand() *cobra.Command {
-	var file string
-	var params []string
+	var from reading
 	var skip, rehearsed, repair bool
 	cmd := &cobra.Command{
 		Use: "plan -f FILE", Short: "Say what apply would do, and do nothing",
@@ -33,19 +33,7 @@ of the undo. Your clouds are not touched. The exit code is 0 only if every run e
 		Example: "  weft plan -f shop.yaml\n  weft plan -f shop.yaml --rehearse",
 		Args:    takes(0, 0, "no arguments; the document comes with -f"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			doc, err := a.readDocument(cmd, file)
-			if err != nil {
-				return err
-			}
-			values, err := parameters(cmd, params)
-			if err != nil {
-				return err
-			}
-			return a.with(func(c *client) error {
-				parent, err := c.parent()
-				if err != nil {
-					return err
-				}
+			return a.withDocument(cmd, &from, func(c *client, parent string, doc *document, values *structpb.Struct) error {
 				plan, err := orchestratorv1.NewStackServiceClient(c.conn).PlanStack(cmd.Context(), &orchestratorv1.PlanStackRequest{
 					Parent: parent, Document: doc.text, DocumentName: doc.name, Parameters: values, SkipPreflight: skip, Repair: repair,
 				})
@@ -59,8 +47,7 @@ of the undo. Your clouds are not touched. The exit code is 0 only if every run e
 			})
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "the document's `FILE`; - for standard input")
-	cmd.Flags().StringArrayVar(&params, "param", nil, "a parameter's value, `NAME=VALUE`, over the document's; may be given again")
+	from.flags(cmd)
 	cmd.Flags().BoolVar(&skip, "skip-preflight", false, "leave out what only the clouds can tell: quotas, images, flavors")
 	cmd.Flags().BoolVar(&repair, "repair", false, "bring back, too, what was removed, changed or broken at the clouds")
 	cmd.Flags().BoolVar(&rehearsed, "rehearse", false, "carry it out in a simulated cloud, failing after each step in turn, and say how each run ends")

@@ -19,11 +19,9 @@ import (
 // importedServer is a server with what only its description needs.
 type importedServer struct {
 	server
-	Name    string `json:"name"`
-	KeyName string `json:"key_name"`
-	// Image is an object, or an empty text for a server that boots from a volume.
-	Image  any      `json:"image"`
-	Groups []string `json:"server_groups"`
+	Name    string   `json:"name"`
+	KeyName string   `json:"key_name"`
+	Groups  []string `json:"server_groups"`
 }
 
 // Describe implements driver.Importer. Volumes are no part of the spec: each is attached by an attachment of its own.
@@ -160,8 +158,10 @@ func describeNetworks(out *driver.Described, spec *computev1.ServerSpec, s impor
 
 // describeImage puts a server's image into its spec, by its name if only it has that name.
 func (d *Servers) describeImage(ctx context.Context, out *driver.Described, spec *computev1.ServerSpec, s importedServer) error {
-	about, _ := s.Image.(map[string]any)
-	id, _ := about["id"].(string)
+	id, err := s.imageID()
+	if err != nil {
+		return err
+	}
 	if id == "" {
 		out.Obstacles = append(out.Obstacles, "it boots from a volume")
 		return nil
@@ -175,7 +175,16 @@ func (d *Servers) describeImage(ctx context.Context, out *driver.Described, spec
 		return err
 	}
 	spec.Image = id
-	if named, err := d.s.ImageByRef(ctx, "spec.image", image.Name, false); image.Name != "" && err == nil && named.ID == id {
+	if image.Name == "" {
+		return nil
+	}
+	named, err := d.s.ImageByRef(ctx, "spec.image", image.Name, false)
+	switch {
+	case fault.Is(err, fault.Invalid): // a name of several is none to call it by
+		return nil
+	case err != nil:
+		return err
+	case named.ID == id:
 		spec.Image = image.Name
 	}
 	return nil

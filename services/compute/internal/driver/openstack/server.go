@@ -91,6 +91,18 @@ func (s server) attached(volumeID string) bool {
 	return false
 }
 
+// imageID is the image that the server was made of; empty if it boots from a volume.
+func (s server) imageID() (string, error) {
+	if string(s.Image) == `""` {
+		return "", nil
+	}
+	var image struct {
+		ID string `json:"id"`
+	}
+	err := json.Unmarshal(s.Image, &image)
+	return image.ID, fault.Wrap(err, "read the image of server %s", s.ID)
+}
+
 // isGone tells whether the server only stands in lists any more.
 func (s server) isGone() bool { return s.Status == "DELETED" || s.Status == "SOFT_DELETED" }
 

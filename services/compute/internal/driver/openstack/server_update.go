@@ -2,7 +2,6 @@ package openstack
 
 import (
 	"context"
-	"encoding/json"
 	"maps"
 	"net/url"
 	"slices"
@@ -209,10 +208,11 @@ func step(ctx context.Context, c *gophercloud.ServiceClient, s server, w wanted)
 // call, which replaces all metadata, so that it happens once.
 // https://docs.openstack.org/api-ref/compute/#rebuild-server-rebuild-action
 func rebuild(ctx context.Context, c *gophercloud.ServiceClient, s server, w wanted) error {
-	var image struct {
-		ID string `json:"id"`
+	image, err := s.imageID()
+	if err != nil {
+		return err
 	}
-	if err := json.Unmarshal(s.Image, &image); err != nil || image.ID == "" {
+	if image == "" {
 		return fault.New(fault.Precondition, "the server was not made of an image, so its disk cannot be made anew; leave spec.rebuild as it was")
 	}
 	set, remove := metadataDiff(s, w.metadata) // s is as it was before these were written
@@ -222,8 +222,8 @@ func rebuild(ctx context.Context, c *gophercloud.ServiceClient, s server, w want
 		delete(metadata, key)
 	}
 	metadata[metadataRebuilt] = w.metadata[metadataRebuild]
-	_, err := servers.Rebuild(ctx, c, s.ID, servers.RebuildOpts{ImageRef: image.ID, Metadata: metadata}).Extract()
-	return cloud.Fault(err, "make the disk anew from image %s", image.ID)
+	_, err = servers.Rebuild(ctx, c, s.ID, servers.RebuildOpts{ImageRef: image, Metadata: metadata}).Extract()
+	return cloud.Fault(err, "make the disk anew from image %s", image)
 }
 
 // endResize confirms a resize, or reverts it. The service shows nothing of a confirmation that is going on, and refuses

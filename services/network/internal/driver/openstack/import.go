@@ -192,8 +192,17 @@ func externalName(ctx context.Context, s *cloud.Session, id string) (string, err
 	if err != nil {
 		return "", err
 	}
-	if named, err := s.ExternalNetwork(ctx, "spec.externalNetwork", n.Name, false); n.Name == "" || err != nil || named.ID != id {
-		return id, nil //nolint:nilerr // a name that leads nowhere, or to several, is none to call it by
+	if n.Name == "" {
+		return id, nil
+	}
+	named, err := s.ExternalNetwork(ctx, "spec.externalNetwork", n.Name, false)
+	switch {
+	case fault.Is(err, fault.Invalid): // a name of several is none to call it by
+		return id, nil
+	case err != nil:
+		return "", err
+	case named.ID != id:
+		return id, nil
 	}
 	return n.Name, nil
 }

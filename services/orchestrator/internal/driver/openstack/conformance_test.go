@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/applicationcredentials"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/credentials"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/users"
@@ -456,6 +457,20 @@ func ifFinal(err error) error {
 	return err
 }
 
+// somebodys makes a network that is not ours where a session is.
+func somebodys(t *testing.T, s *cloud.Session) (*gophercloud.ServiceClient, *networks.Network) {
+	t.Helper()
+	c, err := s.Network(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := networks.Create(t.Context(), c, networks.CreateOpts{Name: "somebodys"}).Extract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, n
+}
+
 // TestWhatStandsInAProject: it is not deleted with what others made there.
 func TestWhatStandsInAProject(t *testing.T) {
 	everywhere(t, func(t *testing.T, p *place) {
@@ -464,14 +479,7 @@ func TestWhatStandsInAProject(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := s.Network(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := networks.Create(t.Context(), c, networks.CreateOpts{Name: "somebodys"}).Extract()
-		if err != nil {
-			t.Fatal(err)
-		}
+		c, n := somebodys(t, s)
 		err = m.d.Delete(t.Context(), m.id)
 		if !fault.Is(err, fault.Precondition) || !strings.Contains(err.Error(), n.ID) || !strings.Contains(err.Error(), "somebodys") {
 			t.Errorf("delete: %v, want a refusal that names the network", err)
@@ -494,14 +502,7 @@ func TestDeletedUserHidesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := s.Network(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := networks.Create(t.Context(), c, networks.CreateOpts{Name: "somebodys"}).Extract()
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, n := somebodys(t, s)
 		deleteUser := func() {
 			t.Helper()
 			c, err := p.Session.Identity(t.Context())

@@ -31,7 +31,6 @@ package openstack
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -388,14 +387,8 @@ func (d *Projects) begin(ctx context.Context, r driver.Request[*orchestratorv1.P
 	})
 }
 
-// random draws a secret of 256 bits.
-func random() string {
-	raw := make([]byte, 32)
-	if _, err := rand.Read(raw); err != nil {
-		panic("openstack: the system gives no random bytes: " + err.Error()) // crypto/rand.Read never fails
-	}
-	return base64.RawURLEncoding.EncodeToString(raw)
-}
+// random draws a secret of 256 bits, at least.
+func random() string { return rand.Text() + rand.Text() }
 
 // work is one update under way.
 type work struct {
