@@ -2,9 +2,11 @@ package openstack
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +127,25 @@ func TestHashTellsCredentialsApart(t *testing.T) {
 		if hash(base) == hash(other) {
 			t.Errorf("%s: different credentials share a session", name)
 		}
+	}
+}
+
+// TestSessionsOfFormerCredentialsGo holds that what is asked for stays, and that the rest has an end.
+func TestSessionsOfFormerCredentialsGo(t *testing.T) {
+	s := NewSessions()
+	of := func(n int) [sha256.Size]byte { return hash(driver.Credentials{Region: strconv.Itoa(n)}) }
+	first := s.entry(of(0))
+	for n := range 3 * sessionLimit {
+		s.entry(of(n + 1))
+		if s.entry(of(0)) != first {
+			t.Fatalf("what is asked for all the time is gone after %d others", n+1)
+		}
+	}
+	if len(s.open) != sessionLimit {
+		t.Errorf("%d sessions are kept, want %d", len(s.open), sessionLimit)
+	}
+	if last := s.open[len(s.open)-2].key; last != of(3*sessionLimit) {
+		t.Error("the last one that was opened is not kept")
 	}
 }
 

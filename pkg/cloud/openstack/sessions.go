@@ -11,23 +11,26 @@ import (
 	"github.com/weftcloud/weft/pkg/driver"
 )
 
-// Sessions keeps one session per account, keyed by a hash of its credentials, so that all kinds of a service share it and
-// changed credentials open a new one.
+// sessionLimit is how many sessions are kept. Who works with one keeps it longer; the limit is there since credentials that
+// are rotated leave a session behind each time.
+const sessionLimit = 256
+
+// Sessions keeps one session per account, found by a hash of its credentials, so that all kinds of a service share it and
+// changed credentials open a new one. Of more than 256 the least recently asked for are opened anew.
 type Sessions struct {
 	opts []Option
 	mu   sync.Mutex
-	open map[[sha256.Size]byte]*entry
+	open []*entry // the least recently asked for first
 }
 
 type entry struct {
+	key     [sha256.Size]byte
 	mu      sync.Mutex
 	session *Session
 }
 
 // NewSessions makes an empty cache; the options are those of Open.
-func NewSessions(opts ...Option) *Sessions {
-	return &Sessions{opts: opts, open: map[[sha256.Size]byte]*entry{}}
-}
+func NewSessions(opts ...Option) *Sessions { return &Sessions{opts: opts} }
 
 // Get gives the session of an account and opens it if there is none yet. A failure is not kept. The errors are Open's.
 func (s *Sessions) Get(ctx context.Context, c driver.Credentials) (*Session, error) {
@@ -48,11 +51,15 @@ func (s *Sessions) Get(ctx context.Context, c driver.Credentials) (*Session, err
 func (s *Sessions) entry(key [sha256.Size]byte) *entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e, ok := s.open[key]
-	if !ok {
-		e = &entry{}
-		s.open[key] = e
+	e := &entry{key: key}
+	if i := slices.IndexFunc(s.open, func(e *entry) bool { return e.key == key }); i >= 0 {
+		e = s.open[i]
+		s.open = slices.Delete(s.open, i, i+1)
 	}
+	if len(s.open) == sessionLimit {
+		s.open = slices.Delete(s.open, 0, 1)
+	}
+	s.open = append(s.open, e)
 	return e
 }
 
