@@ -40,7 +40,7 @@ func Destroy(in DestroyInput) (*orchestratorv1.SagaPlan, error) {
 			Id: s.GetLocalName(), Change: remove, Retriable: true, Goal: &orchestratorv1.Goal{Resource: proto.CloneOf(s), Release: true, Reclaim: in.Reclaim},
 		})
 	}
-	releaseNeeds(g, former, release)
+	releaseNeeds(g, in.Kinds, former, release)
 	saga := sagaPlan(in.Operation, in.Record.GetStack().GetName(), orchestratorv1.Action_ACTION_DESTROY, in.Now, in.Timeout)
 	saga.Steps, saga.Former = g.sorted(), in.Record
 	saga.Priority = busv1.Priority_PRIORITY_INTERACTIVE // it frees what others may wait for

@@ -13,15 +13,15 @@ type held struct{ name, key string }
 
 // exclusive finds who must let go of an object before another can hold it, and which departures are early by that.
 func (p *planner) exclusive() {
-	holders := p.holders()
+	p.holding = p.holders()
 	leaving := map[string]*departure{}
 	for _, d := range p.gone {
 		leaving[d.former.GetLocalName()] = d
 	}
 	for _, local := range p.formerOrder {
 		f := p.former[local]
-		for _, h := range p.heldBy(f) {
-			n := holders[h]
+		for _, h := range heldBy(p.in.Kinds, f) {
+			n := p.holding[h]
 			if n == nil {
 				continue
 			}
@@ -59,9 +59,24 @@ func (p *planner) holders() map[held]*node {
 	return out
 }
 
+// beforeHolders makes what takes hold of an object wait for what only refers to it, and thereby the undo of the latter wait
+// for the holder to let go: a cloud refuses a snapshot of a volume that is just being attached or detached, and one that is
+// deleted at that moment it cannot delete ever after.
+func (p *planner) beforeHolders(g *graph) {
+	for _, n := range p.sorted {
+		for _, r := range n.refs {
+			holder := p.holding[held{r.name, r.key}]
+			if r.exclusive || holder == nil || g.steps[n.local] == nil || g.steps[holder.local] == nil || g.reaches(n.local, holder.local) {
+				continue
+			}
+			g.need(holder.local, n.local)
+		}
+	}
+}
+
 // heldBy gives what a standing resource holds.
-func (p *planner) heldBy(f *orchestratorv1.StandingResource) []held {
-	k, ok := p.in.Kinds.ByType(f.GetType())
+func heldBy(kinds *resource.Registry, f *orchestratorv1.StandingResource) []held {
+	k, ok := kinds.ByType(f.GetType())
 	if !ok {
 		return nil
 	}

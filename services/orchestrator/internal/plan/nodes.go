@@ -43,6 +43,7 @@ type planner struct {
 	resolver         *Resolver
 	before           *Resolver                // of what stands; nil until it is needed
 	outputs          map[string]proto.Message // of what stands, by local name
+	holding          map[held]*node           // who is to hold what one resource at a time can hold
 	handovers        [][2]string              // a node that must wait, and the former holder that must let go
 }
 

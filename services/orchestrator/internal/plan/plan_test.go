@@ -41,7 +41,7 @@ func kinds(t fataler) *resource.Registry {
 	r, err := resource.NewRegistry(
 		&networkv1.Network{}, &networkv1.Subnet{}, &networkv1.Router{}, &networkv1.SecurityGroup{}, &networkv1.FloatingIP{},
 		&networkv1.PrivateNetwork{}, &networkv1.Publication{}, &computev1.Server{}, &computev1.KeyPair{}, &storagev1.Volume{},
-		&storagev1.VolumeAttachment{}, &containerv1.Cluster{}, &containerv1.Workload{}, &containerv1.Manifest{}, &orchestratorv1.Secret{})
+		&storagev1.VolumeAttachment{}, &storagev1.VolumeSnapshot{}, &containerv1.Cluster{}, &containerv1.Workload{}, &containerv1.Manifest{}, &orchestratorv1.Secret{})
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -380,6 +380,45 @@ func TestPlans(t *testing.T) {
 	}
 	fmt.Fprintf(&b, "# destroy\n%s", show(&plan.Result{Plan: &orchestratorv1.Plan{}, Saga: saga}))
 	golden(t, "plans.golden", b.String())
+}
+
+// TestHoldersComeLast: what only refers to a volume is made before the volume is attached, and deleted after it was detached,
+// unless it is to wait for that itself.
+func TestHoldersComeLast(t *testing.T) {
+	needs := func(steps []*orchestratorv1.PlannedStep, id string) []string {
+		for _, s := range steps {
+			if s.GetId() == id {
+				return s.GetNeeds()
+			}
+		}
+		t.Fatalf("there is no step %s", id)
+		return nil
+	}
+	for name, c := range map[string]struct {
+		more, first, then string
+	}{
+		"attached":         {more: "  moment: {kind: VolumeSnapshot, spec: {volume: data}}\n", first: "moment", then: "disk"},
+		"after the holder": {more: "  moment: {kind: VolumeSnapshot, dependsOn: [disk], spec: {volume: data, force: true}}\n", first: "disk", then: "moment"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			r, problems := w.build(t, head+"resources:\n  net: {kind: Network}\n  data: {kind: Volume, spec: {size: 1Gi}}\n"+
+				"  db: {kind: Server, spec: {image: a, flavor: b, network: net}}\n  disk: {kind: VolumeAttachment, spec: {server: db, volume: data}}\n"+c.more, nil)
+			if len(problems) > 0 {
+				t.Fatal(problems)
+			}
+			if !slices.Contains(needs(r.Saga.GetSteps(), c.then), c.first) || slices.Contains(needs(r.Saga.GetSteps(), c.first), c.then) {
+				t.Errorf("made in the wrong order: %v", r.Saga.GetSteps())
+			}
+			saga, err := plan.Destroy(plan.DestroyInput{Record: w.run(t, r.Saga), Kinds: w.kinds, Now: now})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Contains(needs(saga.GetSteps(), c.first), c.then) || slices.Contains(needs(saga.GetSteps(), c.then), c.first) {
+				t.Errorf("deleted in the wrong order: %v", saga.GetSteps())
+			}
+		})
+	}
 }
 
 func golden(t *testing.T, name, got string) {

@@ -1,12 +1,14 @@
 package plan
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/weftcloud/weft/pkg/resource"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 )
@@ -79,6 +81,7 @@ func (p *planner) steps() (*orchestratorv1.SagaPlan, *orchestratorv1.Plan) {
 	g := &graph{steps: map[string]*orchestratorv1.PlannedStep{}}
 	restores := p.addSteps(g)
 	p.forwardNeeds(g)
+	p.beforeHolders(g)
 	p.earlyNeeds(g, restores)
 	p.lateNeeds(g)
 
@@ -311,15 +314,20 @@ func (p *planner) lateNeeds(g *graph) {
 			late[d.former.GetLocalName()] = d.stepID()
 		}
 	}
-	releaseNeeds(g, p.former, late)
+	releaseNeeds(g, p.in.Kinds, p.former, late)
 }
 
-// releaseNeeds makes the releases wait in the reverse order of need, through resources that stay.
-func releaseNeeds(g *graph, former map[string]*orchestratorv1.StandingResource, release map[string]string) {
+// releaseNeeds makes the releases wait in the reverse order of need, through resources that stay; and what only refers to an
+// object until what holds it has let go (see beforeHolders).
+func releaseNeeds(g *graph, kinds *resource.Registry, former map[string]*orchestratorv1.StandingResource, release map[string]string) {
+	holders := map[held]string{}
 	for _, id := range slices.Clone(g.order) {
 		local := strings.TrimSuffix(id, "/release")
 		if release[local] != id {
 			continue
+		}
+		for _, h := range heldBy(kinds, former[local]) {
+			holders[h] = id
 		}
 		seen := map[string]bool{local: true}
 		queue := slices.Clone(former[local].GetNeeds())
@@ -337,6 +345,17 @@ func releaseNeeds(g *graph, former map[string]*orchestratorv1.StandingResource, 
 				continue
 			}
 			queue = append(queue, former[next].GetNeeds()...)
+		}
+	}
+	for _, id := range slices.Clone(g.order) {
+		f := former[strings.TrimSuffix(id, "/release")]
+		if release[f.GetLocalName()] != id {
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(f.GetReferences())) {
+			if holder := holders[held{name, f.GetReferences()[name]}]; holder != "" && !g.reaches(holder, id) {
+				g.need(id, holder)
+			}
 		}
 	}
 }

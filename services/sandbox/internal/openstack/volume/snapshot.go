@@ -109,7 +109,11 @@ func (s *Service) deleteSnapshot(r *rest.Request) (*rest.Response, error) {
 	if v.Status != "available" && v.Status != "error" {
 		return nil, bad("Invalid snapshot: Snapshot status must be available or error and must not be in a group, but current status is: %s.", v.Status)
 	}
-	v.Status, v.Next, v.UpdatedAt = "deleting", []Due{{gone, s.later(r.Now, "snapshot.deleted")}}, r.Now
+	end := gone
+	if s.moving(v.VolumeID) { // backends that keep volumes as files fail then
+		end = "error_deleting"
+	}
+	v.Status, v.Next, v.UpdatedAt = "deleting", []Due{{end, s.later(r.Now, "snapshot.deleted")}}, r.Now
 	s.snapshots.Put(v.ID, v)
 	s.watchSnapshot(v)
 	return rest.Status(http.StatusAccepted, nil)

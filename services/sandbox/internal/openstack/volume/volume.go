@@ -227,6 +227,12 @@ func (s *Service) watchSnapshot(v *Snapshot) {
 	})
 }
 
+// moving tells whether a volume is just being attached or detached.
+func (s *Service) moving(id string) bool {
+	v := s.volumes.Get(id)
+	return v != nil && (v.Status == "attaching" || v.Status == "detaching")
+}
+
 func (s *Service) later(now time.Time, key string) time.Time {
 	return s.World.Later(now, "volume."+key)
 }

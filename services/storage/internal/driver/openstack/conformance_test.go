@@ -317,6 +317,43 @@ func TestAttachedVolume(t *testing.T) {
 	})
 }
 
+// TestSnapshotOfAMovingVolume: a snapshot is not deleted while its volume is detached, since the cloud would fail at it for
+// good; afterwards it is.
+func TestSnapshotOfAMovingVolume(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
+		network, _ := p.Network(t, "10.83.0.0/24")
+		server, v := p.Server(t, network), p.Volume(t)
+		refs := driver.Refs{server.GetName(): server, v.GetName(): v}
+		attachments, snapshots := NewVolumeAttachments(p.Session), NewVolumeSnapshots(p.Session)
+		moment := create(t, p, snapshots, driver.Request[*storagev1.VolumeSnapshotSpec]{
+			Key: newKey(t), Name: "tenants/conform/volumeSnapshots/moment", Spec: &storagev1.VolumeSnapshotSpec{Volume: v.GetName()}, Refs: refs,
+		})
+		r := driver.Request[*storagev1.VolumeAttachmentSpec]{Name: "tenants/conform/volumeAttachments/a", Spec: &storagev1.VolumeAttachmentSpec{Server: server.GetName(), Volume: v.GetName()}, Refs: refs}
+		id, err := attachments.Create(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ready(t, p, attachments, id, r)
+		if err := attachments.Delete(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		p.Await(t, "deleted", func() (bool, error) {
+			err := snapshots.Delete(t.Context(), moment)
+			if fault.Is(err, fault.Conflict) {
+				return false, nil
+			}
+			return err == nil, err
+		})
+		p.Await(t, "gone", func() (bool, error) {
+			seen, err := snapshots.Observe(t.Context(), []string{moment})
+			if err == nil && seen[moment].State == driver.Failed {
+				err = seen[moment].Fault
+			}
+			return len(seen) == 0, err
+		})
+	})
+}
+
 func TestVolumeCheck(t *testing.T) {
 	everywhere(t, func(t *testing.T, p *openstacktest.Place) {
 		create := kindv1.Change_CHANGE_CREATE

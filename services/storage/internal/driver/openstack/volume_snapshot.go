@@ -135,8 +135,26 @@ func (d *VolumeSnapshots) Update(context.Context, string, driver.Request[*storag
 	return nil
 }
 
-// Delete implements driver.Driver. The service refuses to delete one that it is deleting already.
+// Delete implements driver.Driver. While its volume is attached or detached a snapshot is let be: the service would take the
+// deletion, fail at it, and take none after that (error_deleting) until an operator has reset the snapshot's state.
 func (d *VolumeSnapshots) Delete(ctx context.Context, id string) error {
+	s, err := d.one(ctx, id)
+	if fault.Is(err, fault.NotFound) || err == nil && s.Status == "deleting" {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if s.Status == "error_deleting" {
+		return fault.New(fault.Precondition, "snapshot %[1]s is in status error_deleting: the cloud could not delete it, and does not try again unless its operator resets it: openstack volume snapshot set --state available %[1]s", id)
+	}
+	v, err := one(ctx, d.s, s.VolumeID)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	if err == nil && stateOf(v.Status) == driver.Progressing {
+		return fault.New(fault.Conflict, "delete snapshot %s: its volume %s is in status %s", id, s.VolumeID, v.Status)
+	}
 	c, err := d.s.BlockStorage(ctx)
 	if err != nil {
 		return err
@@ -145,7 +163,7 @@ func (d *VolumeSnapshots) Delete(ctx context.Context, id string) error {
 	if err == nil || fault.Is(err, fault.NotFound) {
 		return nil
 	}
-	if !fault.Is(err, fault.Invalid) && !fault.Is(err, fault.Conflict) {
+	if !fault.Is(err, fault.Invalid) {
 		return err
 	}
 	s, readErr := d.one(ctx, id)
@@ -153,7 +171,7 @@ func (d *VolumeSnapshots) Delete(ctx context.Context, id string) error {
 	case fault.Is(readErr, fault.NotFound) || readErr == nil && s.Status == "deleting":
 		return nil
 	case readErr == nil && s.Status != "available" && s.Status != "error":
-		return fault.As(fault.Conflict, err) // it is at something that ends by itself
+		return &fault.Error{Kind: fault.Conflict, Message: "snapshot " + id + " is in status " + s.Status, Cause: err} // it is at something that ends by itself
 	}
 	return err
 }
