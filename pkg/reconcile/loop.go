@@ -120,6 +120,7 @@ type Loop struct {
 type task struct {
 	active bool
 	again  bool
+	wrote  bool          // the look wrote the record: if it leaves nothing to wait for, there is another look
 	woken  chan struct{} // closed when again is set; nil before the first look
 	timer  *time.Timer
 
@@ -198,11 +199,7 @@ func (l *Loop) wake(id record.ID) {
 	if o == nil || o.ctx.Err() != nil {
 		return
 	}
-	t := o.tasks[id]
-	if t == nil {
-		t = &task{}
-		o.tasks[id] = t
-	}
+	t := o.task(id)
 	if t.active {
 		if !t.again && t.woken != nil {
 			close(t.woken)
@@ -212,6 +209,18 @@ func (l *Loop) wake(id record.ID) {
 	}
 	t.active = true
 	o.group.Go(func() { l.work(o, id, t) })
+}
+
+// wroteHeld is wake for what a look itself wrote, for who holds the lock. The look goes on from what it wrote: it need not be
+// interrupted, nor repeated before the time that it gives.
+func (l *Loop) wroteHeld(id record.ID) {
+	if o := l.owned[ShardOf(id.Key)]; o != nil {
+		if t := o.tasks[id]; t != nil && t.active {
+			t.wrote = true
+			return
+		}
+	}
+	l.wake(id)
 }
 
 // work looks at an id for as long as it is woken, and then sets the timer that it asked for.
@@ -247,7 +256,7 @@ func (l *Loop) work(o *owned, id record.ID, t *task) {
 func (l *Loop) turn(o *owned, t *task) *turn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t.again, t.woken = false, make(chan struct{})
+	t.again, t.wrote, t.woken = false, false, make(chan struct{})
 	return &turn{task: t, owned: o, slots: l.slots, woken: t.woken}
 }
 
@@ -255,7 +264,7 @@ func (l *Loop) turn(o *owned, t *task) *turn {
 func (l *Loop) rest(o *owned, id record.ID, t *task, wait time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if t.again {
+	if t.again || t.wrote && wait <= 0 {
 		return false
 	}
 	t.active = false
@@ -289,7 +298,7 @@ func (l *Loop) reconcile(ctx context.Context, at *turn, id record.ID) (time.Dura
 	if wake := e.Record.GetWakeTime(); !rests && wake != nil && l.Now().Before(wake.AsTime()) {
 		return wake.AsTime().Sub(l.Now()), nil
 	}
-	e.Fence = at.owned.fence()
+	e.Fence, e.Held = at.owned.fence(), l.Controllers[e.Kind.Type] == nil
 	at.class, at.tenant = classOf(e), resource.TenantOf(e.Name)
 	at.traces, at.trace, at.kind = l.Traces, e.Record.GetOrigin().GetTraceParent(), e.Kind.Name
 	if c := l.Controllers[e.Kind.Type]; c != nil {

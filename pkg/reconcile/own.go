@@ -220,7 +220,21 @@ func (l *Loop) Changed(c record.Change) {
 		return
 	}
 	l.written[c.ID] = max(l.written[c.ID], c.Revision)
+	if c.Held {
+		l.wroteHeld(c.ID)
+		return
+	}
 	l.wake(c.ID)
+}
+
+// task gives the work on an id, for who holds the lock.
+func (o *owned) task(id record.ID) *task {
+	t := o.tasks[id]
+	if t == nil {
+		t = &task{}
+		o.tasks[id] = t
+	}
+	return t
 }
 
 // load wakes the records of fresh shards that are not where they should be, until ctx ends.

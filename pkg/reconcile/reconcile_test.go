@@ -591,6 +591,40 @@ func TestDroppedAnswerOfCreate(t *testing.T) {
 	})
 }
 
+// TestTold: what the answer to a create shows as ready is not asked for once more; anything else is.
+func TestTold(t *testing.T) {
+	create, update, observe := memdriver.Create, memdriver.Update, memdriver.Observe
+	for name, c := range map[string]struct {
+		config config
+		lost   memdriver.Step // whose answer is lost
+		want   []memdriver.Step
+	}{
+		"ready at once":            {config: config{Tells: true}, want: []memdriver.Step{create}},
+		"in two steps":             {config: config{Tells: true, TwoStep: true}, want: []memdriver.Step{create, update}},
+		"ready later":              {config: config{Tells: true, ReadyAfter: 50 * time.Millisecond}, want: []memdriver.Step{create, observe, observe}},
+		"it does not tell":         {want: []memdriver.Step{create, observe}},
+		"lost answer of a create":  {config: config{Tells: true}, lost: create, want: []memdriver.Step{create, memdriver.Find, update, observe}},
+		"lost answer of an update": {config: config{Tells: true, TwoStep: true}, lost: update, want: []memdriver.Step{create, update, update, observe}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, c.config, func(t *testing.T, r *rig) {
+				if c.lost != "" {
+					r.cloud.Inject(c.lost, memdriver.Fault{Err: unavailable(), After: true})
+				}
+				r.ensure("a", 1400)
+				r.awaitReady("a")
+				if diff := cmp.Diff(c.want, steps(r.cloud.Calls())); diff != "" {
+					t.Errorf("calls (-want +got):\n%s", diff)
+				}
+				seen, ok := r.entry("a").Object.Observed().(*networkv1.NetworkObserved)
+				if !ok || seen.GetMtu() != 1400 || seen.GetNetworkId() == "" {
+					t.Errorf("observed %v", seen)
+				}
+			})
+		})
+	}
+}
+
 func TestRefusedCreateIsGivenUp(t *testing.T) {
 	run(t, config{}, func(t *testing.T, r *rig) {
 		r.cloud.Inject(memdriver.Create, memdriver.Fault{Err: fault.New(fault.Quota, "none left")})
@@ -987,6 +1021,7 @@ func stories() map[string]story {
 		"release what was adopted": {prepare: func(r *rig) { foreign(r); adopt(r); r.awaitReady("a") }, begin: func(r *rig) { r.release("a") }, end: none},
 		"create":                   {config: config{ReadyAfter: time.Second}, begin: create, end: one(1400)},
 		"create two":               {config: config{TwoStep: true}, begin: create, end: one(1400)},
+		"create told":              {config: config{TwoStep: true, Tells: true}, begin: create, end: one(1400)},
 		"change": {prepare: stand, begin: func(r *rig) {
 			r.command("2", networkType, networkName("a"), "key-a", &networkv1.NetworkSpec{Mtu: 1500}, nil)
 		}, end: one(1500)},

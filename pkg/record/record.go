@@ -90,6 +90,8 @@ type Entry struct {
 	Object resource.Object
 	// Fence is what must stand when the entry is saved or removed, beside what was read; nil for nothing.
 	Fence *store.Compare
+	// Held says that who works on the record writes it, and goes on from what he writes; see Change.
+	Held bool
 
 	revision int64
 	drawn    quota.Amounts // as it was read
@@ -460,7 +462,7 @@ func (b *Book) commit(ctx context.Context, e *Entry, compares []store.Compare, o
 	crash.Point(crash.RecordCommitAfter)
 	b.outbox.Committed(out)
 	if b.changed != nil {
-		b.changed(Change{ID: e.ID, Revision: revision})
+		b.changed(Change{ID: e.ID, Revision: revision, Held: e.Held})
 	}
 	return revision, nil
 }
