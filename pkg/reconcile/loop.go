@@ -27,7 +27,8 @@
 //
 // A look holds one of a bounded number of slots while it reads, decides and writes, not while it waits for its turn to
 // call or for the answer: there the budget says who comes first. A record that is written while a look at it waits, e.g.
-// because it is to be undone, is read again at once, and keeps its place in line.
+// because it is to be undone, is read again at once, and keeps its place in line. What a look writes itself does not interrupt
+// it: a create, the update after it and what is told of both are parts of one look.
 package reconcile
 
 import (
