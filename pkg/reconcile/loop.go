@@ -34,6 +34,7 @@ package reconcile
 import (
 	"context"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -121,8 +122,8 @@ type Loop struct {
 type task struct {
 	active bool
 	again  bool
-	wrote  bool          // the look wrote the record: if it leaves nothing to wait for, there is another look
 	woken  chan struct{} // closed when again is set; nil before the first look
+	heard  int64         // the latest revision of the record that woke the look; math.MaxInt64 for any other reason
 	timer  *time.Timer
 
 	// What follows belongs to the goroutine that works on the id.
@@ -191,17 +192,22 @@ func settled(e *record.Entry) bool {
 func (l *Loop) Wake(id record.ID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.wake(id)
+	l.wake(id, math.MaxInt64)
 }
 
-// wake is Wake for who holds the lock.
-func (l *Loop) wake(id record.ID) {
+// wake is Wake for who holds the lock, of a record that was written at a revision.
+func (l *Loop) wake(id record.ID, revision int64) {
 	o := l.owned[ShardOf(id.Key)]
 	if o == nil || o.ctx.Err() != nil {
 		return
 	}
-	t := o.task(id)
+	t := o.tasks[id]
+	if t == nil {
+		t = &task{}
+		o.tasks[id] = t
+	}
 	if t.active {
+		t.heard = max(t.heard, revision)
 		if !t.again && t.woken != nil {
 			close(t.woken)
 		}
@@ -212,16 +218,23 @@ func (l *Loop) wake(id record.ID) {
 	o.group.Go(func() { l.work(o, id, t) })
 }
 
-// wroteHeld is wake for what a look itself wrote, for who holds the lock. The look goes on from what it wrote: it need not be
-// interrupted, nor repeated before the time that it gives.
-func (l *Loop) wroteHeld(id record.ID) {
-	if o := l.owned[ShardOf(id.Key)]; o != nil {
-		if t := o.tasks[id]; t != nil && t.active {
-			t.wrote = true
-			return
-		}
+// ownWrite tells whether a look was woken by nothing but what it wrote itself, from which it goes on: it need not be
+// interrupted then, nor repeated before the time that it gives. The store may tell of a write before the writer has heard that it
+// stands, so this is asked when the look would be interrupted, after its write. For who holds the lock.
+func (at *turn) ownWrite() bool {
+	return at.entry != nil && at.task.heard <= at.entry.Revision()
+}
+
+// undisturbed tells whether a look that was woken was so by what it wrote itself; then it is as if it had not been woken.
+func (at *turn) undisturbed() bool {
+	at.loop.mu.Lock()
+	defer at.loop.mu.Unlock()
+	if !at.ownWrite() {
+		return false
 	}
-	l.wake(id)
+	at.task.again, at.wrote, at.task.woken = false, true, make(chan struct{})
+	at.woken = at.task.woken
+	return true
 }
 
 // work looks at an id for as long as it is woken, and then sets the timer that it asked for.
@@ -247,7 +260,7 @@ func (l *Loop) work(o *owned, id record.ID, t *task) {
 		if !at.interrupted { // else there is another look, which goes on from its place; after rest the task may be another's
 			t.leave()
 		}
-		if l.rest(o, id, t, wait) {
+		if l.rest(o, id, at, wait) {
 			return
 		}
 	}
@@ -257,17 +270,19 @@ func (l *Loop) work(o *owned, id record.ID, t *task) {
 func (l *Loop) turn(o *owned, t *task) *turn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t.again, t.wrote, t.woken = false, false, make(chan struct{})
-	return &turn{task: t, owned: o, slots: l.slots, woken: t.woken}
+	t.again, t.heard, t.woken = false, 0, make(chan struct{})
+	return &turn{loop: l, task: t, owned: o, slots: l.slots, woken: t.woken}
 }
 
 // rest ends the work on an id, unless it was woken meanwhile.
-func (l *Loop) rest(o *owned, id record.ID, t *task, wait time.Duration) bool {
+func (l *Loop) rest(o *owned, id record.ID, at *turn, wait time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if t.again || t.wrote && wait <= 0 {
+	t := at.task
+	if wrote := at.wrote || t.again && at.ownWrite(); t.again && !at.ownWrite() || wrote && wait <= 0 {
 		return false
 	}
+	t.again = false
 	t.active = false
 	if t.timer != nil {
 		t.timer.Stop()
@@ -299,7 +314,10 @@ func (l *Loop) reconcile(ctx context.Context, at *turn, id record.ID) (time.Dura
 	if wake := e.Record.GetWakeTime(); !rests && wake != nil && l.Now().Before(wake.AsTime()) {
 		return wake.AsTime().Sub(l.Now()), nil
 	}
-	e.Fence, e.Held = at.owned.fence(), l.Controllers[e.Kind.Type] == nil
+	e.Fence = at.owned.fence()
+	if l.Controllers[e.Kind.Type] == nil { // a controller is woken by whatever it writes
+		at.entry = e
+	}
 	at.class, at.tenant = classOf(e), resource.TenantOf(e.Name)
 	at.traces, at.trace, at.kind = l.Traces, e.Record.GetOrigin().GetTraceParent(), e.Kind.Name
 	if c := l.Controllers[e.Kind.Type]; c != nil {

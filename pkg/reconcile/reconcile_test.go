@@ -54,6 +54,7 @@ type rig struct {
 	tap     *tap
 	account *reconcile.Account
 	every   time.Duration // between two looks at what is ready; 0 means none
+	late    time.Duration // after a write until the loop hears of it from who wrote; the store tells it at once
 
 	mu   sync.Mutex
 	loop *reconcile.Loop
@@ -212,6 +213,7 @@ func newRig(t *testing.T, c config) *rig {
 	r.account = reconcile.NewAccount("clouds/lab", driver.Session{Drivers: map[string]driver.Any{networkType: r.tap, subnetType: driver.Erase(r.subnets)}}, budget.New(budget.Config{Rate: 1000, Burst: 2000}))
 	r.box = recordtest.NewBox(r.store, record.Prefix("network")+"o/")
 	r.book = record.New(record.Config{Service: "network", Store: r.store, Outbox: r.box, Kinds: kinds, Now: time.Now, Changed: func(c record.Change) {
+		time.Sleep(r.late)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.loop != nil {
@@ -597,10 +599,12 @@ func TestTold(t *testing.T) {
 	for name, c := range map[string]struct {
 		config config
 		lost   memdriver.Step // whose answer is lost
+		late   time.Duration
 		want   []memdriver.Step
 	}{
 		"ready at once":            {config: config{Tells: true}, want: []memdriver.Step{create}},
 		"in two steps":             {config: config{Tells: true, TwoStep: true}, want: []memdriver.Step{create, update}},
+		"the store tells sooner":   {config: config{Tells: true, TwoStep: true}, late: 10 * time.Millisecond, want: []memdriver.Step{create, update}},
 		"ready later":              {config: config{Tells: true, ReadyAfter: 50 * time.Millisecond}, want: []memdriver.Step{create, observe, observe}},
 		"it does not tell":         {want: []memdriver.Step{create, observe}},
 		"lost answer of a create":  {config: config{Tells: true}, lost: create, want: []memdriver.Step{create, memdriver.Find, update, observe}},
@@ -611,6 +615,8 @@ func TestTold(t *testing.T) {
 				if c.lost != "" {
 					r.cloud.Inject(c.lost, memdriver.Fault{Err: unavailable(), After: true})
 				}
+				time.Sleep(time.Second) // what was there before is found
+				r.late = c.late
 				r.ensure("a", 1400)
 				r.awaitReady("a")
 				if diff := cmp.Diff(c.want, steps(r.cloud.Calls())); diff != "" {

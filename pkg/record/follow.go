@@ -12,8 +12,6 @@ import (
 type Change struct {
 	ID
 	Revision int64
-	// Held says that who works on the record wrote it, so that it is no news to him. It is known of what this book wrote only.
-	Held bool
 }
 
 // Revision gives the store's revision as it stands. Follow from there misses nothing that is written from now on.

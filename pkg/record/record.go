@@ -90,8 +90,6 @@ type Entry struct {
 	Object resource.Object
 	// Fence is what must stand when the entry is saved or removed, beside what was read; nil for nothing.
 	Fence *store.Compare
-	// Held says that who works on the record writes it, and goes on from what he writes; see Change.
-	Held bool
 
 	revision int64
 	drawn    quota.Amounts // as it was read
@@ -129,6 +127,9 @@ func (b *Book) Kind(typ string) (*resource.Kind, bool) { return b.kinds.ByType(t
 func (b *Book) recordKey(id ID) string      { return RecordKey(b.service, id) }
 func (b *Book) indexKey(name string) string { return b.prefix + "n/" + name }
 func (b *Book) tombKey(key string) string   { return b.prefix + "t/" + key }
+
+// Revision gives the revision of the store at which the entry was read, or last written through it; 0 if it never was.
+func (e *Entry) Revision() int64 { return e.revision }
 
 // NewEntry makes an entry for a resource that is not kept yet. The object's metadata must bear a key.
 func (b *Book) NewEntry(kind *resource.Kind, object resource.Object) *Entry {
@@ -462,7 +463,7 @@ func (b *Book) commit(ctx context.Context, e *Entry, compares []store.Compare, o
 	crash.Point(crash.RecordCommitAfter)
 	b.outbox.Committed(out)
 	if b.changed != nil {
-		b.changed(Change{ID: e.ID, Revision: revision, Held: e.Held})
+		b.changed(Change{ID: e.ID, Revision: revision})
 	}
 	return revision, nil
 }
