@@ -121,6 +121,15 @@ type TwoStep interface {
 	NeedsUpdate() bool
 }
 
+// Teller is a capability: the provider answers a create with the whole object, so that nobody need look at what it has just
+// been told. What an answer shows is kept for the look at the resource that it is part of (Remembering, Tell): a later look,
+// as after a crash or an unknown outcome, asks the provider.
+type Teller[O proto.Message] interface {
+	// Told gives an object as the answers to the Create, and to the Update after it, showed it in this look. It MUST be what
+	// Observe would give; false if no answer of this look showed the whole object as it is now. It MUST NOT ask the provider.
+	Told(ctx context.Context, id string) (Observation[O], bool)
+}
+
 // Adopted is a capability: the objects are somebody else's and live on when the resource is released. Create makes
 // nothing and returns the id of what stands, Find finds nothing since nothing is marked, and a release ends with
 // forgetting the id: Delete is not called, and nobody waits until Observe misses the id.

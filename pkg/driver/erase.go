@@ -27,6 +27,8 @@ type Any interface {
 	Sized() (Sized[proto.Message], bool)
 	// Importer gives the capability, or false.
 	Importer() (Importer, bool)
+	// Teller gives the capability, or false.
+	Teller() (Teller[proto.Message], bool)
 }
 
 // Erase erases the types of a driver.
@@ -63,9 +65,28 @@ func (e erased[S, O]) Observe(ctx context.Context, ids []string) (map[string]Obs
 	}
 	out := make(map[string]Observation[proto.Message], len(seen))
 	for id, o := range seen {
-		out[id] = Observation[proto.Message]{State: o.State, Fault: o.Fault, Observed: o.Observed, Facts: o.Facts}
+		out[id] = untyped(o)
 	}
 	return out, nil
+}
+
+func untyped[O proto.Message](o Observation[O]) Observation[proto.Message] {
+	return Observation[proto.Message]{State: o.State, Fault: o.Fault, Observed: o.Observed, Facts: o.Facts}
+}
+
+func (e erased[S, O]) Teller() (Teller[proto.Message], bool) {
+	t, ok := e.d.(Teller[O])
+	if !ok {
+		return nil, false
+	}
+	return erasedTeller[O]{t}, true
+}
+
+type erasedTeller[O proto.Message] struct{ t Teller[O] }
+
+func (e erasedTeller[O]) Told(ctx context.Context, id string) (Observation[proto.Message], bool) {
+	o, ok := e.t.Told(ctx, id)
+	return untyped(o), ok
 }
 
 func (e erased[S, O]) Update(ctx context.Context, id string, r Request[proto.Message]) error {

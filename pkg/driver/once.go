@@ -37,3 +37,28 @@ func Once[T any](ctx context.Context, key string, read func() (T, error)) (T, er
 	}
 	return out, err
 }
+
+// Tell keeps what an answer told, under a key, for what follows in the same look (Recall). In a context that is not Remembering
+// it keeps nothing.
+func Tell[T any](ctx context.Context, key string, told T) {
+	m, ok := ctx.Value(memoKey{}).(*memo)
+	if !ok {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known[key] = told
+}
+
+// Recall gives what was told under a key in this look; false if nothing was.
+func Recall[T any](ctx context.Context, key string) (T, bool) {
+	var none T
+	m, ok := ctx.Value(memoKey{}).(*memo)
+	if !ok {
+		return none, false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	told, ok := m.known[key].(T)
+	return told, ok
+}

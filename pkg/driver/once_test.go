@@ -8,6 +8,29 @@ import (
 	"github.com/weftcloud/weft/pkg/driver"
 )
 
+// TestTell: what is told in a look is known in that look only, as the type that it was told as, and the last word counts.
+func TestTell(t *testing.T) {
+	look := driver.Remembering(context.Background())
+	driver.Tell(look, "a", 1)
+	driver.Tell(look, "a", 2)
+	driver.Tell(context.Background(), "b", 3)
+	for name, c := range map[string]struct {
+		look context.Context
+		key  string
+		want int
+		ok   bool
+	}{
+		"told": {look, "a", 2, true}, "not told": {look, "b", 0, false}, "another look": {driver.Remembering(look), "a", 0, false}, "no look": {context.Background(), "a", 0, false},
+	} {
+		if got, ok := driver.Recall[int](c.look, c.key); got != c.want || ok != c.ok {
+			t.Errorf("%s: %d, %v; want %d, %v", name, got, ok, c.want, c.ok)
+		}
+	}
+	if got, ok := driver.Recall[string](look, "a"); ok {
+		t.Errorf("a number is given as the text %q", got)
+	}
+}
+
 // TestOnce reads once in a look, again after an error, and each time outside of a look.
 func TestOnce(t *testing.T) {
 	t.Parallel()

@@ -45,8 +45,11 @@ var errWoken = errors.New("the record was written meanwhile")
 type turn struct {
 	*Account // nil until the entry was read
 
+	loop  *Loop
 	task  *task
 	owned *owned
+	entry *record.Entry // what is worked on; nil before it was read, and for a controller
+	wrote bool          // it was woken by what it wrote itself
 	slots chan struct{}
 	woken <-chan struct{} // closed when the record was written since the look began
 
@@ -100,19 +103,24 @@ func (at *turn) admit(ctx context.Context) (*budget.Ticket, error) {
 
 // wait waits until ready is closed. That the record was written comes first.
 func (at *turn) wait(ctx context.Context, ready <-chan struct{}) error {
-	select {
-	case <-at.woken:
-		ready = nil
-	default:
-	}
-	select {
-	case <-ready:
-		return nil
-	case <-at.woken:
-		at.interrupted = true
-		return errWoken
-	case <-ctx.Done():
-		return fault.As(fault.Unavailable, fault.Wrap(ctx.Err(), "wait for a call at %s", at.Name))
+	for {
+		select {
+		case <-at.woken:
+			if at.undisturbed() {
+				continue
+			}
+			at.interrupted = true
+			return errWoken
+		default:
+		}
+		select {
+		case <-ready:
+			return nil
+		case <-at.woken:
+			continue
+		case <-ctx.Done():
+			return fault.As(fault.Unavailable, fault.Wrap(ctx.Err(), "wait for a call at %s", at.Name))
+		}
 	}
 }
 

@@ -8,6 +8,8 @@ package reconcile
 // driver's facts. A difference is drift: it is kept with the record, told as an event, and cleared when it is gone. The
 // phase stays; nothing is done about it until someone asks (see Reopen in package participant).
 //
+// The record of an object that is just as it was is not read again: there may be many, and rounds are few seconds apart.
+//
 // A failed look is no answer and changes nothing. An object that is not listed is looked for once more, some time later,
 // before it is taken for gone.
 //
@@ -18,8 +20,10 @@ package reconcile
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -73,7 +77,35 @@ func (l *Loop) rounds(ctx context.Context) {
 type group struct {
 	account *Account
 	kind    string
-	records map[string]record.ID // by the object's id
+	records map[string]recorded // by the object's id
+}
+
+// recorded is a record as a round found it: enough to tell whether its object is as it was without reading it again, of many.
+type recorded struct {
+	id record.ID
+	// sum is that of what was observed; the zero sum if the record tells of a drift.
+	sum sum
+}
+
+// sum stands for what was observed of an object and for its facts.
+type sum [16]byte
+
+// sumOf gives the sum of an observation that is ready; the zero sum, which is nobody's, if it cannot be told.
+func sumOf(observed proto.Message, facts map[string]string) sum {
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(observed)
+	if err != nil {
+		return sum{} // then the record is read
+	}
+	for _, name := range slices.Sorted(maps.Keys(facts)) {
+		data = fmt.Appendf(data, "%q%q", name, facts[name])
+	}
+	whole := sha256.Sum256(data)
+	return sum(whole[:])
+}
+
+// asItWas tells whether an object is seen just as its record has it, with nothing to write.
+func (r recorded) asItWas(o driver.Observation[proto.Message]) bool {
+	return o.State == driver.Ready && r.sum != sum{} && r.sum == sumOf(o.Observed, o.Facts)
 }
 
 // round looks at all that is ready, and tells how many differences it wrote. An error of one account does not keep the
@@ -139,9 +171,13 @@ func (l *Loop) grouped(ctx context.Context) ([]*group, error) {
 			i := slices.IndexFunc(groups, func(g *group) bool { return g.account == account && g.kind == e.Kind.Type })
 			if i < 0 {
 				i = len(groups)
-				groups = append(groups, &group{account: account, kind: e.Kind.Type, records: map[string]record.ID{}})
+				groups = append(groups, &group{account: account, kind: e.Kind.Type, records: map[string]recorded{}})
 			}
-			groups[i].records[e.Object.Status().GetProviderId()] = e.ID
+			r := recorded{id: e.ID}
+			if e.Object.Status().GetDrift() == nil {
+				r.sum = sumOf(e.Object.Observed(), e.Record.GetFacts())
+			}
+			groups[i].records[e.Object.Status().GetProviderId()] = r
 		}
 	}
 	return groups, unknown
@@ -172,7 +208,7 @@ func (l *Loop) accountOf(ctx context.Context, e *record.Entry) (*Account, error)
 }
 
 // compare looks at the objects of a group with one list call, and writes what differs. It gives those that were not listed.
-func (l *Loop) compare(ctx context.Context, g *group) (differences int, missing map[string]record.ID, err error) {
+func (l *Loop) compare(ctx context.Context, g *group) (differences int, missing map[string]recorded, err error) {
 	d, ok := g.account.Session.Drivers[g.kind]
 	if !ok {
 		return 0, nil, fault.New(fault.Unsupported, "%s has no driver for it", g.account.Name)
@@ -185,14 +221,17 @@ func (l *Loop) compare(ctx context.Context, g *group) (differences int, missing 
 	if err != nil {
 		return 0, nil, err
 	}
-	missing = map[string]record.ID{}
-	for object, id := range g.records {
-		o, listed := seen[object]
-		if !listed {
-			missing[object] = id
+	missing = map[string]recorded{}
+	for object, r := range g.records {
+		o, stands := seen[object]
+		if !stands {
+			missing[object] = r
 			continue
 		}
-		changed, err := l.note(ctx, id, object, o, true)
+		if r.asItWas(o) {
+			continue
+		}
+		changed, err := l.note(ctx, r.id, object, o, true)
 		if err != nil {
 			return differences, nil, err
 		}
@@ -204,9 +243,9 @@ func (l *Loop) compare(ctx context.Context, g *group) (differences int, missing 
 }
 
 // lost writes that objects are gone that were looked for twice.
-func (l *Loop) lost(ctx context.Context, missing map[string]record.ID) (differences int, err error) {
-	for object, id := range missing {
-		changed, err := l.note(ctx, id, object, driver.Observation[proto.Message]{}, false)
+func (l *Loop) lost(ctx context.Context, missing map[string]recorded) (differences int, err error) {
+	for object, r := range missing {
+		changed, err := l.note(ctx, r.id, object, driver.Observation[proto.Message]{}, false)
 		if err != nil {
 			return differences, err
 		}

@@ -3,6 +3,8 @@ package reconcile_test
 import (
 	"fmt"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/driver/memdriver"
 	"github.com/weftcloud/weft/pkg/fault"
+	"github.com/weftcloud/weft/pkg/store/memstore"
 	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
 )
@@ -123,7 +126,8 @@ func TestNoDrift(t *testing.T) {
 	})
 }
 
-// TestRoundsAreBatched looks at many objects with one call each interval, and less often while nothing happens.
+// TestRoundsAreBatched looks at many objects with one call each interval, and less often while nothing happens. No record is
+// read by itself of what is as it was.
 func TestRoundsAreBatched(t *testing.T) {
 	watched(t, func(t *testing.T, r *rig) {
 		for i := range 50 {
@@ -133,6 +137,13 @@ func TestRoundsAreBatched(t *testing.T) {
 		looks := func() int {
 			return len(slices.DeleteFunc(r.cloud.Calls(), func(c memdriver.Call) bool { return c.Step != memdriver.Observe || len(c.IDs) != 51 }))
 		}
+		var reads atomic.Int64
+		r.store.SetFaults(memstore.Faults{Before: func(op, key string) error {
+			if op == memstore.OpGet && strings.Contains(key, "/r/") {
+				reads.Add(1)
+			}
+			return nil
+		}})
 		before := looks()
 		time.Sleep(20 * interval)
 		if n := looks() - before; n < 19 || n > 20 {
@@ -142,6 +153,9 @@ func TestRoundsAreBatched(t *testing.T) {
 		time.Sleep(80 * interval)
 		if n := looks() - before; n < 30 || n > 45 {
 			t.Errorf("%d looks in the 80 quiet intervals after that", n)
+		}
+		if n := reads.Load(); n > 0 {
+			t.Errorf("%d records were read to compare them", n)
 		}
 	})
 }

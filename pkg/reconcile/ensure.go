@@ -33,8 +33,9 @@ func (l *Loop) ensure(ctx context.Context, at *turn, e *record.Entry) (time.Dura
 			return wait, nil
 		}
 	}
+	look := driver.Remembering(ctx) // what the answers to create and update tell
 	if e.Object.Status().GetProviderId() == "" {
-		wait, err := l.make(ctx, at, e, d, refs)
+		wait, err := l.make(look, at, e, d, refs)
 		if err != nil {
 			return l.failed(ctx, at, e, err)
 		}
@@ -43,14 +44,29 @@ func (l *Loop) ensure(ctx context.Context, at *turn, e *record.Entry) (time.Dura
 		}
 	}
 	if e.Record.GetAppliedGeneration() != e.Object.Metadata().GetGeneration() {
-		if err := l.update(ctx, at, e, d, refs); driver.IsUnfinished(err) {
+		if err := l.update(look, at, e, d, refs); driver.IsUnfinished(err) {
 			return l.unfinished(ctx, at, e)
 		} else if err != nil {
 			return l.failed(ctx, at, e, err)
 		}
 		at.pace(e.Kind.Type).restart(e.ID, l.Now())
 	}
+	if seen, ok := told(look, d, e.Object.Status().GetProviderId()); ok {
+		at.pace(e.Kind.Type).forget(e.ID)
+		return 0, l.ready(ctx, e, seen)
+	}
 	return l.observe(ctx, at, e, d, refs)
+}
+
+// told gives an object that is ready as the answers to its create and update showed it in this very look: then nobody need
+// ask for it. What is not ready is looked at later, as is whatever no answer told.
+func told(look context.Context, d driver.Any, id string) (driver.Observation[proto.Message], bool) {
+	t, ok := d.Teller()
+	if !ok {
+		return driver.Observation[proto.Message]{}, false
+	}
+	seen, ok := t.Told(look, id)
+	return seen, ok && seen.State == driver.Ready
 }
 
 // driver opens the account of an entry for the look, and gives the driver of the entry's kind in it.

@@ -27,12 +27,14 @@
 //
 // A look holds one of a bounded number of slots while it reads, decides and writes, not while it waits for its turn to
 // call or for the answer: there the budget says who comes first. A record that is written while a look at it waits, e.g.
-// because it is to be undone, is read again at once, and keeps its place in line.
+// because it is to be undone, is read again at once, and keeps its place in line. What a look writes itself does not interrupt
+// it: a create, the update after it and what is told of both are parts of one look.
 package reconcile
 
 import (
 	"context"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -121,6 +123,7 @@ type task struct {
 	active bool
 	again  bool
 	woken  chan struct{} // closed when again is set; nil before the first look
+	heard  int64         // the latest revision of the record that woke the look; math.MaxInt64 for any other reason
 	timer  *time.Timer
 
 	// What follows belongs to the goroutine that works on the id.
@@ -189,11 +192,11 @@ func settled(e *record.Entry) bool {
 func (l *Loop) Wake(id record.ID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.wake(id)
+	l.wake(id, math.MaxInt64)
 }
 
-// wake is Wake for who holds the lock.
-func (l *Loop) wake(id record.ID) {
+// wake is Wake for who holds the lock, of a record that was written at a revision.
+func (l *Loop) wake(id record.ID, revision int64) {
 	o := l.owned[ShardOf(id.Key)]
 	if o == nil || o.ctx.Err() != nil {
 		return
@@ -204,6 +207,7 @@ func (l *Loop) wake(id record.ID) {
 		o.tasks[id] = t
 	}
 	if t.active {
+		t.heard = max(t.heard, revision)
 		if !t.again && t.woken != nil {
 			close(t.woken)
 		}
@@ -212,6 +216,25 @@ func (l *Loop) wake(id record.ID) {
 	}
 	t.active = true
 	o.group.Go(func() { l.work(o, id, t) })
+}
+
+// ownWrite tells whether a look was woken by nothing but what it wrote itself, from which it goes on: it need not be
+// interrupted then, nor repeated before the time that it gives. The store may tell of a write before the writer has heard that it
+// stands, so this is asked when the look would be interrupted, after its write. For who holds the lock.
+func (at *turn) ownWrite() bool {
+	return at.entry != nil && at.task.heard <= at.entry.Revision()
+}
+
+// undisturbed tells whether a look that was woken was so by what it wrote itself; then it is as if it had not been woken.
+func (at *turn) undisturbed() bool {
+	at.loop.mu.Lock()
+	defer at.loop.mu.Unlock()
+	if !at.ownWrite() {
+		return false
+	}
+	at.task.again, at.wrote, at.task.woken = false, true, make(chan struct{})
+	at.woken = at.task.woken
+	return true
 }
 
 // work looks at an id for as long as it is woken, and then sets the timer that it asked for.
@@ -237,7 +260,7 @@ func (l *Loop) work(o *owned, id record.ID, t *task) {
 		if !at.interrupted { // else there is another look, which goes on from its place; after rest the task may be another's
 			t.leave()
 		}
-		if l.rest(o, id, t, wait) {
+		if l.rest(o, id, at, wait) {
 			return
 		}
 	}
@@ -247,17 +270,19 @@ func (l *Loop) work(o *owned, id record.ID, t *task) {
 func (l *Loop) turn(o *owned, t *task) *turn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t.again, t.woken = false, make(chan struct{})
-	return &turn{task: t, owned: o, slots: l.slots, woken: t.woken}
+	t.again, t.heard, t.woken = false, 0, make(chan struct{})
+	return &turn{loop: l, task: t, owned: o, slots: l.slots, woken: t.woken}
 }
 
 // rest ends the work on an id, unless it was woken meanwhile.
-func (l *Loop) rest(o *owned, id record.ID, t *task, wait time.Duration) bool {
+func (l *Loop) rest(o *owned, id record.ID, at *turn, wait time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if t.again {
+	t := at.task
+	if wrote := at.wrote || t.again && at.ownWrite(); t.again && !at.ownWrite() || wrote && wait <= 0 {
 		return false
 	}
+	t.again = false
 	t.active = false
 	if t.timer != nil {
 		t.timer.Stop()
@@ -290,6 +315,9 @@ func (l *Loop) reconcile(ctx context.Context, at *turn, id record.ID) (time.Dura
 		return wake.AsTime().Sub(l.Now()), nil
 	}
 	e.Fence = at.owned.fence()
+	if l.Controllers[e.Kind.Type] == nil { // a controller is woken by whatever it writes
+		at.entry = e
+	}
 	at.class, at.tenant = classOf(e), resource.TenantOf(e.Name)
 	at.traces, at.trace, at.kind = l.Traces, e.Record.GetOrigin().GetTraceParent(), e.Kind.Name
 	if c := l.Controllers[e.Kind.Type]; c != nil {

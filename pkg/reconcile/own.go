@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"hash/fnv"
+	"math"
 	"sync"
 	"time"
 
@@ -195,7 +196,7 @@ func (l *Loop) changed(changes []record.Change) {
 			delete(l.written, c.ID)
 		}
 		if known < c.Revision {
-			l.wake(c.ID)
+			l.wake(c.ID, c.Revision)
 			l.wakeWhole(c.ID)
 		}
 	}
@@ -204,7 +205,7 @@ func (l *Loop) changed(changes []record.Change) {
 // wakeWhole wakes the record that another is a part of, for who holds the lock.
 func (l *Loop) wakeWhole(part record.ID) {
 	if whole, ok := l.wholes[part]; ok {
-		l.wake(whole)
+		l.wake(whole, math.MaxInt64)
 	}
 }
 
@@ -220,7 +221,7 @@ func (l *Loop) Changed(c record.Change) {
 		return
 	}
 	l.written[c.ID] = max(l.written[c.ID], c.Revision)
-	l.wake(c.ID)
+	l.wake(c.ID, c.Revision)
 }
 
 // load wakes the records of fresh shards that are not where they should be, until ctx ends.

@@ -54,6 +54,7 @@ type rig struct {
 	tap     *tap
 	account *reconcile.Account
 	every   time.Duration // between two looks at what is ready; 0 means none
+	late    time.Duration // after a write until the loop hears of it from who wrote; the store tells it at once
 
 	mu   sync.Mutex
 	loop *reconcile.Loop
@@ -212,6 +213,7 @@ func newRig(t *testing.T, c config) *rig {
 	r.account = reconcile.NewAccount("clouds/lab", driver.Session{Drivers: map[string]driver.Any{networkType: r.tap, subnetType: driver.Erase(r.subnets)}}, budget.New(budget.Config{Rate: 1000, Burst: 2000}))
 	r.box = recordtest.NewBox(r.store, record.Prefix("network")+"o/")
 	r.book = record.New(record.Config{Service: "network", Store: r.store, Outbox: r.box, Kinds: kinds, Now: time.Now, Changed: func(c record.Change) {
+		time.Sleep(r.late)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.loop != nil {
@@ -589,6 +591,44 @@ func TestDroppedAnswerOfCreate(t *testing.T) {
 			t.Errorf("%d creates, objects %v", n, r.cloud.Objects())
 		}
 	})
+}
+
+// TestTold: what the answer to a create shows as ready is not asked for once more; anything else is.
+func TestTold(t *testing.T) {
+	create, update, observe := memdriver.Create, memdriver.Update, memdriver.Observe
+	for name, c := range map[string]struct {
+		config config
+		lost   memdriver.Step // whose answer is lost
+		late   time.Duration
+		want   []memdriver.Step
+	}{
+		"ready at once":            {config: config{Tells: true}, want: []memdriver.Step{create}},
+		"in two steps":             {config: config{Tells: true, TwoStep: true}, want: []memdriver.Step{create, update}},
+		"the store tells sooner":   {config: config{Tells: true, TwoStep: true}, late: 10 * time.Millisecond, want: []memdriver.Step{create, update}},
+		"ready later":              {config: config{Tells: true, ReadyAfter: 50 * time.Millisecond}, want: []memdriver.Step{create, observe, observe}},
+		"it does not tell":         {want: []memdriver.Step{create, observe}},
+		"lost answer of a create":  {config: config{Tells: true}, lost: create, want: []memdriver.Step{create, memdriver.Find, update, observe}},
+		"lost answer of an update": {config: config{Tells: true, TwoStep: true}, lost: update, want: []memdriver.Step{create, update, update, observe}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, c.config, func(t *testing.T, r *rig) {
+				if c.lost != "" {
+					r.cloud.Inject(c.lost, memdriver.Fault{Err: unavailable(), After: true})
+				}
+				time.Sleep(time.Second) // what was there before is found
+				r.late = c.late
+				r.ensure("a", 1400)
+				r.awaitReady("a")
+				if diff := cmp.Diff(c.want, steps(r.cloud.Calls())); diff != "" {
+					t.Errorf("calls (-want +got):\n%s", diff)
+				}
+				seen, ok := r.entry("a").Object.Observed().(*networkv1.NetworkObserved)
+				if !ok || seen.GetMtu() != 1400 || seen.GetNetworkId() == "" {
+					t.Errorf("observed %v", seen)
+				}
+			})
+		})
+	}
 }
 
 func TestRefusedCreateIsGivenUp(t *testing.T) {
@@ -987,6 +1027,7 @@ func stories() map[string]story {
 		"release what was adopted": {prepare: func(r *rig) { foreign(r); adopt(r); r.awaitReady("a") }, begin: func(r *rig) { r.release("a") }, end: none},
 		"create":                   {config: config{ReadyAfter: time.Second}, begin: create, end: one(1400)},
 		"create two":               {config: config{TwoStep: true}, begin: create, end: one(1400)},
+		"create told":              {config: config{TwoStep: true, Tells: true}, begin: create, end: one(1400)},
 		"change": {prepare: stand, begin: func(r *rig) {
 			r.command("2", networkType, networkName("a"), "key-a", &networkv1.NetworkSpec{Mtu: 1500}, nil)
 		}, end: one(1500)},

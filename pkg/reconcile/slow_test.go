@@ -10,7 +10,7 @@ import (
 	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
 )
 
-// TestSlowLookUp has the second look-up, which follows the first at once, answer after a long time what was the case when
+// TestSlowLookUp has the second look-up, which follows the first at once since somebody woke the loop, answer after a long time what was the case when
 // it was asked: that is no proof that there is nothing. The create comes through meanwhile. Found by the simulation of a
 // cluster (services/orchestrator/internal/engine, seed 195 of its first version): a second object was made.
 func TestSlowLookUp(t *testing.T) {
@@ -19,7 +19,10 @@ func TestSlowLookUp(t *testing.T) {
 		var late sync.Once
 		r.tap.set(func(d *tap) {
 			d.broken = func() error {
-				if count(r.cloud.Calls(), memdriver.Find) < 2 {
+				if n := count(r.cloud.Calls(), memdriver.Find); n < 2 {
+					if n == 1 {
+						r.loop.Wake(r.entry("a").ID)
+					}
 					return nil
 				}
 				late.Do(func() {

@@ -128,6 +128,9 @@ func (b *Book) recordKey(id ID) string      { return RecordKey(b.service, id) }
 func (b *Book) indexKey(name string) string { return b.prefix + "n/" + name }
 func (b *Book) tombKey(key string) string   { return b.prefix + "t/" + key }
 
+// Revision gives the revision of the store at which the entry was read, or last written through it; 0 if it never was.
+func (e *Entry) Revision() int64 { return e.revision }
+
 // NewEntry makes an entry for a resource that is not kept yet. The object's metadata must bear a key.
 func (b *Book) NewEntry(kind *resource.Kind, object resource.Object) *Entry {
 	return &Entry{

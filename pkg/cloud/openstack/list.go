@@ -3,9 +3,11 @@ package openstack
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 
 	"github.com/gophercloud/gophercloud/v2"
 
@@ -40,30 +42,44 @@ func List[T any](ctx context.Context, c *gophercloud.ServiceClient, path, field 
 
 // pages reads the pages of a list. moved says that the error came of a link that leads on from what is gone.
 func pages[T any](ctx context.Context, c *gophercloud.ServiceClient, path, field string, query url.Values) (out []T, moved bool, err error) {
-	next := c.ServiceURL(path)
-	if len(query) > 0 {
-		next += "?" + query.Encode()
-	}
+	next := addressOf(c, path, query)
 	for first := true; next != ""; first = false {
-		page := map[string]json.RawMessage{}
-		resp, err := c.Get(ctx, next, &page, nil)
+		items, following, err := onePage[T](ctx, c, path, field, next)
 		if err != nil {
 			gone := gophercloud.ResponseCodeIs(err, http.StatusNotFound) || gophercloud.ResponseCodeIs(err, http.StatusBadRequest)
 			return nil, !first && gone, Fault(err, "list %s", path)
 		}
-		if err := resp.Body.Close(); err != nil {
-			return nil, false, Fault(err, "list %s", path)
-		}
-		var items []T
-		if err := json.Unmarshal(page[field], &items); err != nil {
-			return nil, false, Fault(err, "list %s: read the answer", path)
-		}
-		out = append(out, items...)
-		if next, err = nextPage(page[field+"_links"], next); err != nil {
-			return nil, false, Fault(err, "list %s: read the link to the next page", path)
-		}
+		out, next = append(out, items...), following
 	}
 	return out, false, nil
+}
+
+// addressOf gives the address of a list's first page.
+func addressOf(c *gophercloud.ServiceClient, path string, query url.Values) string {
+	if len(query) == 0 {
+		return c.ServiceURL(path)
+	}
+	return c.ServiceURL(path) + "?" + query.Encode()
+}
+
+// onePage reads one page of a list, and gives the address of the next one, empty after the last. The error is the client
+// library's.
+func onePage[T any](ctx context.Context, c *gophercloud.ServiceClient, path, field, at string) (items []T, next string, err error) {
+	page := map[string]json.RawMessage{}
+	resp, err := c.Get(ctx, at, &page, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := resp.Body.Close(); err != nil {
+		return nil, "", err
+	}
+	if err := json.Unmarshal(page[field], &items); err != nil {
+		return nil, "", fmt.Errorf("read the answer: %w", err)
+	}
+	if next, err = nextPage(page[field+"_links"], at); err != nil {
+		return nil, "", fmt.Errorf("read the link to the next page: %w", err)
+	}
+	return items, next, nil
 }
 
 // nextPage gives the address of the next page; empty after the last.
@@ -98,6 +114,79 @@ func ListByValues[T any](ctx context.Context, c *gophercloud.ServiceClient, path
 			return nil, err
 		}
 		out = append(out, items...)
+	}
+	return out, nil
+}
+
+// Collection is a list that cannot be asked for items by several ids, as nova's servers and cinder's volumes.
+type Collection[T any] struct {
+	// Path is the list's address below the service's base, Field the answer's field that holds the items.
+	Path, Field string
+	// ID gives the id of an item.
+	ID func(T) string
+	// One reads one item by itself. The error is NotFound if it does not exist.
+	One func(ctx context.Context, id string) (T, error)
+}
+
+const (
+	// fewIDs is how many items are asked for one by one rather than with the whole list.
+	fewIDs = 3
+	// manyWanted is from how many items on the whole list is read at once.
+	manyWanted = 200
+	// margin is how many items more than are wanted the first page has: others are as young.
+	margin = 30
+	// wholePage is the size of a page of the whole list: the most that nova and cinder give unless told otherwise
+	// (max_limit, osapi_max_limit).
+	wholePage = 1000
+)
+
+// ByIDs reads items of a list by id; what does not exist is absent. What is asked for so is most often young: it was made a
+// moment ago, and is looked at until it is ready. Both services list the newest first if nothing else is asked for (API
+// reference: nova "List Servers Detailed", sort_key, whose default is created_at, and sort_dir; cinder "List accessible volumes
+// with details", sort), so one page holds it, however much the project has. What does not stand there is asked for by itself,
+// or, if that is much, by the whole list. That the order is another, or that items are old, costs calls and is no mistake: what
+// was not seen on a part of the list is never taken for gone.
+func ByIDs[T any](ctx context.Context, c *gophercloud.ServiceClient, from Collection[T], ids []string) (map[string]T, error) {
+	out := make(map[string]T, len(ids))
+	missing := map[string]bool{}
+	for _, id := range ids {
+		missing[id] = true
+	}
+	note := func(items []T) {
+		for _, item := range items {
+			if id := from.ID(item); missing[id] {
+				out[id] = item
+				delete(missing, id)
+			}
+		}
+	}
+	if n := len(missing); n > 1 && n < manyWanted {
+		at := addressOf(c, from.Path, url.Values{"limit": {strconv.Itoa(2*n + margin)}})
+		items, next, err := onePage[T](ctx, c, from.Path, from.Field, at)
+		if err != nil {
+			return nil, Fault(err, "list %s", from.Path)
+		}
+		note(items)
+		if next == "" {
+			return out, nil // that was the whole list
+		}
+	}
+	if len(missing) > fewIDs {
+		all, err := List[T](ctx, c, from.Path, from.Field, url.Values{"limit": {strconv.Itoa(wholePage)}})
+		if err != nil {
+			return nil, err
+		}
+		note(all)
+		return out, nil
+	}
+	for id := range missing {
+		item, err := from.One(ctx, id)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return nil, err
+		}
+		if err == nil {
+			out[id] = item
+		}
 	}
 	return out, nil
 }

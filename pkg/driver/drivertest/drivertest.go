@@ -4,6 +4,7 @@ package drivertest
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -82,7 +83,8 @@ func (s suite[S, O]) request(t *testing.T) driver.Request[S] {
 func (s suite[S, O]) create(t *testing.T, r driver.Request[S]) string {
 	t.Helper()
 	before := proto.Clone(r.Spec)
-	id, err := s.Driver.Create(t.Context(), r)
+	look := driver.Remembering(t.Context())
+	id, err := s.Driver.Create(look, r)
 	if err != nil {
 		t.Fatalf("create: %v", err)
 	}
@@ -94,10 +96,40 @@ func (s suite[S, O]) create(t *testing.T, r driver.Request[S]) string {
 		t.Error("create changed the spec that it was given")
 	}
 	if two, ok := s.Driver.(driver.TwoStep); ok && two.NeedsUpdate() {
-		s.update(t, id, r)
+		if err := s.Driver.Update(look, id, r); err != nil && !fault.Is(err, fault.Conflict) {
+			t.Fatalf("update what was made: %v", err)
+		} else if err != nil {
+			s.update(t, id, r)
+			look = t.Context() // what was told is of an earlier look
+		}
 	}
+	s.told(t, look, id)
 	s.settle(t, id, r)
 	return id
+}
+
+// told holds what the answers told of a new object to what Observe gives.
+func (s suite[S, O]) told(t *testing.T, look context.Context, id string) {
+	t.Helper()
+	teller, ok := s.Driver.(driver.Teller[O])
+	if !ok {
+		return
+	}
+	if o, told := teller.Told(t.Context(), id); told {
+		t.Errorf("another look is told %v", o)
+	}
+	told, ok := teller.Told(look, id)
+	if !ok || told.State != driver.Ready {
+		return // it is looked at
+	}
+	all, err := s.Driver.Observe(t.Context(), []string{id})
+	if err != nil {
+		t.Fatalf("observe: %v", err)
+	}
+	seen := all[id]
+	if told.State != seen.State || !proto.Equal(told.Observed, seen.Observed) || !maps.Equal(told.Facts, seen.Facts) {
+		t.Errorf("the answers told %v with %v, and observed is %v with %v in state %v", told.Observed, told.Facts, seen.Observed, seen.Facts, seen.State)
+	}
 }
 
 // update brings an object to a request. A conflict may pass by itself: the object can be busy.

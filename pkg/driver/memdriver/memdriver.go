@@ -54,6 +54,8 @@ type Config[S, O proto.Message] struct {
 	Now func() time.Time
 	// TwoStep has objects bare until they are updated: they are observed as made, with the zero spec.
 	TwoStep bool
+	// Tells has the answers to Create, and to the Update after it, tell the object, see driver.Teller.
+	Tells bool
 }
 
 // Object is one object as it stands.
@@ -261,7 +263,15 @@ func (d *Driver[S, O]) Create(ctx context.Context, r driver.Request[S]) (string,
 	if f.Err != nil {
 		return "", f.Err
 	}
+	if d.config.Tells {
+		driver.Tell(ctx, o.ID, d.observation(o))
+	}
 	return o.ID, nil
+}
+
+// Told implements driver.Teller.
+func (d *Driver[S, O]) Told(ctx context.Context, id string) (driver.Observation[O], bool) {
+	return driver.Recall[driver.Observation[O]](ctx, id)
 }
 
 // Observe implements driver.Driver.
@@ -309,6 +319,9 @@ func (d *Driver[S, O]) Update(ctx context.Context, id string, r driver.Request[S
 		o.Spec, o.readyAt = clone(r.Spec), d.config.Now().Add(d.config.ReadyAfter)
 	}
 	o.state, o.failed = driver.Ready, nil
+	if _, told := d.Told(ctx, id); told {
+		driver.Tell(ctx, id, d.observation(o))
+	}
 	return f.Err
 }
 

@@ -29,6 +29,9 @@ func TestConformance(t *testing.T) {
 		"in time": func(c *memdriver.Config[*networkv1.NetworkSpec, *networkv1.NetworkObserved]) {
 			c.ReadyAfter, c.GoneAfter = 3*time.Second, 2*time.Second
 		},
+		"telling": func(c *memdriver.Config[*networkv1.NetworkSpec, *networkv1.NetworkObserved]) {
+			c.Tells, c.TwoStep = true, true
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := time.Unix(0, 0)

@@ -41,8 +41,12 @@ type Place struct {
 	// Interval is the time between two looks at what is going on there.
 	Interval time.Duration
 
-	cut *atomic.Bool
+	cut   *atomic.Bool
+	calls *atomic.Int64
 }
+
+// Calls tells how many calls the session has made.
+func (p *Place) Calls() int64 { return p.calls.Load() }
 
 // Wait passes the time between two looks. The place is a process with a clock of its own.
 func (p *Place) Wait() { time.Sleep(p.Interval) }
@@ -50,8 +54,8 @@ func (p *Place) Wait() { time.Sleep(p.Interval) }
 // Open opens a session at a place. Image and flavors are the ones that the lab and the sandbox have.
 func Open(t *testing.T, c driver.Credentials) *Place {
 	t.Helper()
-	p := &Place{Image: "tiny", Flavor: "m1.tiny", OtherFlavor: "m1.small", Interval: 400 * time.Millisecond, cut: &atomic.Bool{}}
-	s, err := cloud.Open(t.Context(), c, cloud.WithTransport(func(rt http.RoundTripper) http.RoundTripper { return breakable{rt, p.cut} }))
+	p := &Place{Image: "tiny", Flavor: "m1.tiny", OtherFlavor: "m1.small", Interval: 400 * time.Millisecond, cut: &atomic.Bool{}, calls: &atomic.Int64{}}
+	s, err := cloud.Open(t.Context(), c, cloud.WithTransport(func(rt http.RoundTripper) http.RoundTripper { return breakable{rt, p.cut, p.calls} }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,10 +101,11 @@ func (p *Place) Outage(t *testing.T) (mend func()) {
 	return mend
 }
 
-// breakable is a transport that can be cut.
+// breakable is a transport that can be cut, and that counts.
 type breakable struct {
-	rt  http.RoundTripper
-	cut *atomic.Bool
+	rt    http.RoundTripper
+	cut   *atomic.Bool
+	calls *atomic.Int64
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -108,6 +113,7 @@ func (b breakable) RoundTrip(r *http.Request) (*http.Response, error) {
 	if b.cut.Load() {
 		return nil, errors.New("the way is cut")
 	}
+	b.calls.Add(1)
 	return b.rt.RoundTrip(r)
 }
 

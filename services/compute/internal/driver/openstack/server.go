@@ -189,20 +189,16 @@ func (d *Servers) list(ctx context.Context, query url.Values) ([]server, error) 
 	return cloud.List[server](ctx, c, "servers/detail", "servers", query)
 }
 
-// byIDs reads servers: one by itself, several by one list, since the service cannot filter by several ids.
-func (d *Servers) byIDs(ctx context.Context, ids []string) ([]server, error) {
+// byIDs reads servers by id; what does not exist is absent.
+func (d *Servers) byIDs(ctx context.Context, ids []string) (map[string]server, error) {
 	if len(ids) == 0 {
 		return nil, ctx.Err()
 	}
-	if len(ids) == 1 {
-		s, err := d.one(ctx, ids[0])
-		if fault.Is(err, fault.NotFound) {
-			return nil, nil
-		}
-		return []server{s}, err
+	c, err := d.s.Compute(ctx)
+	if err != nil {
+		return nil, err
 	}
-	all, err := d.list(ctx, url.Values{"limit": {"1000"}})
-	return slices.DeleteFunc(all, func(s server) bool { return !slices.Contains(ids, s.ID) }), err
+	return cloud.ByIDs(ctx, c, cloud.Collection[server]{Path: "servers/detail", Field: "servers", ID: func(s server) string { return s.ID }, One: d.one}, ids)
 }
 
 // one reads one server. The error is NotFound if it does not exist.

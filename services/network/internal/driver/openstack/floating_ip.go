@@ -50,13 +50,16 @@ func (d *FloatingIPs) Create(ctx context.Context, r driver.Request[*networkv1.Fl
 	if err != nil {
 		return "", err
 	}
-	f, err := floatingips.Create(ctx, c, floatingips.CreateOpts{
+	id, err := d.created(ctx, floatingips.Create(ctx, c, floatingips.CreateOpts{
 		FloatingNetworkID: external.ID, PortID: portID, Description: cloud.Description(r.Key, r.Name),
-	}).Extract()
-	if err != nil {
-		return "", cloud.Fault(err, "create floating IP %s", r.Name)
-	}
-	return f.ID, nil
+	}).Result, "floatingip")
+	return id, cloud.Fault(err, "create floating IP %s", r.Name)
+}
+
+// Told implements driver.Teller.
+func (d *FloatingIPs) Told(ctx context.Context, id string) (driver.Observation[*networkv1.FloatingIPObserved], bool) {
+	f, ok := d.told(ctx, id)
+	return f.observation(), ok
 }
 
 // portOf gives the port that the address leads to; empty if it leads nowhere.
@@ -144,13 +147,17 @@ func (d *FloatingIPs) Observe(ctx context.Context, ids []string) (map[string]dri
 	}
 	out := make(map[string]driver.Observation[*networkv1.FloatingIPObserved], len(all))
 	for id, f := range all {
-		state, why := stateOf(f.Status, "floating IP", id)
-		out[id] = driver.Observation[*networkv1.FloatingIPObserved]{
-			State: state, Fault: why,
-			Observed: &networkv1.FloatingIPObserved{FloatingIpId: id, Address: f.Address, FixedAddress: f.FixedAddress},
-		}
+		out[id] = f.observation()
 	}
 	return out, nil
+}
+
+func (f floatingIP) observation() driver.Observation[*networkv1.FloatingIPObserved] {
+	state, why := stateOf(f.Status, "floating IP", f.ID)
+	return driver.Observation[*networkv1.FloatingIPObserved]{
+		State: state, Fault: why,
+		Observed: &networkv1.FloatingIPObserved{FloatingIpId: f.ID, Address: f.Address, FixedAddress: f.FixedAddress},
+	}
 }
 
 // Update implements driver.Driver: the address is led elsewhere in one call, whatever it led to.
@@ -167,6 +174,7 @@ func (d *FloatingIPs) Update(ctx context.Context, id string, r driver.Request[*n
 	if err != nil {
 		return err
 	}
+	d.forget(ctx, id)
 	_, err = floatingips.Update(ctx, c, id, floatingips.UpdateOpts{PortID: &portID}).Extract()
 	return cloud.Fault(err, "lead floating IP %s to port %q", r.Name, portID)
 }

@@ -45,11 +45,14 @@ func (d *Networks) Create(ctx context.Context, r driver.Request[*networkv1.Netwo
 		CreateOptsBuilder: networks.CreateOpts{Name: cloud.LastPart(r.Name), Description: cloud.Description(r.Key, r.Name)},
 		MTU:               int(r.Spec.GetMtu()),
 	}
-	n, err := networks.Create(ctx, c, opts).Extract()
-	if err != nil {
-		return "", cloud.Fault(err, "create network %s", r.Name)
-	}
-	return n.ID, nil
+	id, err := d.created(ctx, networks.Create(ctx, c, opts).Result, "network")
+	return id, cloud.Fault(err, "create network %s", r.Name)
+}
+
+// Told implements driver.Teller.
+func (d *Networks) Told(ctx context.Context, id string) (driver.Observation[*networkv1.NetworkObserved], bool) {
+	n, ok := d.told(ctx, id)
+	return n.observation(), ok
 }
 
 // Observe implements driver.Driver.
@@ -60,13 +63,17 @@ func (d *Networks) Observe(ctx context.Context, ids []string) (map[string]driver
 	}
 	out := make(map[string]driver.Observation[*networkv1.NetworkObserved], len(all))
 	for id, n := range all {
-		state, why := stateOf(n.Status, "network", id)
-		out[id] = driver.Observation[*networkv1.NetworkObserved]{
-			State: state, Fault: why,
-			Observed: &networkv1.NetworkObserved{NetworkId: id, Mtu: int32(n.MTU)},
-		} // a size of packets is far below the bound
+		out[id] = n.observation()
 	}
 	return out, nil
+}
+
+func (n network) observation() driver.Observation[*networkv1.NetworkObserved] {
+	state, why := stateOf(n.Status, "network", n.ID)
+	return driver.Observation[*networkv1.NetworkObserved]{
+		State: state, Fault: why,
+		Observed: &networkv1.NetworkObserved{NetworkId: n.ID, Mtu: int32(n.MTU)}, // a size of packets is far below the bound
+	}
 }
 
 // Update implements driver.Driver.

@@ -3,6 +3,7 @@ package openstack
 
 import (
 	"context"
+	"encoding/json"
 	"net/url"
 
 	"github.com/gophercloud/gophercloud/v2"
@@ -47,6 +48,9 @@ type base struct {
 
 func (b base) common() base { return b }
 
+// manyIDs is from how many ids on all of a project's objects are listed, 1,000 a page, instead of 100 ids a call.
+const manyIDs = 200
+
 // objects is what the drivers of all kinds have in common: how objects are found, listed and read in batches.
 type objects[T interface{ common() base }] struct {
 	s *cloud.Session
@@ -88,25 +92,78 @@ func (o objects[T]) find(ctx context.Context, key, name string) ([]string, error
 	return ids, nil
 }
 
-// byIDs reads objects by id; what does not exist is absent.
+// byIDs reads objects by id; what does not exist is absent. Where all that the project has is the shorter way, that is listed;
+// what is asked for and belongs to another project is then asked for by itself.
 func (o objects[T]) byIDs(ctx context.Context, ids []string) (map[string]T, error) {
 	c, err := o.client(ctx)
 	if err != nil {
 		return nil, err
 	}
-	all, err := cloud.ListByValues[T](ctx, c, o.path, o.field, "id", ids, nil)
+	out := make(map[string]T, len(ids))
+	rest := ids
+	if len(ids) > manyIDs {
+		all, err := o.list(ctx, url.Values{"project_id": {o.s.ProjectID}, "limit": {"1000"}})
+		if err != nil {
+			return nil, err
+		}
+		known := make(map[string]T, len(all))
+		for _, item := range all {
+			known[item.common().ID] = item
+		}
+		rest = nil
+		for _, id := range ids {
+			if item, ok := known[id]; ok {
+				out[id] = item
+			} else {
+				rest = append(rest, id)
+			}
+		}
+	}
+	some, err := cloud.ListByValues[T](ctx, c, o.path, o.field, "id", rest, nil)
 	if err != nil {
 		return nil, err
 	}
-	out := make(map[string]T, len(all))
-	for _, item := range all {
+	for _, item := range some {
 		out[item.common().ID] = item
 	}
 	return out, nil
 }
 
-// one reads one object. The error is NotFound if it does not exist.
+// created reads the object out of the answer to its create, where it stands under field, and gives its id. The service makes
+// networks, subnets, routers, security groups and floating IPs before it answers, and the answer is what a GET would give (API
+// reference, "Networking API v2.0": each POST's response parameters are those of the show call). So the object is told to what
+// follows in the same look, see driver.Teller.
+func (o objects[T]) created(ctx context.Context, r gophercloud.Result, field string) (string, error) {
+	answer := map[string]json.RawMessage{}
+	if err := r.ExtractInto(&answer); err != nil {
+		return "", err
+	}
+	var item T
+	if err := json.Unmarshal(answer[field], &item); err != nil {
+		return "", err
+	}
+	o.tell(ctx, item)
+	return item.common().ID, nil
+}
+
+// tell keeps an object as an answer showed it, told gives it again, and forget drops it since it is another now.
+func (o objects[T]) tell(ctx context.Context, item T) {
+	driver.Tell(ctx, o.path+" "+item.common().ID, item)
+}
+
+func (o objects[T]) told(ctx context.Context, id string) (T, bool) {
+	return driver.Recall[T](ctx, o.path+" "+id)
+}
+
+func (o objects[T]) forget(ctx context.Context, id string) {
+	driver.Tell(ctx, o.path+" "+id, struct{}{})
+}
+
+// one reads one object, if no answer of this look showed it. The error is NotFound if it does not exist.
 func (o objects[T]) one(ctx context.Context, id string) (T, error) {
+	if item, ok := o.told(ctx, id); ok {
+		return item, nil
+	}
 	all, err := o.byIDs(ctx, []string{id})
 	if err != nil {
 		var none T

@@ -63,11 +63,14 @@ func (d *Routers) Create(ctx context.Context, r driver.Request[*networkv1.Router
 		}
 		opts.GatewayInfo = &routers.GatewayInfo{NetworkID: external.ID}
 	}
-	made, err := routers.Create(ctx, c, opts).Extract()
-	if err != nil {
-		return "", cloud.Fault(err, "create router %s", r.Name)
-	}
-	return made.ID, nil
+	id, err := d.created(ctx, routers.Create(ctx, c, opts).Result, "router")
+	return id, cloud.Fault(err, "create router %s", r.Name)
+}
+
+// Told implements driver.Teller. An interface that Update adds changes nothing of what is observed of the router.
+func (d *Routers) Told(ctx context.Context, id string) (driver.Observation[*networkv1.RouterObserved], bool) {
+	r, ok := d.told(ctx, id)
+	return r.observation(), ok
 }
 
 // Observe implements driver.Driver.
@@ -78,14 +81,18 @@ func (d *Routers) Observe(ctx context.Context, ids []string) (map[string]driver.
 	}
 	out := make(map[string]driver.Observation[*networkv1.RouterObserved], len(all))
 	for id, r := range all {
-		state, why := stateOf(r.Status, "router", id)
-		seen := &networkv1.RouterObserved{RouterId: id}
-		if r.Gateway != nil && len(r.Gateway.FixedIPs) > 0 {
-			seen.ExternalAddress = r.Gateway.FixedIPs[0].IPAddress
-		}
-		out[id] = driver.Observation[*networkv1.RouterObserved]{State: state, Fault: why, Observed: seen}
+		out[id] = r.observation()
 	}
 	return out, nil
+}
+
+func (r router) observation() driver.Observation[*networkv1.RouterObserved] {
+	state, why := stateOf(r.Status, "router", r.ID)
+	seen := &networkv1.RouterObserved{RouterId: r.ID}
+	if r.Gateway != nil && len(r.Gateway.FixedIPs) > 0 {
+		seen.ExternalAddress = r.Gateway.FixedIPs[0].IPAddress
+	}
+	return driver.Observation[*networkv1.RouterObserved]{State: state, Fault: why, Observed: seen}
 }
 
 // Update implements driver.Driver: the gateway, then the interfaces that are too many, then those that are missing. Subnets
@@ -102,9 +109,11 @@ func (d *Routers) Update(ctx context.Context, id string, r driver.Request[*netwo
 	if err := d.updateGateway(ctx, c, id, r); err != nil {
 		return err
 	}
-	standing, err := d.interfaces(ctx, id)
-	if err != nil {
-		return err
+	var standing []port
+	if _, fresh := d.told(ctx, id); !fresh { // a router that was made in this look has no interface (API reference, "Create router")
+		if standing, err = d.interfaces(ctx, id); err != nil {
+			return err
+		}
 	}
 	others, err := d.strangers(ctx, standing)
 	if err != nil {
@@ -151,6 +160,7 @@ func (d *Routers) updateGateway(ctx context.Context, c *gophercloud.ServiceClien
 	if current == wanted {
 		return nil
 	}
+	d.forget(ctx, id)
 	_, err = routers.Update(ctx, c, id, routers.UpdateOpts{GatewayInfo: &routers.GatewayInfo{NetworkID: wanted}}).Extract()
 	return cloud.Fault(err, "set the external network of router %s", r.Name)
 }

@@ -93,11 +93,14 @@ func (d *SecurityGroups) Create(ctx context.Context, r driver.Request[*networkv1
 	if err != nil {
 		return "", err
 	}
-	g, err := groups.Create(ctx, c, groups.CreateOpts{Name: cloud.LastPart(r.Name), Description: cloud.Description(r.Key, r.Name)}).Extract()
-	if err != nil {
-		return "", cloud.Fault(err, "create security group %s", r.Name)
-	}
-	return g.ID, nil
+	id, err := d.created(ctx, groups.Create(ctx, c, groups.CreateOpts{Name: cloud.LastPart(r.Name), Description: cloud.Description(r.Key, r.Name)}).Result, "security_group")
+	return id, cloud.Fault(err, "create security group %s", r.Name)
+}
+
+// Told implements driver.Teller: the answers to the group's create and to that of its rules hold all its rules.
+func (d *SecurityGroups) Told(ctx context.Context, id string) (driver.Observation[*networkv1.SecurityGroupObserved], bool) {
+	g, ok := d.told(ctx, id)
+	return g.observation(), ok
 }
 
 // Observe implements driver.Driver. A group has no status: it works as soon as it exists.
@@ -108,13 +111,17 @@ func (d *SecurityGroups) Observe(ctx context.Context, ids []string) (map[string]
 	}
 	out := make(map[string]driver.Observation[*networkv1.SecurityGroupObserved], len(all))
 	for id, g := range all {
-		out[id] = driver.Observation[*networkv1.SecurityGroupObserved]{
-			State:    driver.Ready,
-			Observed: &networkv1.SecurityGroupObserved{SecurityGroupId: id, RuleCount: ruleCount(g.Rules)},
-			Facts:    map[string]string{"security_group_rules": ruleTexts(g.Rules)},
-		}
+		out[id] = g.observation()
 	}
 	return out, nil
+}
+
+func (g securityGroup) observation() driver.Observation[*networkv1.SecurityGroupObserved] {
+	return driver.Observation[*networkv1.SecurityGroupObserved]{
+		State:    driver.Ready,
+		Observed: &networkv1.SecurityGroupObserved{SecurityGroupId: g.ID, RuleCount: ruleCount(g.Rules)},
+		Facts:    map[string]string{"security_group_rules": ruleTexts(g.Rules)},
+	}
 }
 
 // ruleTexts writes rules one a line, in an order of their own.
@@ -163,8 +170,15 @@ func (d *SecurityGroups) Update(ctx context.Context, id string, r driver.Request
 		return err
 	}
 	missing, extra := ruleDiff(standing.Rules, append(wanted, leaving...))
-	if err := addRules(ctx, c, id, missing); err != nil {
+	_, fresh := d.told(ctx, id)
+	d.forget(ctx, id)
+	added, err := addRules(ctx, c, id, missing)
+	if err != nil {
 		return cloud.Fault(err, "add rules to security group %s", r.Name)
+	}
+	if fresh && len(added) == len(missing) && len(extra) == 0 {
+		standing.Rules = append(standing.Rules, added...)
+		d.tell(ctx, standing)
 	}
 	for _, e := range extra {
 		err := cloud.Fault(rules.Delete(ctx, c, e.ID).ExtractErr(), "delete a rule of security group %s", r.Name)
@@ -197,10 +211,10 @@ func ruleDiff(standing []standingRule, wanted []groupRule) (missing []groupRule,
 	return missing, extra
 }
 
-// addRules makes rules, all in one call.
-func addRules(ctx context.Context, c *gophercloud.ServiceClient, id string, missing []groupRule) error {
+// addRules makes rules, all in one call, and gives them as the answer shows them.
+func addRules(ctx context.Context, c *gophercloud.ServiceClient, id string, missing []groupRule) ([]standingRule, error) {
 	if len(missing) == 0 {
-		return nil
+		return nil, nil
 	}
 	opts := make([]rules.CreateOpts, 0, len(missing))
 	for _, m := range missing {
@@ -209,8 +223,11 @@ func addRules(ctx context.Context, c *gophercloud.ServiceClient, id string, miss
 			PortRangeMin: m.PortMin, PortRangeMax: m.PortMax, RemoteIPPrefix: m.RemoteCIDR, RemoteGroupID: m.RemoteGroup,
 		})
 	}
-	_, err := rules.CreateBulk(ctx, c, opts).Extract()
-	return err
+	var answer struct {
+		Rules []standingRule `json:"security_group_rules"`
+	}
+	err := rules.CreateBulk(ctx, c, opts).ExtractInto(&answer)
+	return answer.Rules, err
 }
 
 // rulesOf gives the rules that a spec asks for, as the cloud knows them. A rule without a range applies to both address

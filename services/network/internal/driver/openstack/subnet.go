@@ -71,11 +71,14 @@ func (d *Subnets) Create(ctx context.Context, r driver.Request[*networkv1.Subnet
 	if gateway := r.Spec.GetGatewayIp(); gateway != "" {
 		opts.GatewayIP = &gateway
 	}
-	s, err := subnets.Create(ctx, c, opts).Extract()
-	if err != nil {
-		return "", cloud.Fault(err, "create subnet %s", r.Name)
-	}
-	return s.ID, nil
+	id, err := d.created(ctx, subnets.Create(ctx, c, opts).Result, "subnet")
+	return id, cloud.Fault(err, "create subnet %s", r.Name)
+}
+
+// Told implements driver.Teller.
+func (d *Subnets) Told(ctx context.Context, id string) (driver.Observation[*networkv1.SubnetObserved], bool) {
+	s, ok := d.told(ctx, id)
+	return s.observation(), ok
 }
 
 // Observe implements driver.Driver. A subnet has no status: it works as soon as it exists.
@@ -86,13 +89,17 @@ func (d *Subnets) Observe(ctx context.Context, ids []string) (map[string]driver.
 	}
 	out := make(map[string]driver.Observation[*networkv1.SubnetObserved], len(all))
 	for id, s := range all {
-		out[id] = driver.Observation[*networkv1.SubnetObserved]{
-			State:    driver.Ready,
-			Observed: &networkv1.SubnetObserved{SubnetId: id, Cidr: s.CIDR, GatewayIp: s.GatewayIP},
-			Facts:    map[string]string{"dns_nameservers": strings.Join(s.DNS, " "), "enable_dhcp": strconv.FormatBool(s.EnableDHCP)},
-		}
+		out[id] = s.observation()
 	}
 	return out, nil
+}
+
+func (s subnet) observation() driver.Observation[*networkv1.SubnetObserved] {
+	return driver.Observation[*networkv1.SubnetObserved]{
+		State:    driver.Ready,
+		Observed: &networkv1.SubnetObserved{SubnetId: s.ID, Cidr: s.CIDR, GatewayIp: s.GatewayIP},
+		Facts:    map[string]string{"dns_nameservers": strings.Join(s.DNS, " "), "enable_dhcp": strconv.FormatBool(s.EnableDHCP)},
+	}
 }
 
 // Update implements driver.Driver.

@@ -255,6 +255,12 @@ type filter struct {
 	name, ip, ip6 *regexp.Regexp
 	since, before time.Time
 	all, gone     bool
+	exact         []string // the filters asked for of which the value must be the server's own
+}
+
+// exactWords are the filters that ask for a value and not for a pattern.
+var exactWords = []string{
+	"flavor", "image", "uuid", "user_id", "key_name", "availability_zone", "description", "vm_state", "task_state", "project_id", "tenant_id", "hostname",
 }
 
 func (s *Service) readFilter(r *rest.Request) (*filter, error) {
@@ -302,6 +308,11 @@ func (s *Service) readFilter(r *rest.Request) (*filter, error) {
 		}
 		*at.to = parsed
 	}
+	for _, name := range exactWords {
+		if q.Has(name) {
+			f.exact = append(f.exact, name)
+		}
+	}
 	deleted, _ := rest.ParseBool(q.Get("deleted"))
 	f.gone = !f.since.IsZero() || deleted && r.Token.Admin()
 	return f, nil
@@ -330,6 +341,17 @@ func (s *Service) accepts(f *filter, v *Server) bool {
 	if !f.since.IsZero() && v.UpdatedAt.Truncate(time.Second).Before(f.since) || !f.before.IsZero() && v.UpdatedAt.After(f.before) {
 		return false
 	}
+	if len(f.exact) > 0 && !f.fits(v) {
+		return false
+	}
+	if f.r.Minor >= 26 && !tagged(f.r, v.Tags) {
+		return false
+	}
+	return s.hasAddress(f.ip, v, 4) && s.hasAddress(f.ip6, v, 6)
+}
+
+// fits tells whether a server has the values asked for. What the caller may not filter by is ignored.
+func (f *filter) fits(v *Server) bool {
 	exact := map[string]string{"flavor": v.Flavor.ID, "image": v.ImageID, "uuid": v.ID, "user_id": v.User}
 	if f.r.Minor >= 83 || f.r.Token.Admin() {
 		maps.Copy(exact, map[string]string{"key_name": v.KeyName, "availability_zone": v.Zone, "description": v.Description, "vm_state": v.VMState, "task_state": v.TaskState})
@@ -337,15 +359,12 @@ func (s *Service) accepts(f *filter, v *Server) bool {
 	if f.r.Token.Admin() {
 		maps.Copy(exact, map[string]string{"project_id": v.Project, "tenant_id": v.Project, "hostname": v.Hostname})
 	}
-	for name, have := range exact {
-		if q.Has(name) && q.Get(name) != have {
+	for _, name := range f.exact {
+		if have, known := exact[name]; known && f.r.Query.Get(name) != have {
 			return false
 		}
 	}
-	if f.r.Minor >= 26 && !tagged(f.r, v.Tags) {
-		return false
-	}
-	return s.hasAddress(f.ip, v, 4) && s.hasAddress(f.ip6, v, 6)
+	return true
 }
 
 func (s *Service) hasAddress(re *regexp.Regexp, v *Server, version int) bool {
@@ -405,9 +424,13 @@ func (s *Service) listServers(detail bool) rest.Handler {
 			return nil, err
 		}
 		var found []*Server
+		first := limit > 0 && !r.Query.Has("marker") && !r.Query.Has("sort_key") // then nobody sees more than the newest
 		for _, v := range s.servers.Newest() {
 			if s.accepts(f, v) {
 				found = append(found, v)
+			}
+			if first && len(found) == limit {
+				break
 			}
 		}
 		if f.gone {

@@ -624,8 +624,9 @@ func (s *Service) listVolumes(detail bool) rest.Handler {
 			return nil, err
 		}
 		var found []*Volume
+		asked := slices.DeleteFunc(slices.Clone(volumeFilters), func(name string) bool { return !r.Query.Has(name) })
 		for _, v := range s.volumes.Newest() {
-			if (v.Project == r.Token.ProjectID || allTenants(r)) && s.matches(r, v) {
+			if (v.Project == r.Token.ProjectID || allTenants(r)) && s.matches(r, v, asked) {
 				found = append(found, v)
 			}
 		}
@@ -658,11 +659,9 @@ func (s *Service) listVolumes(detail bool) rest.Handler {
 	}
 }
 
-func (s *Service) matches(r *rest.Request, v *Volume) bool {
-	for _, name := range volumeFilters {
-		if !r.Query.Has(name) {
-			continue
-		}
+// matches tells whether a volume passes the filters asked for.
+func (s *Service) matches(r *rest.Request, v *Volume, asked []string) bool {
+	for _, name := range asked {
 		want := r.Query.Get(name)
 		ok := true
 		switch name {

@@ -52,32 +52,19 @@ func list(ctx context.Context, s *cloud.Session, query url.Values) ([]volume, er
 	return cloud.List[volume](ctx, c, "volumes/detail", "volumes", query)
 }
 
-// byIDs reads volumes: one by itself, several by one list, since the service cannot filter by several ids.
+// byIDs reads volumes by id; what does not exist is absent.
 func byIDs(ctx context.Context, s *cloud.Session, ids []string) (map[string]volume, error) {
-	out := map[string]volume{}
 	if len(ids) == 0 {
-		return out, ctx.Err()
+		return map[string]volume{}, ctx.Err()
 	}
-	if len(ids) == 1 {
-		v, err := one(ctx, s, ids[0])
-		if fault.Is(err, fault.NotFound) {
-			return out, nil
-		}
-		if err == nil {
-			out[v.ID] = v
-		}
-		return out, err
-	}
-	all, err := list(ctx, s, url.Values{"limit": {"1000"}})
+	c, err := s.BlockStorage(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range all {
-		if slices.Contains(ids, v.ID) {
-			out[v.ID] = v
-		}
-	}
-	return out, nil
+	return cloud.ByIDs(ctx, c, cloud.Collection[volume]{
+		Path: "volumes/detail", Field: "volumes", ID: func(v volume) string { return v.ID },
+		One: func(ctx context.Context, id string) (volume, error) { return one(ctx, s, id) },
+	}, ids)
 }
 
 // one reads one volume. The error is NotFound if it does not exist.
