@@ -193,6 +193,7 @@ func TestPlaceInLineIsKept(t *testing.T) {
 			r.ensure(fmt.Sprintf("n%d", i), 1400)
 		}
 		r.ensure("often", 1400)
+		time.Sleep(time.Second / 2) // these stand in line before the others come
 		for i := range 100 {
 			r.ensure(fmt.Sprintf("late%d", i), 1400)
 		}
