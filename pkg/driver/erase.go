@@ -43,7 +43,7 @@ func narrow[S proto.Message](spec proto.Message) S {
 		var none S
 		return none
 	}
-	return spec.(S) //nolint:errcheck,forcetypeassert // it panics
+	return spec.(S) //nolint:forcetypeassert // it panics
 }
 
 func typed[S proto.Message](r Request[proto.Message]) Request[S] {
