@@ -15,7 +15,7 @@ import (
 // one without it.
 const (
 	oldBuild     = "WEFT_OLD"
-	formerCommit = "7daa94ff8a28ce3ab93bf6001a73ab70bd7f3921"
+	formerCommit = "33870f06414b80ea31dd6f229023522ee2446ad8"
 )
 
 // formerPrograms builds the programs of a former commit and gives their folder.

@@ -26,6 +26,7 @@ import (
 	busv1 "github.com/weftcloud/weft/proto/gen/weft/bus/v1"
 	computev1 "github.com/weftcloud/weft/proto/gen/weft/compute/v1"
 	containerv1 "github.com/weftcloud/weft/proto/gen/weft/container/v1"
+	kindv1 "github.com/weftcloud/weft/proto/gen/weft/kind/v1"
 	networkv1 "github.com/weftcloud/weft/proto/gen/weft/network/v1"
 	orchestratorv1 "github.com/weftcloud/weft/proto/gen/weft/orchestrator/v1"
 	participantv1 "github.com/weftcloud/weft/proto/gen/weft/participant/v1"
@@ -288,6 +289,58 @@ func TestEveryKindDescribesItself(t *testing.T) {
 	if len(kinds.Kinds()) < 17 {
 		t.Errorf("%d kinds, want at least 17", len(kinds.Kinds()))
 	}
+}
+
+// TestWhatJoinsCanBeLeftOut wants fields that join to be such that the object can be made without them, and then be changed in
+// place to have them; and plans to find them: lists of messages within lists and messages, not within maps.
+func TestWhatJoinsCanBeLeftOut(t *testing.T) {
+	kinds, err := resource.Linked()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	var look func(m protoreflect.MessageDescriptor, change kindv1.Change, above []protoreflect.FullName)
+	look = func(m protoreflect.MessageDescriptor, change kindv1.Change, above []protoreflect.FullName) {
+		if slices.Contains(above, m.FullName()) {
+			return
+		}
+		for i := range m.Fields().Len() {
+			f := m.Fields().Get(i)
+			options := resource.FieldOptionsOf(f)
+			does := max(change, options.GetChange())
+			if options.GetJoins() {
+				found++
+				if slices.Contains(behaviors(f), annotations.FieldBehavior_REQUIRED) || !f.IsList() || does > kindv1.Change_CHANGE_IN_PLACE {
+					t.Errorf("%s joins, and must be an optional list that changes in place", f.FullName())
+				}
+			}
+			if f.Message() != nil && !f.IsMap() {
+				look(f.Message(), does, append(above, m.FullName()))
+			}
+			if f.IsMap() && f.MapValue().Message() != nil && holdsJoining(f.MapValue().Message(), nil) {
+				t.Errorf("%s is a map that holds what joins, which no plan finds", f.FullName())
+			}
+		}
+	}
+	for _, k := range kinds.Kinds() {
+		look(k.Spec, kindv1.Change_CHANGE_UNSPECIFIED, nil)
+	}
+	if found == 0 {
+		t.Error("nothing joins: the members of a load balancer do")
+	}
+}
+
+func holdsJoining(m protoreflect.MessageDescriptor, above []protoreflect.FullName) bool {
+	if slices.Contains(above, m.FullName()) {
+		return false
+	}
+	for i := range m.Fields().Len() {
+		f := m.Fields().Get(i)
+		if resource.FieldOptionsOf(f).GetJoins() || f.Message() != nil && holdsJoining(f.Message(), append(above, m.FullName())) {
+			return true
+		}
+	}
+	return false
 }
 
 // TestRulesTakeWhatCloudsTake holds the rules to the limits of the systems that the values go to: what those take is not

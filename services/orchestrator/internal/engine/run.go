@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -96,9 +97,9 @@ func (r *run) prepare(p *orchestratorv1.SagaPlan) error {
 		}
 		r.outputs[s.GetLocalName()] = m
 	}
-	for n, m := range r.observed {
+	for _, n := range slices.Sorted(maps.Keys(r.observed)) { // of several steps of a resource the last tells most
 		if n < len(p.GetSteps()) {
-			r.outputs[p.GetSteps()[n].GetGoal().GetResource().GetLocalName()] = m
+			r.outputs[p.GetSteps()[n].GetGoal().GetResource().GetLocalName()] = r.observed[n]
 		}
 	}
 	return nil

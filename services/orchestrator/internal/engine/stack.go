@@ -212,7 +212,7 @@ func partly(r *run, state *orchestratorv1.SagaState, outputs map[string]proto.Me
 		return nil
 	}
 	for i, step := range r.plan.GetSteps() {
-		if step.GetGoal().GetRelease() || state.GetSteps()[i].GetAttempt() == 0 {
+		if step.GetGoal().GetRelease() || state.GetSteps()[i].GetAttempt() == 0 || started(r.plan, state)(plan.JoinOf(step)) {
 			continue
 		}
 		begun := proto.CloneOf(step.GetGoal().GetResource())

@@ -154,6 +154,36 @@ func TestAbandonedStepsKeepWhatWasSent(t *testing.T) {
 	}
 }
 
+// TestAbandonedJoinKeepsWhatJoined abandons a saga at the step that has the rest join an object: what it asked for may stand, so
+// it is kept, and not what was asked for first.
+func TestAbandonedJoinKeepsWhatJoined(t *testing.T) {
+	made := &orchestratorv1.StandingResource{LocalName: "x", Name: "tenants/acme/networks/shop.x", Type: "network.weft.cloud/Network", Key: "x", Spec: &structpb.Struct{}}
+	whole := proto.CloneOf(made)
+	whole.Needs = []string{"one"}
+	r := &run{resolver: resolverOf(t, whole), plan: &orchestratorv1.SagaPlan{Steps: []*orchestratorv1.PlannedStep{
+		{Id: "x", Goal: &orchestratorv1.Goal{Resource: made}, Undo: &orchestratorv1.Goal{Resource: made, Release: true}},
+		{Id: "x/join", Goal: &orchestratorv1.Goal{Resource: whole}, Undo: &orchestratorv1.Goal{Resource: made}, Needs: []string{"x"}},
+	}}}
+	const done, failed = orchestratorv1.StepState_STEP_STATE_DONE, orchestratorv1.StepState_STEP_STATE_FAILED
+	for what, c := range map[string]struct {
+		steps []*orchestratorv1.StepRecord
+		needs int
+	}{
+		"begun":     {[]*orchestratorv1.StepRecord{{State: done, Attempt: 1}, {State: failed, Attempt: 1}}, 1},
+		"not begun": {[]*orchestratorv1.StepRecord{{State: done, Attempt: 1}, {}}, 0},
+	} {
+		t.Run(what, func(t *testing.T) {
+			got, err := partly(r, &orchestratorv1.SagaState{Steps: c.steps}, nil, &orchestratorv1.StackRecord{Stack: &orchestratorv1.Stack{}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s := got.GetStanding(); len(s) != 1 || len(s[0].GetNeeds()) != c.needs || !s[0].GetUnsure() {
+				t.Errorf("it is kept as %v", s)
+			}
+		})
+	}
+}
+
 // resolverOf makes a resolver of the resources of a stack.
 func resolverOf(t *testing.T, standing ...*orchestratorv1.StandingResource) *plan.Resolver {
 	t.Helper()

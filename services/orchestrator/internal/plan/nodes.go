@@ -56,8 +56,9 @@ type node struct {
 	spec                       *structpb.Struct // references are full names
 	sources                    map[string]string
 	refs                       []ref
-	deps                       []string // local names of nodes, by reference, expression and dependsOn
-	needs                      []string // deps, and what completes what is referred to
+	deps                       []string       // local names of nodes, by reference, expression and dependsOn
+	needs                      []string       // deps, and what completes what is referred to
+	how                        map[string]how // for each of the needs
 	former                     *orchestratorv1.StandingResource
 	key                        string
 	change                     kindv1.Change
@@ -65,6 +66,12 @@ type node struct {
 	losing                     []string // fields whose change replaces the object, and loses data
 	grown                      []string // quantities that grow
 	wiped                      []string // fields whose change empties the object
+}
+
+// how is how a node needs another one.
+type how struct {
+	first bool // it is needed before anything can be made, not only by what joins later
+	whole bool // it must be all that it is to be; else it is enough that it is made, whatever is to join it
 }
 
 // ref is a reference to a node or to a resource outside.
@@ -210,10 +217,10 @@ func (p *planner) lead(ctx context.Context) error {
 			values[r.Path] = to.name
 		}
 		for _, u := range n.written.Uses {
-			n.need(p.concrete(u.Resource)...)
+			n.need(how{first: !joining(n.kind.Spec, u.Path), whole: true}, p.concrete(u.Resource)...)
 		}
 		for _, d := range p.dependsOn(n) {
-			n.need(p.concrete(d)...)
+			n.need(how{first: true, whole: true}, p.concrete(d)...)
 		}
 		spec, err := document.MapTexts(n.written.Value, n.kind.Spec, func(t document.Text) (*structpb.Value, error) {
 			if name, ok := values[t.Path]; ok {
@@ -238,12 +245,36 @@ func (p *planner) dependsOn(n *node) []string {
 }
 
 // need adds to what a node needs; never itself, never twice.
-func (n *node) need(locals ...string) {
+func (n *node) need(as how, locals ...string) {
 	for _, l := range locals {
-		if l != n.local && !slices.Contains(n.deps, l) {
+		if l == n.local {
+			continue
+		}
+		if !slices.Contains(n.deps, l) {
 			n.deps = append(n.deps, l)
 		}
+		n.needed(as, l)
 	}
+}
+
+// needed notes how a node is needed, besides what is known of that.
+func (n *node) needed(as how, local string) {
+	if n.how == nil {
+		n.how = map[string]how{}
+	}
+	is := n.how[local]
+	n.how[local] = how{first: is.first || as.first, whole: is.whole || as.whole}
+}
+
+// firstNeeds gives what a node needs to be made without what joins it later.
+func (n *node) firstNeeds() []string {
+	var out []string
+	for _, need := range n.needs {
+		if n.how[need].first {
+			out = append(out, need)
+		}
+	}
+	return out
 }
 
 // concrete gives the nodes of a resource of the document: itself, or its children.
@@ -256,6 +287,7 @@ func (p *planner) concrete(local string) []string {
 
 func (p *planner) leadOne(ctx context.Context, n *node, r document.Reference, outside map[string]string) (ref, error) {
 	to := ref{path: r.Path, completes: r.Completes, exclusive: r.Exclusive}
+	as := how{first: !joining(n.kind.Spec, r.Path), whole: !r.Alone}
 	if r.Outside != "" {
 		key, err := p.outside(ctx, n, r, outside)
 		if key == "" || err != nil {
@@ -274,14 +306,14 @@ func (p *planner) leadOne(ctx context.Context, n *node, r document.Reference, ou
 			p.fail(n.local, n.sources, "spec."+r.Path, "%s makes no %s as it is written, and one is wanted here", r.Local, child)
 			return ref{}, nil
 		}
-		n.need(e.children...)
+		n.need(as, e.children...)
 	}
 	target, ok := p.nodes[to.local]
 	if !ok { // its composite could not be expanded, which is a problem of its own
 		return ref{}, nil
 	}
 	to.name = target.name
-	n.need(to.local)
+	n.need(as, to.local)
 	return to, nil
 }
 
@@ -354,9 +386,13 @@ func (p *planner) complete() {
 				continue
 			}
 			for _, c := range slices.Sorted(maps.Keys(all)) {
-				if !slices.Contains(n.needs, c) && !p.waitsFor(c, n.local) {
+				if !slices.Contains(n.needs, c) {
+					if p.waitsFor(c, n.local) {
+						continue
+					}
 					n.needs = append(n.needs, c)
 				}
+				n.needed(how{first: !joining(n.kind.Spec, r.path), whole: true}, c)
 			}
 		}
 	}

@@ -23,6 +23,18 @@
 // to x and stays (d) must then be led back to the fresh one after that is made, which the undo of x's and d's own steps
 // is too early for: so d/restore, which changes nothing going forward, stands before x/release, and d's own undo leaves
 // it alone. Whether the old or the fresh key is right depends on how far the saga came: UndoGoal and AfterUndo tell.
+//
+// # Making first what others join
+//
+// A load balancer leads to servers, and takes as long to make as they do. Made in the order of need it would wait for them,
+// and its public address for it. So what a kind says to join its object (the option joins) is left out at first, and follows
+// by a change in place when it stands (join.go):
+//
+//	front ─▶ front/join ◀─ servers
+//
+// The undo of front/join asks for what was asked of front, and lets the servers go; that of front deletes it. Who needs front
+// waits for front/join, but for references that say that the object alone is enough (the option alone). A resource that
+// stands, or takes another's place, is changed in one step.
 package plan
 
 import (

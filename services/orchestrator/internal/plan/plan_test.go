@@ -40,7 +40,7 @@ type fataler interface {
 func kinds(t fataler) *resource.Registry {
 	r, err := resource.NewRegistry(
 		&networkv1.Network{}, &networkv1.Subnet{}, &networkv1.Router{}, &networkv1.SecurityGroup{}, &networkv1.FloatingIP{},
-		&networkv1.PrivateNetwork{}, &networkv1.Publication{}, &computev1.Server{}, &computev1.KeyPair{}, &storagev1.Volume{},
+		&networkv1.LoadBalancer{}, &networkv1.PrivateNetwork{}, &networkv1.Publication{}, &computev1.Server{}, &computev1.KeyPair{}, &storagev1.Volume{},
 		&storagev1.VolumeAttachment{}, &storagev1.VolumeSnapshot{}, &containerv1.Cluster{}, &containerv1.Workload{}, &containerv1.Manifest{}, &orchestratorv1.Secret{})
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -418,6 +418,94 @@ func TestHoldersComeLast(t *testing.T) {
 				t.Errorf("deleted in the wrong order: %v", saga.GetSteps())
 			}
 		})
+	}
+}
+
+// TestWhatJoinsIsNotWaitedFor: a load balancer is made beside its members, which join it when they stand. Whoever needs no more
+// than its address waits for no member; whoever says that it needs the load balancer waits for all.
+func TestWhatJoinsIsNotWaitedFor(t *testing.T) {
+	const (
+		net      = "  net: {kind: Network}\n"
+		one      = "  one: {kind: Server, spec: {image: a, flavor: b, network: net}}\n"
+		two      = "  two: {kind: Server, spec: {image: a, flavor: b, network: net}}\n"
+		front    = "  front: {kind: LoadBalancer, spec: {network: net, listeners: [{name: web, port: 80}], pools: [{name: web, members: [{target: one, port: 80}, {address: '${one.address}', port: 81}]}]}}\n"
+		frontTwo = "  front: {kind: LoadBalancer, spec: {network: net, listeners: [{name: web, port: 80}], pools: [{name: web, members: [{target: one, port: 80}, {target: two, port: 80}]}]}}\n"
+		after    = "  front: {kind: LoadBalancer, dependsOn: [one], spec: {network: net, listeners: [{name: web, port: 80}], pools: [{name: web, members: [{target: one, port: 80}]}]}}\n"
+		door     = "  door: {kind: FloatingIP, spec: {target: front}}\n"
+		last     = "  last: {kind: Server, dependsOn: [front], spec: {image: a, flavor: b, network: net}}\n"
+	)
+	cases := map[string]struct {
+		before, after string
+		want          map[string]string // the needs of each step
+	}{
+		"all made": {
+			after: net + one + front + door + last,
+			want:  map[string]string{"net": "", "one": "net", "front": "net", "front/join": "front net one", "door": "front", "last": "front/join net"},
+		},
+		"a member stands":           {before: net + one, after: net + one + front + door, want: map[string]string{"front": "", "door": "front"}},
+		"a member comes to it":      {before: net + one + front, after: net + one + two + frontTwo, want: map[string]string{"two": "", "front": "two"}},
+		"it is to wait for them":    {after: net + one + after, want: map[string]string{"net": "", "one": "net", "front": "net one"}},
+		"another kind of that name": {before: "  front: {kind: Network}\n", after: net + one + front, want: map[string]string{"net": "", "one": "net", "front": "net one", "front/release": ""}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			var record *orchestratorv1.StackRecord
+			if c.before != "" {
+				r, problems := w.build(t, head+"resources:\n"+c.before, nil)
+				if len(problems) > 0 {
+					t.Fatal(problems)
+				}
+				record = w.run(t, r.Saga)
+			}
+			r, problems := w.build(t, head+"resources:\n"+c.after, record)
+			if len(problems) > 0 {
+				t.Fatal(problems)
+			}
+			got := map[string]string{}
+			for _, s := range r.Saga.GetSteps() {
+				got[s.GetId()] = strings.Join(slices.Sorted(slices.Values(s.GetNeeds())), " ")
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestMadeWithoutWhatJoins: the first of the two steps asks for nothing that joins, and refers to nothing of it; the second asks
+// for all, and its undo for what stood before it.
+func TestMadeWithoutWhatJoins(t *testing.T) {
+	w := newWorld(t)
+	r, problems := w.build(t, head+`resources:
+  net: {kind: Network}
+  one: {kind: Server, spec: {image: a, flavor: b, network: net}}
+  front: {kind: LoadBalancer, spec: {network: net, listeners: [{name: web, port: 80}], pools: [{name: web, algorithm: SOURCE_IP, members: [{target: one, port: 80}]}]}}
+`, nil)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	steps := map[string]*orchestratorv1.PlannedStep{}
+	for _, s := range r.Saga.GetSteps() {
+		steps[s.GetId()] = s
+	}
+	first, join := steps["front"], steps["front/join"]
+	pool := func(s *orchestratorv1.StandingResource) map[string]any {
+		return s.GetSpec().AsMap()["pools"].([]any)[0].(map[string]any)
+	}
+	names := func(s *orchestratorv1.StandingResource) int { return len(s.GetReferences()) }
+	alone, whole := first.GetGoal().GetResource(), join.GetGoal().GetResource()
+	if p := pool(alone); p["members"] != nil || p["algorithm"] != "POOL_ALGORITHM_SOURCE_IP" || names(alone) != 1 {
+		t.Errorf("it is made as %v", alone)
+	}
+	if p := pool(whole); len(p["members"].([]any)) != 1 || names(whole) != 2 || whole.GetKey() != alone.GetKey() {
+		t.Errorf("it is then changed to %v", whole)
+	}
+	if !first.GetUndo().GetRelease() || first.GetUndo().GetResource().GetKey() != alone.GetKey() || !proto.Equal(join.GetUndo().GetResource(), alone) || join.GetUndo().GetRelease() {
+		t.Errorf("the undos are %v and %v", first.GetUndo(), join.GetUndo())
+	}
+	if len(r.Plan.GetChanges()) != 3 || r.Plan.GetChanges()[2].GetUndo() != "delete LoadBalancer front" {
+		t.Errorf("shown is %v", r.Plan.GetChanges())
 	}
 }
 

@@ -29,6 +29,8 @@ func (p *planner) previews(saga *orchestratorv1.SagaPlan) []*orchestratorv1.Step
 		switch {
 		case strings.HasSuffix(s.GetId(), "/restore"):
 			previewRestore(v, s)
+		case strings.HasSuffix(s.GetId(), joinSuffix):
+			previewJoin(v, s)
 		case s.GetUndo() == nil:
 			p.previewLate(v, s)
 		case s.GetGoal().GetRelease():
@@ -90,7 +92,8 @@ func dependants(saga *orchestratorv1.SagaPlan, id string) []string {
 	var out []string
 	for _, s := range saga.GetSteps() {
 		name := s.GetGoal().GetResource().GetLocalName()
-		if slices.Contains(s.GetNeeds(), id) && s.GetUndo() != nil && !slices.Contains(out, name) {
+		waits := slices.Contains(s.GetNeeds(), id) || slices.Contains(s.GetNeeds(), id+joinSuffix)
+		if waits && s.GetUndo() != nil && s.GetId() != id+joinSuffix && !slices.Contains(out, name) {
 			out = append(out, name)
 		}
 	}

@@ -75,6 +75,21 @@ func draw(t *rapid.T) string {
 			}
 		}
 	}
+	if len(servers) > 0 && has("front") {
+		var members []any
+		for _, s := range servers {
+			if has("front " + s) {
+				members = append(members, map[string]any{"target": s, "port": 80}, map[string]any{"address": "${" + strings.ReplaceAll(s, "-", "_") + ".address}", "port": 81})
+			}
+		}
+		pool := map[string]any{"name": "web", "members": members, "algorithm": pick("front algorithm", []string{"ROUND_ROBIN", "SOURCE_IP"})}
+		resources["front"] = map[string]any{"kind": "LoadBalancer", "spec": map[string]any{
+			"network": pick("front net", nets), "listeners": []any{map[string]any{"name": "web", "port": 80}}, "pools": []any{pool},
+		}}
+		if has("front door") {
+			resources["front-door"] = map[string]any{"kind": "FloatingIP", "spec": map[string]any{"target": "front"}}
+		}
+	}
 	if len(servers) > 0 && len(volumes) > 0 && has("att") {
 		resources["att"] = map[string]any{"kind": "VolumeAttachment", "spec": map[string]any{"server": pick("att server", servers), "volume": pick("att volume", volumes)}}
 	}

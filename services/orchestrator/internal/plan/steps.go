@@ -112,10 +112,11 @@ func (p *planner) addSteps(g *graph) map[string]bool {
 		s := &orchestratorv1.PlannedStep{Id: n.local, Change: n.change, Goal: &orchestratorv1.Goal{Resource: standing}}
 		switch n.change {
 		case create:
-			s.Undo = &orchestratorv1.Goal{Resource: standing, Release: true}
 			if f := p.former[n.local]; f != nil && f.GetName() == n.name {
 				s.Goal.Replaces = f.GetKey()
 			}
+			p.addCreation(g, n, s)
+			continue
 		case replace:
 			s.Goal.Replaces = n.former.GetKey()
 			s.Undo = &orchestratorv1.Goal{Resource: standing, Release: true}
@@ -209,24 +210,39 @@ func setAt(s *structpb.Struct, path string, v *structpb.Value) {
 func (p *planner) forwardNeeds(g *graph) {
 	nearest := map[string][]string{}
 	for _, n := range p.inNeedOrder() {
-		var ids []string
-		for _, need := range n.needs {
-			beyond := nearest[need]
-			if g.steps[need] != nil && p.nodes[need].change != unchanged {
-				beyond = []string{need}
-			}
-			for _, id := range beyond {
-				if !slices.Contains(ids, id) {
-					ids = append(ids, id)
+		steps := func(needs []string) []string {
+			var ids []string
+			for _, need := range needs {
+				beyond := nearest[need]
+				if g.steps[need] != nil && p.nodes[need].change != unchanged {
+					beyond = []string{need}
+					if n.how[need].whole {
+						beyond = []string{g.whole(need)}
+					}
+				}
+				for _, id := range beyond {
+					if !slices.Contains(ids, id) {
+						ids = append(ids, id)
+					}
 				}
 			}
+			return ids
 		}
-		nearest[n.local] = ids
+		all := steps(n.needs)
+		nearest[n.local] = all
 		if n.change == unchanged {
 			continue
 		}
-		for _, id := range ids {
+		last, first := g.whole(n.local), all
+		if last != n.local {
+			first = steps(n.firstNeeds())
+			g.need(last, n.local)
+		}
+		for _, id := range first {
 			g.need(n.local, id)
+		}
+		for _, id := range all {
+			g.need(last, id)
 		}
 	}
 }
@@ -377,7 +393,7 @@ func (p *planner) changes(g *graph, saga *orchestratorv1.SagaPlan) *orchestrator
 	}
 	for _, s := range saga.GetSteps() {
 		d := departures[s.GetId()]
-		if strings.HasSuffix(s.GetId(), "/restore") || (d != nil && d.change == replace) {
+		if strings.HasSuffix(s.GetId(), "/restore") || strings.HasSuffix(s.GetId(), joinSuffix) || (d != nil && d.change == replace) {
 			continue // shown with the resource that they are for
 		}
 		r := s.GetGoal().GetResource()
@@ -465,7 +481,7 @@ func diskLoss(fields []string) string {
 func describeUndo(c *orchestratorv1.ResourceChange, steps []*orchestratorv1.StepPreview) {
 	var undo, notice []string
 	for _, v := range slices.Backward(steps) {
-		if v.GetLocalName() != c.GetLocalName() || v.GetUndoAction() == undoNone && c.GetChange() == replace {
+		if v.GetLocalName() != c.GetLocalName() || v.GetUndoAction() == undoNone && c.GetChange() == replace || strings.HasSuffix(v.GetId(), joinSuffix) {
 			continue
 		}
 		undo = append(undo, v.GetUndo())

@@ -249,6 +249,8 @@ func found(v *verdict, p *orchestratorv1.StepPreview) orchestratorv1.UndoAction 
 		return toldRelease
 	}
 	switch {
+	case is == nil && was == nil && p.GetUndoAction() == toldRestore:
+		return toldRestore // another step of the same run made it, and tells that it is taken away
 	case is == nil:
 		return told0
 	case was.GetKey() == is.GetKey():

@@ -155,6 +155,7 @@ func TestJudgeUndo(t *testing.T) {
 		"restored":                {toldRestore, one, one, toldRestore},
 		"made anew instead":       {toldRestore, one, other, toldRemake},
 		"gone instead":            {toldRestore, one, gone, told0},
+		"made in the same run":    {toldRestore, gone, gone, toldRestore},
 		"made anew":               {toldRemake, one, other, toldRemake},
 		"still there instead":     {toldRemake, one, one, toldRestore},
 		"deleted and not remade":  {toldRemake, one, gone, told0},

@@ -577,6 +577,11 @@ type FieldOptions struct {
 	// What the fields below this one say of their changes does not count here: this field's own change does (the template of
 	// a scaling group).
 	Covers bool `protobuf:"varint,9,opt,name=covers,proto3" json:"covers,omitempty"`
+	// What the field holds joins the object: a stack makes the object without the field, so that it need not wait for what the
+	// field refers to, and then has that join by a change in place. The field is optional and not below a map.
+	Joins bool `protobuf:"varint,10,opt,name=joins,proto3" json:"joins,omitempty"`
+	// For a reference: it is enough that the object referred to is made, whatever is still to join it.
+	Alone bool `protobuf:"varint,11,opt,name=alone,proto3" json:"alone,omitempty"`
 	// For an output: the value is a secret. What is observed holds only a text that stands for it; see takes_secrets.
 	Secret bool `protobuf:"varint,20,opt,name=secret,proto3" json:"secret,omitempty"`
 	// A text that stands for a secret may be part of the field's text: the service puts the secret in when it hands the spec
@@ -675,6 +680,20 @@ func (x *FieldOptions) GetVolatile() bool {
 func (x *FieldOptions) GetCovers() bool {
 	if x != nil {
 		return x.Covers
+	}
+	return false
+}
+
+func (x *FieldOptions) GetJoins() bool {
+	if x != nil {
+		return x.Joins
+	}
+	return false
+}
+
+func (x *FieldOptions) GetAlone() bool {
+	if x != nil {
+		return x.Alone
 	}
 	return false
 }
@@ -1347,7 +1366,7 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\x0epublic_address\x18\a \x01(\bR\rpublicAddress\"j\n" +
 	"\bProvides\x12=\n" +
 	"\x04type\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x04type\x12\x1f\n" +
-	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\x91\x03\n" +
+	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\xbd\x03\n" +
 	"\fFieldOptions\x126\n" +
 	"\x06change\x18\x01 \x01(\x0e2\x14.weft.kind.v1.ChangeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06change\x12\x1c\n" +
 	"\tcompletes\x18\x02 \x01(\bR\tcompletes\x12\x1c\n" +
@@ -1358,7 +1377,10 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\x06opaque\x18\x06 \x01(\bR\x06opaque\x12H\n" +
 	"\x05types\x18\a \x03(\tB2\xbaH/\x92\x01,\x10\x10\x18\x01\"&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x05types\x12\x1a\n" +
 	"\bvolatile\x18\b \x01(\bR\bvolatile\x12\x16\n" +
-	"\x06covers\x18\t \x01(\bR\x06covers\x12\x16\n" +
+	"\x06covers\x18\t \x01(\bR\x06covers\x12\x14\n" +
+	"\x05joins\x18\n" +
+	" \x01(\bR\x05joins\x12\x14\n" +
+	"\x05alone\x18\v \x01(\bR\x05alone\x12\x16\n" +
 	"\x06secret\x18\x14 \x01(\bR\x06secret\x12#\n" +
 	"\rtakes_secrets\x18\x15 \x01(\bR\ftakesSecrets\"F\n" +
 	"\x06Access\x12<\n" +

@@ -87,7 +87,7 @@ func (UndoAction) EnumDescriptor() ([]byte, []int) {
 // should it or a later one fail, what that depends on, and what either way loses.
 type StepPreview struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id in the operation: the local name, with "/release" or "/restore" where one resource has several steps.
+	// Its id in the operation: the local name, with "/release", "/restore" or "/join" where one resource has several steps.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The resource's name in the document, or of the child of a composite resource: net.subnet.
 	LocalName string `protobuf:"bytes,2,opt,name=local_name,json=localName,proto3" json:"local_name,omitempty"`
