@@ -509,6 +509,34 @@ func TestMadeWithoutWhatJoins(t *testing.T) {
 	}
 }
 
+// TestHandoverBeforeWhatRefers: what only refers to a volume may wait for its new holder, and that for the former one.
+func TestHandoverBeforeWhatRefers(t *testing.T) {
+	const two = `resources:
+  net: {kind: Network}
+  a: {kind: Volume, spec: {size: 1Gi}}
+  b: {kind: Volume, spec: {size: 1Gi}}
+  db1: {kind: Server, spec: {image: i, flavor: f, network: net, volumes: [{volume: %s}]}}
+  db2: {kind: Server, spec: {image: i, flavor: f, network: net%s}}
+`
+	w := newWorld(t)
+	r, problems := w.build(t, head+fmt.Sprintf(two, "a", ""), nil)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	moved := head + fmt.Sprintf(two, "b", ", volumes: [{volume: a}]") + "  moment: {kind: VolumeSnapshot, dependsOn: [db2], spec: {volume: b, force: true}}\n"
+	r, problems = w.build(t, moved, w.run(t, r.Saga))
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	var order []string
+	for _, s := range r.Saga.GetSteps() {
+		order = append(order, s.GetId())
+	}
+	if slices.Index(order, "db1") > slices.Index(order, "db2") || slices.Index(order, "db2") > slices.Index(order, "moment") {
+		t.Errorf("the order is %v", order)
+	}
+}
+
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)

@@ -81,8 +81,8 @@ func (p *planner) steps() (*orchestratorv1.SagaPlan, *orchestratorv1.Plan) {
 	g := &graph{steps: map[string]*orchestratorv1.PlannedStep{}}
 	restores := p.addSteps(g)
 	p.forwardNeeds(g)
-	p.beforeHolders(g)
 	p.earlyNeeds(g, restores)
+	p.beforeHolders(g) // after what must be: it orders only what is free
 	p.lateNeeds(g)
 
 	saga := sagaPlan(p.in.Operation, p.stack(), orchestratorv1.Action_ACTION_APPLY, p.in.Now, p.in.Timeout)
