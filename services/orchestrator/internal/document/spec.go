@@ -48,8 +48,8 @@ type Reference struct {
 	Local string
 	// Outside is the full name of a resource outside of the stack.
 	Outside string
-	// Completes, Exclusive and Alone are what the field says of itself.
-	Completes, Exclusive, Alone bool
+	// Completes, Exclusive, Alone and Near are what the field says of itself.
+	Completes, Exclusive, Alone, Near bool
 }
 
 // Scope is what the specs of a stack can name.
@@ -471,7 +471,7 @@ func unquoted(n *node) string {
 // reference reads a reference.
 func (c *specChecker) reference(n *node, fd protoreflect.FieldDescriptor, path string) {
 	options := resource.FieldOptionsOf(fd)
-	ref := Reference{Path: path, Completes: options.GetCompletes(), Exclusive: options.GetExclusive(), Alone: options.GetAlone()}
+	ref := Reference{Path: path, Completes: options.GetCompletes(), Exclusive: options.GetExclusive(), Alone: options.GetAlone(), Near: options.GetNear()}
 	types := resource.ReferenceTypesOf(fd)
 	wanted := c.scope.Kinds.Targets(types)
 	if len(wanted) == 0 {

@@ -79,6 +79,7 @@ type ref struct {
 	path, name, key      string
 	local                string // of the node; empty for one outside
 	completes, exclusive bool
+	near                 bool // the rest of what completes it is left to those that need the node that refers
 }
 
 // expansion is a composite resource with its children.
@@ -286,7 +287,7 @@ func (p *planner) concrete(local string) []string {
 }
 
 func (p *planner) leadOne(ctx context.Context, n *node, r document.Reference, outside map[string]string) (ref, error) {
-	to := ref{path: r.Path, completes: r.Completes, exclusive: r.Exclusive}
+	to := ref{path: r.Path, completes: r.Completes, exclusive: r.Exclusive, near: r.Near}
 	as := how{first: !joining(n.kind.Spec, r.Path), whole: !r.Alone}
 	if r.Outside != "" {
 		key, err := p.outside(ctx, n, r, outside)
@@ -306,7 +307,9 @@ func (p *planner) leadOne(ctx context.Context, n *node, r document.Reference, ou
 			p.fail(n.local, n.sources, "spec."+r.Path, "%s makes no %s as it is written, and one is wanted here", r.Local, child)
 			return ref{}, nil
 		}
-		n.need(as, e.children...)
+		if !r.Near {
+			n.need(as, e.children...)
+		}
 	}
 	target, ok := p.nodes[to.local]
 	if !ok { // its composite could not be expanded, which is a problem of its own
@@ -368,7 +371,8 @@ func (p *planner) sort() bool {
 	return true
 }
 
-// complete finds the needs of all nodes: who refers to X waits for all that completes X, and for what completes that.
+// complete finds the needs of all nodes: who refers to X waits for all that completes X, and for what completes that. Who
+// refers to it nearly waits for the first only, and who needs that one for the rest.
 func (p *planner) complete() {
 	completers := map[string][]string{}
 	for _, n := range p.order {
@@ -385,17 +389,40 @@ func (p *planner) complete() {
 			if all[n.local] {
 				continue
 			}
-			for _, c := range slices.Sorted(maps.Keys(all)) {
-				if !slices.Contains(n.needs, c) {
-					if p.waitsFor(c, n.local) {
-						continue
-					}
-					n.needs = append(n.needs, c)
+			if r.near {
+				all = set(completers[r.local])
+			}
+			p.await(n, all, how{first: !joining(n.kind.Spec, r.path), whole: true})
+		}
+		for _, d := range n.deps {
+			for _, r := range p.nodes[d].refs {
+				if r.near {
+					p.await(n, closure(completers, r.local), how{first: n.how[d].first, whole: true})
 				}
-				n.needed(how{first: !joining(n.kind.Spec, r.path), whole: true}, c)
 			}
 		}
 	}
+}
+
+// await has a node need others, but for those that wait for it.
+func (p *planner) await(n *node, others map[string]bool, as how) {
+	for _, o := range slices.Sorted(maps.Keys(others)) {
+		if !slices.Contains(n.needs, o) {
+			if p.waitsFor(o, n.local) {
+				continue
+			}
+			n.needs = append(n.needs, o)
+		}
+		n.needed(as, o)
+	}
+}
+
+func set(names []string) map[string]bool {
+	out := map[string]bool{}
+	for _, n := range names {
+		out[n] = true
+	}
+	return out
 }
 
 func closure(edges map[string][]string, from string) map[string]bool {

@@ -6,7 +6,8 @@
 //  1. Composite resources are expanded; what refers to one refers to the child that provides what is wanted, and waits for
 //     all of its children. The resources that remain, each with an object of its own, are the nodes (nodes.go).
 //  2. Nodes need each other by references, expressions and dependsOn. Who refers to X also waits for what completes X, as
-//     a subnet completes its network, unless it completes X itself or would wait for itself (needs.go).
+//     a subnet completes its network and a router that, unless it completes X itself or would wait for itself (nodes.go). A
+//     load balancer needs an address of its network, and not the router: who needs the load balancer waits for that.
 //  3. In the order of need each node is compared with what stands under its local name (compare.go). A replaced resource
 //     has a new key, so whoever refers to it changes too; an output of what is made anew is not known, so an expression
 //     over it counts as changed.

@@ -473,6 +473,53 @@ func TestWhatJoinsIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+// TestNearReference: a load balancer takes its address when the network has a subnet; who leads to it waits for the router, too,
+// and lets go of it before that goes.
+func TestNearReference(t *testing.T) {
+	const front = "  front: {kind: LoadBalancer, spec: {network: net, listeners: [{name: web, port: 80}], pools: [{name: web}]}}\n" +
+		"  door: {kind: FloatingIP, spec: {target: front}}\n" + "  db: {kind: Server, spec: {image: a, flavor: b, network: net}}\n"
+	for name, c := range map[string]struct {
+		network string
+		want    map[string]string
+	}{
+		"of its own": {
+			"  net: {kind: Network}\n  sub: {kind: Subnet, spec: {network: net, cidr: 10.0.0.0/24}}\n  way: {kind: Router, spec: {externalNetwork: public, subnets: [sub]}}\n",
+			map[string]string{"net": "", "sub": "net", "way": "sub", "front": "net sub", "door": "front sub way", "db": "net sub way"},
+		},
+		"of a composite": {
+			"  net: {kind: PrivateNetwork, spec: {cidr: 10.0.0.0/24, external: public}}\n",
+			map[string]string{
+				"net.network": "", "net.subnet": "net.network", "net.router": "net.subnet", "front": "net.network net.subnet",
+				"door": "front net.router net.subnet", "db": "net.network net.router net.subnet",
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			r, problems := w.build(t, head+"resources:\n"+c.network+front, nil)
+			if len(problems) > 0 {
+				t.Fatal(problems)
+			}
+			got := map[string]string{}
+			for _, s := range r.Saga.GetSteps() {
+				got[s.GetId()] = strings.Join(slices.Sorted(slices.Values(s.GetNeeds())), " ")
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+			saga, err := plan.Destroy(plan.DestroyInput{Record: w.run(t, r.Saga), Kinds: w.kinds, Now: now})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range saga.GetSteps() {
+				if id := s.GetId(); (id == "way" || id == "net.router") && !slices.Contains(s.GetNeeds(), "door") {
+					t.Errorf("the router goes after %v", s.GetNeeds())
+				}
+			}
+		})
+	}
+}
+
 // TestMadeWithoutWhatJoins: the first of the two steps asks for nothing that joins, and refers to nothing of it; the second asks
 // for all, and its undo for what stood before it.
 func TestMadeWithoutWhatJoins(t *testing.T) {

@@ -582,6 +582,9 @@ type FieldOptions struct {
 	Joins bool `protobuf:"varint,10,opt,name=joins,proto3" json:"joins,omitempty"`
 	// For a reference: it is enough that the object referred to is made, whatever is still to join it.
 	Alone bool `protobuf:"varint,11,opt,name=alone,proto3" json:"alone,omitempty"`
+	// For a reference: of what completes the target only what does so itself is waited for, not what completes that in turn (a
+	// load balancer needs an address on its network, and no router). Who needs the resource with this field waits for the rest.
+	Near bool `protobuf:"varint,12,opt,name=near,proto3" json:"near,omitempty"`
 	// For an output: the value is a secret. What is observed holds only a text that stands for it; see takes_secrets.
 	Secret bool `protobuf:"varint,20,opt,name=secret,proto3" json:"secret,omitempty"`
 	// A text that stands for a secret may be part of the field's text: the service puts the secret in when it hands the spec
@@ -694,6 +697,13 @@ func (x *FieldOptions) GetJoins() bool {
 func (x *FieldOptions) GetAlone() bool {
 	if x != nil {
 		return x.Alone
+	}
+	return false
+}
+
+func (x *FieldOptions) GetNear() bool {
+	if x != nil {
+		return x.Near
 	}
 	return false
 }
@@ -1366,7 +1376,7 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\x0epublic_address\x18\a \x01(\bR\rpublicAddress\"j\n" +
 	"\bProvides\x12=\n" +
 	"\x04type\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z]+\\.weft\\.cloud/[A-Za-z]+$R\x04type\x12\x1f\n" +
-	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\xbd\x03\n" +
+	"\x05child\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05child\"\xd1\x03\n" +
 	"\fFieldOptions\x126\n" +
 	"\x06change\x18\x01 \x01(\x0e2\x14.weft.kind.v1.ChangeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06change\x12\x1c\n" +
 	"\tcompletes\x18\x02 \x01(\bR\tcompletes\x12\x1c\n" +
@@ -1380,7 +1390,8 @@ const file_weft_kind_v1_kind_proto_rawDesc = "" +
 	"\x06covers\x18\t \x01(\bR\x06covers\x12\x14\n" +
 	"\x05joins\x18\n" +
 	" \x01(\bR\x05joins\x12\x14\n" +
-	"\x05alone\x18\v \x01(\bR\x05alone\x12\x16\n" +
+	"\x05alone\x18\v \x01(\bR\x05alone\x12\x12\n" +
+	"\x04near\x18\f \x01(\bR\x04near\x12\x16\n" +
 	"\x06secret\x18\x14 \x01(\bR\x06secret\x12#\n" +
 	"\rtakes_secrets\x18\x15 \x01(\bR\ftakesSecrets\"F\n" +
 	"\x06Access\x12<\n" +
