@@ -214,6 +214,10 @@ func hidden(t *testing.T, owners map[string]owner, password string) {
 			t.Errorf("west learns of %s from weft %v:\n%s%s", name, args, r.Out, r.Err)
 		}
 	}
+	acme.Must(t, append(args, "--only-for", "")...) // that opens it again
+	if r := west.run(t, "cloud", "list").Ok(t); !strings.Contains(r.Out, name) {
+		t.Errorf("west does not learn of %s, which all may use now:\n%s", name, r.Out)
+	}
 	acme.Must(t, "delete", "cloud", name)
 }
 

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -45,6 +46,7 @@ type client struct {
 	base    string
 	token   string
 	project string
+	version string // of the compute API; empty: 2.79
 }
 
 func (c *client) do(method, path string, body any) (int, map[string]any) {
@@ -77,7 +79,7 @@ func (c *client) try(method, path string, body any) (int, []byte, http.Header, e
 	}
 	req.Header.Set("X-Auth-Token", c.token)
 	req.Header.Set(AdminHeader, "t")
-	req.Header.Set("X-OpenStack-Nova-API-Version", "2.79")
+	req.Header.Set("X-OpenStack-Nova-API-Version", cmp.Or(c.version, "2.79"))
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0, nil, nil, err
@@ -252,6 +254,51 @@ func TestDroppedResponseLeavesOneObject(t *testing.T) {
 	inventory := c.want(200, "GET", "/_sandbox/inventory?service=network&kind=network", nil)
 	if items := inventory["items"].([]any); len(items) != 1 || items[0].(m)["name"] != "once" {
 		t.Errorf("inventory: %v", items)
+	}
+}
+
+// TestDownCell: the servers of a cell that does not answer are shown, with little, where nothing is asked of them, and only from the
+// microversion on that can say so.
+func TestDownCell(t *testing.T) {
+	s := start(t, Config{})
+	c := login(t, s.AdminURL(), "demo")
+	network := c.addNetwork("10.0.0.0/24")
+	near := c.want(202, "POST", "/compute/v2.1/servers", c.server(network))["server"].(m)["id"].(string)
+	far := c.want(202, "POST", "/compute/v2.1/servers", c.server(network))["server"].(m)["id"].(string)
+	c.want(400, "POST", "/_sandbox/faults", m{"effect": "cell_down", "service": "volume"})
+	c.want(400, "POST", "/_sandbox/faults", m{"effect": "hang", "cell": []string{far}})
+	c.want(201, "POST", "/_sandbox/faults", m{"effect": "cell_down", "cell": []string{far}})
+	for _, x := range []struct {
+		version, path string
+		shown         bool
+	}{
+		{"2.69", "/servers", true},
+		{"2.69", "/servers/detail", true},
+		{"2.68", "/servers/detail", false},
+		{"2.69", "/servers/detail?limit=10", false},
+		{"2.69", "/servers?name=s", false},
+		{"2.69", "/servers/detail?sort_key=uuid", false},
+	} {
+		c.version = x.version
+		status := map[any]any{}
+		for _, one := range c.want(200, "GET", "/compute/v2.1"+x.path, nil)["servers"].([]any) {
+			status[one.(m)["id"]] = one.(m)["status"]
+		}
+		if got, shown := status[far]; shown != x.shown || shown && got != "UNKNOWN" || status[near] == "UNKNOWN" {
+			t.Errorf("%s of %s shows %v", x.version, x.path, status)
+		}
+	}
+	c.want(500, "GET", "/compute/v2.1/servers/detail?marker="+far, nil)
+	c.want(500, "DELETE", "/compute/v2.1/servers/"+far, nil)
+	if got := c.want(200, "GET", "/compute/v2.1/servers/"+far, nil)["server"].(m); got["status"] != "UNKNOWN" || got["metadata"] != nil {
+		t.Errorf("shown as %v", got)
+	}
+	c.want(200, "GET", "/compute/v2.1/servers/"+near, nil)
+	c.version = "2.68"
+	c.want(500, "GET", "/compute/v2.1/servers/"+far, nil)
+	c.want(204, "DELETE", "/_sandbox/faults", nil)
+	if got := c.want(200, "GET", "/compute/v2.1/servers/"+far, nil)["server"].(m); got["status"] == "UNKNOWN" {
+		t.Errorf("when it answers again it is shown as %v", got)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 type project struct {
 	url    string
 	ids    []string // the oldest first
+	hidden []string // what lists leave out
 	most   int      // the largest page that it gives
 	broken string   // the call that fails
 	asked  []string
@@ -44,7 +45,7 @@ func (p *project) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var answer any
 	switch {
-	case single && slices.Contains(p.ids, one):
+	case single && (slices.Contains(p.ids, one) || slices.Contains(p.hidden, one)):
 		answer = map[string]any{"server": item{one}}
 	case single:
 		w.WriteHeader(http.StatusNotFound)
@@ -79,7 +80,8 @@ func (p *project) page(r *http.Request) any {
 	return answer
 }
 
-// TestByIDs: what is young is read with one page, however much there is; what is not on it is asked for, never taken for gone.
+// TestByIDs: what is young is read with one page, however much there is; what is not on it, or on no list, is asked for, never
+// taken for gone.
 func TestByIDs(t *testing.T) {
 	var ids []string
 	for i := range 2500 {
@@ -91,6 +93,7 @@ func TestByIDs(t *testing.T) {
 		most   int
 		want   []string
 		absent []string
+		hidden []string
 		broken string
 		asked  []string
 		fault  fault.Kind
@@ -101,8 +104,11 @@ func TestByIDs(t *testing.T) {
 		"some young ones":         {stand: ids, want: newest(3), asked: []string{"list 36"}},
 		"young ones and an old":   {stand: ids, want: append(newest(2), "s7"), asked: []string{"list 36", "get s7"}},
 		"one of them is gone":     {stand: ids, want: newest(2), absent: []string{"x"}, asked: []string{"list 36", "get x"}},
-		"all that there is":       {stand: ids[:20], want: ids[:10], absent: []string{"x", "y"}, asked: []string{"list 54"}},
-		"many old ones":           {stand: ids, want: ids[:20], absent: []string{"x"}, asked: []string{"list 72", "list 1000", "list 1000", "list 1000"}},
+		"all that there is":       {stand: ids[:20], want: ids[:10], absent: []string{"x", "y"}, asked: []string{"list 54", "get x", "get y"}},
+		"a list that hides some":  {stand: ids[:20], want: append([]string{"a", "b", "c", "d"}, ids[:6]...), hidden: []string{"a", "b", "c", "d"}, absent: []string{"x"}, asked: []string{"list 52", "get a", "get b", "get c", "get d", "get x"}},
+		"a long list that does":   {stand: ids, want: append([]string{"a", "b"}, ids[:20]...), hidden: []string{"a", "b"}, asked: []string{"list 74", "list 1000", "list 1000", "list 1000", "get a", "get b"}},
+		"what was hidden fails":   {stand: ids[:20], want: append([]string{"a"}, ids[:6]...), hidden: []string{"a"}, broken: "get a", asked: []string{"list 44", "get a"}, fault: fault.Unavailable},
+		"many old ones":           {stand: ids, want: ids[:20], absent: []string{"x"}, asked: []string{"list 72", "list 1000", "list 1000", "list 1000", "get x"}},
 		"many":                    {stand: ids, want: ids[:300], asked: []string{"list 1000", "list 1000", "list 1000"}},
 		"small pages":             {stand: ids[:9], most: 4, want: ids[7:9], asked: []string{"list 34"}},
 		"older than a small page": {stand: ids[:9], most: 4, want: ids[:2], asked: []string{"list 34", "get s0", "get s1"}},
@@ -111,7 +117,7 @@ func TestByIDs(t *testing.T) {
 		"the whole list fails":    {stand: ids, want: ids[:300], broken: "list 1000", asked: []string{"list 1000"}, fault: fault.Unavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			service := &project{ids: c.stand, most: 1000, broken: c.broken}
+			service := &project{ids: c.stand, hidden: c.hidden, most: 1000, broken: c.broken}
 			if c.most > 0 {
 				service.most = c.most
 			}

@@ -53,6 +53,7 @@ func Run[S, O proto.Message](t *testing.T, h Harness[S, O]) {
 	s := suite[S, O]{h}
 	t.Run("absent", s.absent)
 	t.Run("life", s.life)
+	t.Run("told", s.retold)
 	t.Run("twins", s.twins)
 	t.Run("import", s.imported)
 	t.Run("outage", s.outage)
@@ -130,6 +131,37 @@ func (s suite[S, O]) told(t *testing.T, look context.Context, id string) {
 	if told.State != seen.State || !proto.Equal(told.Observed, seen.Observed) || !maps.Equal(told.Facts, seen.Facts) {
 		t.Errorf("the answers told %v with %v, and observed is %v with %v in state %v", told.Observed, told.Facts, seen.Observed, seen.Facts, seen.State)
 	}
+}
+
+// retold: an object that is changed in the look that made it is not told as it was before.
+func (s suite[S, O]) retold(t *testing.T) {
+	if _, ok := s.Driver.(driver.Teller[O]); !ok || s.Change == nil {
+		t.Skip("nothing is told, or nothing can be changed")
+	}
+	r := s.request(t)
+	look := driver.Remembering(t.Context())
+	id, err := s.Driver.Create(look, r)
+	if err != nil {
+		t.Fatalf("create: %v", err)
+	}
+	t.Cleanup(func() { s.remove(t, id) })
+	changed := r
+	changed.Generation++
+	changed.Spec, changed.Refs = s.Change(t, r)
+	if proto.Equal(changed.Spec, r.Spec) {
+		t.Fatal("the harness changes nothing")
+	}
+	for _, wanted := range []driver.Request[S]{r, changed} {
+		s.until(t, "update", func(context.Context) (bool, error) {
+			err := s.Driver.Update(look, id, wanted)
+			if fault.Is(err, fault.Conflict) {
+				return false, nil
+			}
+			return err == nil, err
+		})
+	}
+	s.told(t, look, id)
+	s.remove(t, id)
 }
 
 // update brings an object to a request. A conflict may pass by itself: the object can be busy.

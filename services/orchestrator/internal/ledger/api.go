@@ -44,18 +44,18 @@ func (s *Server) ListLedgerEntries(ctx context.Context, r *orchestratorv1.ListLe
 		}
 		request.Tenant = ""
 	}
-	own := proto.CloneOf(request)
+	own, silent := proto.CloneOf(request), map[string]error{}
 	if r.GetOrphans() {
 		var err error
-		if request.Clouds, own.Clouds, err = s.clouds(ctx, request.GetTenant()); err != nil {
+		if request.Clouds, own.Clouds, err = s.clouds(ctx, request.GetTenant(), silent); err != nil {
 			return nil, err
 		}
 	}
 	out := &orchestratorv1.ListLedgerEntriesResponse{}
-	for name, peer := range s.Peers {
-		answer, err := participantv1.NewParticipantServiceClient(peer).ListLedger(ctx, request)
+	for name := range s.Peers {
+		answer, err := s.ask(ctx, name, request, silent)
 		if err != nil {
-			out.Unreachable = append(out.Unreachable, fault.Proto(fault.Wrap(fault.FromStatus(err), "ask the %s service", name), s.Now()))
+			out.Unreachable = append(out.Unreachable, fault.Proto(err, s.Now()))
 			continue
 		}
 		out.Entries = append(out.Entries, answer.GetEntries()...)
@@ -73,14 +73,29 @@ func (s *Server) ListLedgerEntries(ctx context.Context, r *orchestratorv1.ListLe
 	return out, nil
 }
 
+// ask asks a service. One that did not answer is not asked again: silent holds why, so that it is named in the answer whichever
+// question it was that it left open.
+func (s *Server) ask(ctx context.Context, name string, r *participantv1.ListLedgerRequest, silent map[string]error) (*participantv1.ListLedgerResponse, error) {
+	if silent[name] != nil {
+		return nil, silent[name]
+	}
+	answer, err := participantv1.NewParticipantServiceClient(s.Peers[name]).ListLedger(ctx, r)
+	if err != nil {
+		silent[name] = fault.Wrap(fault.FromStatus(err), "ask the %s service", name)
+	}
+	return answer, silent[name]
+}
+
 // clouds gives where to look for what bears our mark: everywhere, that is, in each cloud and in the projects there of the
-// tenant, or of all; and the clouds alone, whose own credentials show the projects themselves. A cloud that the tenant may
-// not use is left out: not even its name, in what it answers or fails to, is the tenant's to know.
-func (s *Server) clouds(ctx context.Context, tenant string) (everywhere, clouds []string, err error) {
+// tenant, or of all; and the clouds alone, whose own credentials show the projects themselves. Of the clouds that the tenant
+// may not use those count in which it has something, from when it could: it knows them, and what was left there is its own.
+// The others are left out: not even the name of one, in what it answers or fails to, is the tenant's to know.
+func (s *Server) clouds(ctx context.Context, tenant string, silent map[string]error) (everywhere, clouds []string, err error) {
 	entries, _, err := s.Book.List(ctx, "clouds/", record.ID{}, 0)
 	if err != nil {
 		return nil, nil, err
 	}
+	var closed []string
 	for _, e := range entries {
 		spec, ok := e.Object.Spec().(*orchestratorv1.CloudSpec)
 		if !ok {
@@ -88,7 +103,16 @@ func (s *Server) clouds(ctx context.Context, tenant string) (everywhere, clouds 
 		}
 		if tenant == "" || cloud.Allows(spec, tenant) {
 			clouds = append(clouds, e.Name)
+		} else {
+			closed = append(closed, e.Name)
 		}
+	}
+	if len(closed) > 0 {
+		has, err := s.has(ctx, tenant, silent)
+		if err != nil {
+			return nil, nil, err
+		}
+		clouds = append(clouds, slices.DeleteFunc(closed, func(name string) bool { return !has[name] })...)
 	}
 	if tenant == "" {
 		tenant = "tenants"
@@ -103,4 +127,25 @@ func (s *Server) clouds(ctx context.Context, tenant string) (everywhere, clouds 
 		}
 	}
 	return everywhere, clouds, nil
+}
+
+// has gives the clouds in which a tenant has a record, its project there included. What a service that does not answer knows
+// of is missing; silent then names it.
+func (s *Server) has(ctx context.Context, tenant string, silent map[string]error) (map[string]bool, error) {
+	request := &participantv1.ListLedgerRequest{Tenant: tenant}
+	own, err := s.Own.ListLedger(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	entries := own.GetEntries()
+	for name := range s.Peers {
+		if answer, err := s.ask(ctx, name, request, silent); err == nil {
+			entries = append(entries, answer.GetEntries()...)
+		}
+	}
+	out := map[string]bool{}
+	for _, e := range entries {
+		out[e.GetCloud()] = true
+	}
+	return out, nil
 }

@@ -5,8 +5,8 @@
 //
 //  1. the call gets its number and start time;
 //  2. the first registered fault that matches and is not used up is taken: it answers by itself (status,
-//     conflict, throttle), never answers (hang), waits and goes on (delay), or lets the request be executed and
-//     then cuts the connection (drop_response);
+//     conflict, throttle), never answers (hang), waits and goes on (delay), lets the request be executed and
+//     then cuts the connection (drop_response), or has it executed as without a part of the cloud (cell_down);
 //  3. the service runs; it may name the operation with Enter, which waits for the latency of that operation;
 //     a service that does not is delayed by its default before its answer leaves;
 //  4. the finished call is recorded.
@@ -17,6 +17,7 @@ package control
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -188,6 +189,8 @@ type call struct {
 	project   string
 	user      string
 	waited    bool
+	down      bool     // a cell does not answer
+	cell      []string // the servers in it; all if there are none
 }
 
 func callOf(ctx context.Context) *call {
@@ -220,6 +223,17 @@ func Identify(ctx context.Context, project, user string) {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	cl.project, cl.user = project, user
+}
+
+// Down tells whether a server is in a cell that does not answer while a request is served.
+func Down(ctx context.Context, server string) bool {
+	cl := callOf(ctx)
+	if cl == nil {
+		return false
+	}
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	return cl.down && (len(cl.cell) == 0 || slices.Contains(cl.cell, server))
 }
 
 // wait sleeps for the latency of the request, once.

@@ -48,6 +48,7 @@ const (
 	EffectConflict     = "conflict"      // answer 409; the request is not executed
 	EffectThrottle     = "throttle"      // answer 429 with Retry-After; the request is not executed
 	EffectLimit        = "limit"         // let Rate calls a second pass, and throttle those that are more
+	EffectCellDown     = "cell_down"     // answer as the compute service does while the database of a cell does not; see Cell
 )
 
 // Fault breaks calls that match it. Empty matchers match everything. The matchers are Service ("compute"),
@@ -70,6 +71,7 @@ type Fault struct {
 	Delay      Duration `json:"delay,omitempty"`
 	RetryAfter Duration `json:"retryAfter,omitempty"` // sent in whole seconds, rounded up
 	Rate       float64  `json:"rate,omitempty"`       // for limit: how many calls a second pass; as many at once after a rest
+	Cell       []string `json:"cell,omitempty"`       // for cell_down: the servers in that cell, by id; all if there are none
 	Matched    int      `json:"matched"`              // calls that matched, skipped ones included
 	Struck     int      `json:"struck"`               // calls it broke
 
@@ -100,12 +102,20 @@ func (f *Fault) prepare() error {
 		if f.Delay <= 0 {
 			return errors.New(`effect delay: give a positive delay, for example "delay": "2s"`)
 		}
+	case EffectCellDown:
+		if f.Service != "" && f.Service != "compute" {
+			return fmt.Errorf("effect cell_down: only the service compute has cells, not %q", f.Service)
+		}
+		f.Service = "compute"
 	case EffectDropResponse, EffectHang:
 	default:
-		return fmt.Errorf("effect %q: use status, delay, drop_response, hang, conflict, throttle or limit", f.Effect)
+		return fmt.Errorf("effect %q: use status, delay, drop_response, hang, conflict, throttle, limit or cell_down", f.Effect)
 	}
 	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
 		return fmt.Errorf("status %d: must be between 200 and 599", f.Status)
+	}
+	if len(f.Cell) > 0 && f.Effect != EffectCellDown {
+		return errors.New("cell goes with the effect cell_down only")
 	}
 	if f.Times < 0 || f.Skip < 0 {
 		return errors.New("times and skip must not be negative")

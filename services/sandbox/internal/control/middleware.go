@@ -58,6 +58,11 @@ func (c *Control) serve(fault *Fault, rec *recorder, r *http.Request, next http.
 		if sleep(r.Context(), time.Duration(fault.Delay)) == nil {
 			run(rec, r, next)
 		}
+	case EffectCellDown:
+		rec.call.mu.Lock()
+		rec.call.down, rec.call.cell = true, fault.Cell
+		rec.call.mu.Unlock()
+		run(rec, r, next)
 	case EffectHang:
 		// The body has to be read, else the server does not notice that the client is gone.
 		if _, err := io.Copy(io.Discard, r.Body); err == nil {

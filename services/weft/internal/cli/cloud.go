@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -34,6 +35,7 @@ func (a *tool) cloudAdd() *cobra.Command {
 		Long: `Register a cloud, or change a registered one.
 
 Of a registered one only where it is, its credentials and, if given, the tenants change; one that is paused stays so.
+All tenants may use it unless --only-for names some; --only-for "" opens it to all again.
 The credentials become the secret cloud-NAME of the tenant, and are never shown again. With --os-cloud they are read from
 clouds.yaml: $OS_CLIENT_CONFIG_FILE, else ./clouds.yaml, else ~/.config/openstack/clouds.yaml.`,
 		Example: "  weft cloud add lab --driver openstack --os-cloud lab",
@@ -44,6 +46,9 @@ clouds.yaml: $OS_CLIENT_CONFIG_FILE, else ./clouds.yaml, else ~/.config/openstac
 			}
 			if (in.osCloud == "") == (in.endpoint == "") {
 				return misused(cmd, "give either --os-cloud or --endpoint")
+			}
+			if len(in.tenants) > 1 && slices.Contains(in.tenants, "") {
+				return misused(cmd, `--only-for "" opens the cloud to all tenants; give it without another --only-for`)
 			}
 			spec, data, err := a.credentials(in)
 			if err != nil {
@@ -59,12 +64,10 @@ clouds.yaml: $OS_CLIENT_CONFIG_FILE, else ./clouds.yaml, else ~/.config/openstac
 					return err
 				}
 				spec.Driver, spec.Credentials = in.driver, parent+"/secrets/"+secret
-				for _, tenant := range in.tenants {
-					spec.Tenants = append(spec.Tenants, "tenants/"+base(tenant))
-				}
 				fields := []string{"spec.driver", "spec.endpoint", "spec.region", "spec.credentials"}
-				if len(in.tenants) > 0 {
+				if cmd.Flags().Changed("only-for") {
 					fields = append(fields, "spec.tenants")
+					spec.Tenants = tenantNames(in.tenants)
 				}
 				op, err := a.put(cmd, c, "cloud", args[0], &orchestratorv1.Cloud{Spec: spec}, fields...)
 				if err != nil {
@@ -87,10 +90,21 @@ clouds.yaml: $OS_CLIENT_CONFIG_FILE, else ./clouds.yaml, else ~/.config/openstac
 	f.StringVar(&in.project, "project", "", "the project")
 	f.StringVar(&in.userDomain, "user-domain", "Default", "the user's domain")
 	f.StringVar(&in.projectDomain, "project-domain", "Default", "the project's domain")
-	f.StringArrayVar(&in.tenants, "only-for", nil, "a `TENANT` that may use it, where not all may; may be given again")
+	f.StringArrayVar(&in.tenants, "only-for", nil, "a `TENANT` that may use it, where not all may; may be given again; \"\" for all")
 	f.StringVar(&in.applicationCredential, "application-credential-id", "", "an application credential, instead of a user")
 	f.StringVar(&in.applicationCredentialSecret, "application-credential-secret-file", "", "its secret's `FILE`; - for standard input")
 	return cmd
+}
+
+// tenantNames gives the full names of the tenants that --only-for names; none if it stands alone and empty, for all tenants.
+func tenantNames(given []string) []string {
+	var names []string
+	for _, tenant := range given {
+		if tenant != "" {
+			names = append(names, "tenants/"+base(tenant))
+		}
+	}
+	return names
 }
 
 func (a *tool) cloudPause() *cobra.Command {

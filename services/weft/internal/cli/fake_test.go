@@ -168,10 +168,34 @@ func (f *installation) answer(x *api, method string, r protoreflect.Message) (pr
 		if f.resources[o.Name()] != nil {
 			return nil, fault.New(fault.Exists, "%s exists", o.Name())
 		}
+	} else if mask := r.Descriptor().Fields().ByName("update_mask"); mask != nil && r.Has(mask) && f.resources[o.Name()] != nil {
+		m = masked(f.resources[o.Name()], m, r.Get(mask).Message())
+		o = resource.Wrap(m)
 	}
 	o.Status().Phase, o.Status().ProviderId = kindv1.Phase_PHASE_READY, "id-of-"+base(o.Name())
 	f.resources[o.Name()] = m
 	return done(shown(m)), nil
+}
+
+// masked gives what stands with the fields that a mask names as they are wanted.
+func masked(standing, wanted proto.Message, mask protoreflect.Message) proto.Message {
+	out := proto.Clone(standing)
+	paths := mask.Get(mask.Descriptor().Fields().ByName("paths")).List()
+	for i := range paths.Len() {
+		to, from := out.ProtoReflect(), wanted.ProtoReflect()
+		words := strings.Split(paths.Get(i).String(), ".")
+		for _, w := range words[:len(words)-1] {
+			fd := to.Descriptor().Fields().ByName(protoreflect.Name(w))
+			to, from = to.Mutable(fd).Message(), from.Get(fd).Message()
+		}
+		fd := to.Descriptor().Fields().ByName(protoreflect.Name(words[len(words)-1]))
+		if from.Has(fd) {
+			to.Set(fd, from.Get(fd))
+		} else {
+			to.Clear(fd)
+		}
+	}
+	return out
 }
 
 // shown hides what is never shown.

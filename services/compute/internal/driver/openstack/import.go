@@ -30,11 +30,16 @@ func (d *Servers) Describe(ctx context.Context, ids []string) ([]driver.Describe
 	if err != nil {
 		return nil, err
 	}
-	all, err := cloud.List[importedServer](ctx, c, "servers/detail", "servers", url.Values{"limit": {"1000"}})
+	all, err := cloud.List[importedServer](ctx, c, "servers/detail", "servers", nil) // a page would hide what cannot be seen
 	if err != nil {
 		return nil, err
 	}
 	all = slices.DeleteFunc(all, func(s importedServer) bool { return s.isGone() || len(ids) > 0 && !slices.Contains(ids, s.ID) })
+	for _, s := range all {
+		if err := s.unseen(); err != nil {
+			return nil, err
+		}
+	}
 	about, err := d.surroundings(ctx, all)
 	if err != nil {
 		return nil, err

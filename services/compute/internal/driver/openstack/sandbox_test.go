@@ -13,6 +13,12 @@ import (
 // simulated runs a sandbox and opens a session at it. The sandbox is held to the same suite as a real OpenStack.
 func simulated(t *testing.T) *openstacktest.Place {
 	t.Helper()
+	return openstacktest.FromYAML(t, start(t).CloudsYAML(), "sandbox")
+}
+
+// start runs a sandbox.
+func start(t *testing.T) *sandbox.Sandbox {
+	t.Helper()
 	// short latencies, so that every state between is seen
 	s, err := sandbox.New(sandbox.Config{Logger: slog.New(slog.DiscardHandler), Latency: sandbox.Latencies{
 		"compute.server.active": 150 * time.Millisecond, "compute.server.deleted": 80 * time.Millisecond,
@@ -30,5 +36,5 @@ func simulated(t *testing.T) *openstacktest.Place {
 			t.Errorf("sandbox: %v", err)
 		}
 	})
-	return openstacktest.FromYAML(t, s.CloudsYAML(), "sandbox")
+	return s
 }

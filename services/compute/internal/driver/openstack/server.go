@@ -49,6 +49,16 @@ const (
 // embeddedFlavorMinor is the minor from which a server tells its flavor by name instead of by id (2.47).
 const embeddedFlavorMinor = 47
 
+// downCellsMinor is the minor from which the service shows the servers of a cell whose database does not answer (2.69), with the
+// status unseen and little else: to who asks for one by id, and to who lists all without a page, an order or a filter (API guide,
+// "Handling Down Cells"). Before, and in other lists, they are left out unless the cloud's operator wants the call to fail
+// ([api]list_records_by_skipping_down_cells). Such a list has as many items as a page without being asked, 1,000 where the
+// operator said nothing else ([api]max_limit).
+const (
+	downCellsMinor = 69
+	unseen         = "UNKNOWN"
+)
+
 // server is a server, as far as the driver looks at it.
 type server struct {
 	ID        string            `json:"id"`
@@ -105,6 +115,14 @@ func (s server) imageID() (string, error) {
 
 // isGone tells whether the server only stands in lists any more.
 func (s server) isGone() bool { return s.Status == "DELETED" || s.Status == "SOFT_DELETED" }
+
+// unseen is the fault of looking at a server that its cell tells nothing of; nil if it can be seen.
+func (s server) unseen() error {
+	if s.Status != unseen {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "server %s is in status %s at the cloud: the database of its cell does not answer", s.ID, s.Status)
+}
 
 // power gives the power state; a server that is neither running nor stopped is somewhere between.
 func (s server) power() computev1.PowerState {
@@ -180,13 +198,46 @@ type Servers struct{ s *cloud.Session }
 // NewServers makes the driver.
 func NewServers(s *cloud.Session) *Servers { return &Servers{s} }
 
-// list reads the project's servers that fit a query.
-func (d *Servers) list(ctx context.Context, query url.Values) ([]server, error) {
+// list reads all of the project's servers. The error is Unavailable if there is one that cannot be seen: whose it is is not known
+// then. No page is asked for, which would hide those; of a project with more servers than a page holds the others are seen as far
+// as their cells answer.
+func (d *Servers) list(ctx context.Context) ([]server, error) {
 	c, err := d.s.Compute(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return cloud.List[server](ctx, c, "servers/detail", "servers", query)
+	all, err := cloud.List[server](ctx, c, "servers/detail", "servers", nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range all {
+		if err := s.unseen(); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// tagged reads the project's servers that bear the tag of a key. Since a list by tag leaves out what cannot be seen, that there is
+// none counts only if there is nothing that cannot: the bare list, which no detail is read for, shows that. So a look-up that finds
+// something is one call and a short answer, and one that does not, of which there are few (after an outcome that is not known),
+// reads no more than the ids of a page of servers, rather than all about each. If the newest of a project fill that page there is no
+// room for what cannot be seen, and nothing tells of it.
+func (d *Servers) tagged(ctx context.Context, c *gophercloud.ServiceClient, key string) ([]server, error) {
+	found, err := cloud.List[server](ctx, c, "servers/detail", "servers", url.Values{"tags": {cloud.Tag(key)}})
+	if err != nil || len(found) > 0 || cloud.Minor(c) < downCellsMinor {
+		return found, err
+	}
+	shown, err := cloud.First[server](ctx, c, "servers", "servers")
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range shown {
+		if err := s.unseen(); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 // byIDs reads servers by id; what does not exist is absent.
@@ -198,11 +249,20 @@ func (d *Servers) byIDs(ctx context.Context, ids []string) (map[string]server, e
 	if err != nil {
 		return nil, err
 	}
-	return cloud.ByIDs(ctx, c, cloud.Collection[server]{Path: "servers/detail", Field: "servers", ID: func(s server) string { return s.ID }, One: d.one}, ids)
+	return cloud.ByIDs(ctx, c, cloud.Collection[server]{Path: "servers/detail", Field: "servers", ID: func(s server) string { return s.ID }, One: d.read}, ids)
 }
 
-// one reads one server. The error is NotFound if it does not exist.
+// one reads one server. The error is NotFound if it does not exist, and Unavailable if it cannot be seen.
 func (d *Servers) one(ctx context.Context, id string) (server, error) {
+	s, err := d.read(ctx, id)
+	if err != nil {
+		return s, err
+	}
+	return s, s.unseen()
+}
+
+// read reads one server, also one that cannot be seen. The error is NotFound if it does not exist.
+func (d *Servers) read(ctx context.Context, id string) (server, error) {
 	c, err := d.s.Compute(ctx)
 	if err != nil {
 		return server{}, err
@@ -226,11 +286,12 @@ func (d *Servers) Find(ctx context.Context, r driver.Request[*computev1.ServerSp
 	if err != nil {
 		return nil, err
 	}
-	query := url.Values{"limit": {"1000"}}
+	var all []server
 	if cloud.Minor(c) >= cloud.TagsMinor {
-		query = url.Values{"tags": {cloud.Tag(r.Key)}}
+		all, err = d.tagged(ctx, c, r.Key)
+	} else {
+		all, err = d.list(ctx)
 	}
-	all, err := d.list(ctx, query)
 	if err != nil {
 		return nil, err
 	}
@@ -260,7 +321,8 @@ func (d *Servers) Create(ctx context.Context, r driver.Request[*computev1.Server
 	return s.ID, nil
 }
 
-// Observe implements driver.Driver: one call for the servers, and one for their ports once there are any.
+// Observe implements driver.Driver: one call for the servers, and one for their ports once there are any. What cannot be seen is
+// there, and is looked at again until it can.
 func (d *Servers) Observe(ctx context.Context, ids []string) (map[string]driver.Observation[*computev1.ServerObserved], error) {
 	all, err := d.byIDs(ctx, ids)
 	if err != nil {
@@ -268,7 +330,7 @@ func (d *Servers) Observe(ctx context.Context, ids []string) (map[string]driver.
 	}
 	var withPorts []string
 	for _, s := range all {
-		if s.Status != "BUILD" && !s.isGone() {
+		if s.Status != "BUILD" && s.Status != unseen && !s.isGone() {
 			withPorts = append(withPorts, s.ID)
 		}
 	}
@@ -287,7 +349,7 @@ func (d *Servers) Observe(ctx context.Context, ids []string) (map[string]driver.
 
 // observation puts together what was seen of one server.
 func observation(s server, ports []port) driver.Observation[*computev1.ServerObserved] {
-	o := driver.Observation[*computev1.ServerObserved]{State: s.state(), Observed: &computev1.ServerObserved{ServerId: s.ID, PowerState: s.power()}}
+	o := driver.Observation[*computev1.ServerObserved]{State: s.state(), Fault: s.unseen(), Observed: &computev1.ServerObserved{ServerId: s.ID, PowerState: s.power()}}
 	if o.State == driver.Failed {
 		message := s.Fault.Message
 		if message == "" {
@@ -461,7 +523,7 @@ func (d *Servers) Delete(ctx context.Context, id string) error {
 
 // ListMarked implements driver.Lister.
 func (d *Servers) ListMarked(ctx context.Context) ([]driver.Marked, error) {
-	all, err := d.list(ctx, url.Values{"limit": {"1000"}})
+	all, err := d.list(ctx)
 	if err != nil {
 		return nil, err
 	}

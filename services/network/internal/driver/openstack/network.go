@@ -90,6 +90,7 @@ func (d *Networks) Update(ctx context.Context, id string, r driver.Request[*netw
 	if err != nil {
 		return err
 	}
+	d.forget(ctx, id)
 	_, err = networks.Update(ctx, c, id, mtu.UpdateOptsExt{UpdateOptsBuilder: networks.UpdateOpts{}, MTU: wanted}).Extract()
 	return cloud.Fault(err, "update network %s", r.Name)
 }

@@ -116,6 +116,7 @@ func (d *Subnets) Update(ctx context.Context, id string, r driver.Request[*netwo
 	if err != nil {
 		return err
 	}
+	d.forget(ctx, id)
 	_, err = subnets.Update(ctx, c, id, opts).Extract()
 	return cloud.Fault(err, "update subnet %s", r.Name)
 }

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/weftcloud/weft/services/sandbox/internal/control"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/network"
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/rest"
 )
@@ -141,6 +143,9 @@ func (s *Service) server(r *rest.Request) (*Server, error) {
 	if v == nil || v.Project != r.Token.ProjectID && !r.Token.Admin() {
 		return nil, notFound("Instance %s could not be found.", r.Params["id"])
 	}
+	if control.Down(r.HTTP.Context(), v.ID) && !(r.HTTP.Method == http.MethodGet && r.Params["id"] == path.Base(r.HTTP.URL.Path) && r.Minor >= downCells) {
+		return nil, cellDown()
+	}
 	return v, nil
 }
 
@@ -149,7 +154,68 @@ func (s *Service) getServer(r *rest.Request) (*rest.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if control.Down(r.HTTP.Context(), v.ID) {
+		return rest.OK(rest.M{"server": s.viewUnseen(r, v)})
+	}
 	return rest.OK(rest.M{"server": s.viewOne(r, v)})
+}
+
+// While the database of a cell does not answer (api-guide, "Handling Down Cells"), what the service itself keeps of its servers is
+// shown from microversion 2.69 on: by a GET, and by a list that asks for no page, order or filter, whose items cannot be told of
+// them. Such a list leaves them out, as [api]list_records_by_skipping_down_cells has it by default.
+const (
+	downCells = 69
+	cellID    = "5d2f6c1e-6f0f-4b2c-8d6d-2f1c7f8e9a10"
+)
+
+// cellDown answers what cannot be answered without the cell.
+func cellDown() error {
+	return rest.Errorf(http.StatusInternalServerError, "", "Unexpected API Error. Cell %s is not responding and hence instance info is not available.", cellID)
+}
+
+// showsUnseen tells whether a list shows servers whose cell does not answer.
+func showsUnseen(r *rest.Request) bool {
+	for name := range r.Query {
+		if name != "all_tenants" {
+			return false
+		}
+	}
+	return r.Minor >= downCells
+}
+
+// viewUnseen shows a server whose cell does not answer.
+func (s *Service) viewUnseen(r *rest.Request, v *Server) rest.M {
+	out := rest.M{
+		"id": v.ID, "status": "UNKNOWN", "tenant_id": v.Project, "user_id": v.User, "created": rest.Seconds(v.CreatedAt), "links": serverLinks(r, v.ID),
+		"image": "", "flavor": s.flavorIn(r, v), "OS-EXT-AZ:availability_zone": v.Zone, "OS-EXT-STS:power_state": 0,
+	}
+	if v.ImageID != "" {
+		out["image"] = rest.M{"id": v.ImageID, "links": []rest.M{rest.Link("bookmark", r.Base+"/compute/images/"+v.ImageID)}}
+	}
+	if v.Zone == "" {
+		out["OS-EXT-AZ:availability_zone"] = "UNKNOWN"
+	}
+	if r.Minor >= 71 {
+		group := []string{}
+		if v.ServerGroup != "" {
+			group = append(group, v.ServerGroup)
+		}
+		out["server_groups"] = group
+	}
+	return out
+}
+
+// listUnseen shows the servers of a list whose cell does not answer, as many as there is room for.
+func (s *Service) listUnseen(r *rest.Request, unseen []*Server, detail bool, room int) []rest.M {
+	var views []rest.M
+	for _, v := range unseen[:max(min(room, len(unseen)), 0)] {
+		one := rest.M{"id": v.ID, "status": "UNKNOWN", "links": serverLinks(r, v.ID)}
+		if detail {
+			one["tenant_id"], one["created"] = v.Project, rest.Seconds(v.CreatedAt)
+		}
+		views = append(views, one)
+	}
+	return views
 }
 
 // viewOne is view with what a list does not show.
@@ -423,10 +489,14 @@ func (s *Service) listServers(detail bool) rest.Handler {
 		if err != nil {
 			return nil, err
 		}
-		var found []*Server
+		var found, unseen []*Server
 		first := limit > 0 && !r.Query.Has("marker") && !r.Query.Has("sort_key") // then nobody sees more than the newest
 		for _, v := range s.servers.Newest() {
-			if s.accepts(f, v) {
+			switch {
+			case !s.accepts(f, v):
+			case control.Down(r.HTTP.Context(), v.ID):
+				unseen = append(unseen, v)
+			default:
 				found = append(found, v)
 			}
 			if first && len(found) == limit {
@@ -444,6 +514,9 @@ func (s *Service) listServers(detail bool) rest.Handler {
 			return nil, err
 		}
 		if marker := r.Query.Get("marker"); marker != "" {
+			if s.servers.Get(marker) != nil && control.Down(r.HTTP.Context(), marker) {
+				return nil, cellDown()
+			}
 			at := slices.IndexFunc(found, func(v *Server) bool { return v.ID == marker })
 			if at < 0 {
 				return nil, bad("marker [%s] not found", marker)
@@ -470,6 +543,9 @@ func (s *Service) listServers(detail bool) rest.Handler {
 				continue
 			}
 			views = append(views, rest.M{"id": v.ID, "name": v.Name, "links": serverLinks(r, v.ID)})
+		}
+		if showsUnseen(r) {
+			views = append(views, s.listUnseen(r, unseen, detail, limit-len(views))...)
 		}
 		body["servers"] = views
 		return rest.OK(body)

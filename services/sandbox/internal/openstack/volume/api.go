@@ -34,6 +34,7 @@ func (s *Service) routes() []rest.Route {
 	add("POST", "/snapshots", "snapshot.create", s.createSnapshot)
 	add("GET", "/snapshots/{id}", "snapshot.get", s.getSnapshot)
 	add("PUT", "/snapshots/{id}", "snapshot.update", s.updateSnapshot)
+	add("POST", "/snapshots/{id}/action", "snapshot.action", s.snapshotAction)
 	add("DELETE", "/snapshots/{id}", "snapshot.delete", s.deleteSnapshot)
 	for _, kind := range []string{"volume", "snapshot"} {
 		base := "/" + kind + "s/{id}/metadata"

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/weftcloud/weft/services/sandbox/internal/openstack/rest"
 )
@@ -116,6 +117,32 @@ func (s *Service) deleteSnapshot(r *rest.Request) (*rest.Response, error) {
 	v.Status, v.Next, v.UpdatedAt = "deleting", []Due{{end, s.later(r.Now, "snapshot.deleted")}}, r.Now
 	s.snapshots.Put(v.ID, v)
 	s.watchSnapshot(v)
+	return rest.Status(http.StatusAccepted, nil)
+}
+
+// snapshotAction is what an operator does to a snapshot that is stuck.
+func (s *Service) snapshotAction(r *rest.Request) (*rest.Response, error) {
+	v, err := s.snapshot(r)
+	if err != nil {
+		return nil, err
+	}
+	body := map[string]map[string]any{}
+	if err := r.JSON(&body); err != nil {
+		return nil, err
+	}
+	args, given := body["os-reset_status"]
+	if !given || len(body) > 1 {
+		return nil, bad("There is no such action. Verify the request body and Content-Type header and try again.")
+	}
+	if !r.Token.Admin() {
+		return nil, rest.Errorf(http.StatusForbidden, "", "Policy doesn't allow volume_extension:snapshot_admin_actions:reset_status to be performed.")
+	}
+	status, ok := args["status"].(string)
+	if !ok || !slices.Contains([]string{"available", "creating", "deleting", "error", "error_deleting"}, status) {
+		return nil, bad("Invalid input for field/attribute status. Value: %v.", args["status"])
+	}
+	v.Status, v.Next, v.UpdatedAt = status, nil, r.Now
+	s.snapshots.Put(v.ID, v)
 	return rest.Status(http.StatusAccepted, nil)
 }
 

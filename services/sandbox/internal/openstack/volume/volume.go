@@ -227,10 +227,12 @@ func (s *Service) watchSnapshot(v *Snapshot) {
 	})
 }
 
-// moving tells whether a volume is just being attached or detached.
+// moving tells whether a volume is in a state in which a backend that keeps volumes as files fails to delete a snapshot of it
+// (cinder/volume/drivers/remotefs.py, which takes available, in-use, backing-up, deleting and downloading only). Attaching
+// begins with reserved.
 func (s *Service) moving(id string) bool {
 	v := s.volumes.Get(id)
-	return v != nil && (v.Status == "attaching" || v.Status == "detaching")
+	return v != nil && !slices.Contains([]string{"available", "in-use", "backing-up", "deleting", "downloading"}, v.Status)
 }
 
 func (s *Service) later(now time.Time, key string) time.Time {

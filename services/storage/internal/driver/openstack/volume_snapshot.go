@@ -135,8 +135,15 @@ func (d *VolumeSnapshots) Update(context.Context, string, driver.Request[*storag
 	return nil
 }
 
-// Delete implements driver.Driver. While its volume is attached or detached a snapshot is let be: the service would take the
-// deletion, fail at it, and take none after that (error_deleting) until an operator has reset the snapshot's state.
+// deletable tells whether each of the service's backends deletes a snapshot of a volume in a status. Those that keep volumes
+// as files take no others (cinder/volume/drivers/remotefs.py); a volume can well work in one of the others, as reserved.
+func deletable(status string) bool {
+	return slices.Contains([]string{"available", "in-use", "backing-up", "deleting", "downloading"}, status)
+}
+
+// Delete implements driver.Driver. While its volume is on its way between states, as while it is attached or detached, a snapshot
+// is let be: the service would take the deletion, fail at it, and take none after that (error_deleting) until an operator has reset
+// the snapshot's state.
 func (d *VolumeSnapshots) Delete(ctx context.Context, id string) error {
 	s, err := d.one(ctx, id)
 	if fault.Is(err, fault.NotFound) || err == nil && s.Status == "deleting" {
@@ -152,8 +159,8 @@ func (d *VolumeSnapshots) Delete(ctx context.Context, id string) error {
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return err
 	}
-	if err == nil && stateOf(v.Status) == driver.Progressing {
-		return fault.New(fault.Conflict, "delete snapshot %s: its volume %s is in status %s", id, s.VolumeID, v.Status)
+	if err == nil && !deletable(v.Status) {
+		return fault.New(fault.Conflict, "delete snapshot %s: its volume %s is in status %s, in which the cloud may fail at that for good", id, s.VolumeID, v.Status)
 	}
 	c, err := d.s.BlockStorage(ctx)
 	if err != nil {
