@@ -1,5 +1,16 @@
 package reconcile
 
+// How what is wanted comes to stand.
+//
+// Creates. That a create is about to be sent is written before it is sent, and its id as soon as it is answered; between
+// the two the record says that there may be an object. Neither the create nor the write of the id is cut by a
+// handover (see own.go). After an answer that was lost, or a crash, a look-up by the key decides, and a second create is
+// sent when two looks found none.
+//
+// What may still come. An object may show up after that, if the provider took longer to make it than the looks were
+// apart. So the record notes when a create is sent again, and the release of such a one looks up by the key once more
+// when the object that it knows is gone, before the tombstone: whatever else bears the key goes the same way.
+
 import (
 	"context"
 	"errors"
@@ -103,7 +114,9 @@ func (l *Loop) make(ctx context.Context, at *turn, e *record.Entry, d driver.Any
 	}
 	participant.SetPhase(e, kindv1.Phase_PHASE_CREATING, l.Now())
 	status.Fault, e.Record.Failures = nil, 0
-	if err := l.save(ctx, e); err != nil {
+	kept, done := at.owned.outlasting(ctx)
+	defer done()
+	if err := l.save(kept, e); err != nil {
 		return 0, err
 	}
 	crash.Point(crash.LoopIDAfter)
@@ -114,7 +127,7 @@ func (l *Loop) make(ctx context.Context, at *turn, e *record.Entry, d driver.Any
 // some time apart, before it is believed that there is none: a create may still be under way, and clouds list with a
 // delay. Until then it gives the time to wait. If several are found, creates had more than one effect: one is kept.
 func (l *Loop) adopt(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) (time.Duration, error) {
-	if e.Record.GetRefused() {
+	if e.Record.GetRefused() && !e.Record.GetResent() {
 		return 0, nil // the provider itself said that it made nothing
 	}
 	asked := l.Now() // an answer says what was the case when it was asked for, however long it took
@@ -130,6 +143,9 @@ func (l *Loop) adopt(ctx context.Context, at *turn, e *record.Entry, d driver.An
 			}
 		}
 		return 0, l.Book.Save(ctx, e, record.Notice{})
+	}
+	if e.Record.GetRefused() {
+		return 0, nil // the last create made nothing, and of those before it nothing is there
 	}
 	if e.Record.GetMissingTime() == nil {
 		e.Record.MissingTime = timestamppb.New(l.Now())
@@ -153,7 +169,9 @@ func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.A
 		}
 		sent = true
 		crash.Point(crash.LoopCreateBefore)
-		id, err := d.Create(ctx, wanted)
+		uncut, done := at.owned.outlasting(ctx)
+		defer done()
+		id, err := d.Create(uncut, wanted)
 		return id, discreet(err, secrets)
 	})
 	crash.Point(crash.LoopCreateAfter)
@@ -180,8 +198,8 @@ func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.A
 // attempt writes that a create is about to be sent. It is done when the look's turn to call has come, not before: what
 // waits has made nothing, and may still be given up without a look-up.
 func (l *Loop) attempt(ctx context.Context, e *record.Entry) error {
-	if e.Record.GetAttempted() && !e.Record.GetRefused() && e.Record.GetMissingTime() == nil {
-		return nil
+	if e.Record.GetAttempted() && !e.Record.GetRefused() {
+		e.Record.Resent = true // none was found of the one before, which may have been too early
 	}
 	e.Record.Attempted, e.Record.Refused, e.Record.MissingTime = true, false, nil
 	crash.Point(crash.LoopAttemptBefore)

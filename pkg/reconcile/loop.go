@@ -8,12 +8,15 @@
 //
 //	wanted:   resolve references → find by key, if a create may have been sent → else create → update, if the driver
 //	          asks for it or the generation is newer → observe until ready or failed
-//	released: find by key, if no id is known → delete → observe until it is gone → tombstone
+//	released: find by key, if no id is known → delete → observe until it is gone → find by key, if a create was sent
+//	          again → tombstone
 //
 // # What happens on a crash
 //
 // The record says whether a create may have been sent; then a look-up by key decides, never a second create. A create
-// whose answer was lost is found the same way. An id that the cloud does not list must be missing twice before it is
+// whose answer was lost is found the same way. A shard that is handed over in good order waits for the answers to its
+// creates (see own.go); what shows up later than the looks is taken away with the rest when the record is released (see
+// ensure.go). An id that the cloud does not list must be missing twice before it is
 // believed to be gone. A failed look-up is an error and changes nothing.
 //
 // # What it tells

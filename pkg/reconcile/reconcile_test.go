@@ -67,8 +67,10 @@ type tap struct {
 
 	mu     sync.Mutex
 	adopts bool
-	broken func() error // asked before and after each call
-	hidden func() bool  // has Observe leave out what it saw
+	broken func() error  // asked before and after each call
+	hidden func() bool   // has Observe leave out what it saw
+	slow   time.Duration // after which a create has its effect, whoever still waits for its answer; 0 means at once
+	lost   bool          // nobody hears the answer of a slow create
 }
 
 // set changes what the tap does.
@@ -117,7 +119,36 @@ func (d *tap) Find(ctx context.Context, r driver.Request[proto.Message]) ([]stri
 }
 
 func (d *tap) Create(ctx context.Context, r driver.Request[proto.Message]) (string, error) {
-	return tapped(d, func() (string, error) { return d.Any.Create(ctx, r) })
+	return tapped(d, func() (string, error) { return d.create(ctx, r) })
+}
+
+// create makes an object, later if creates are slow.
+func (d *tap) create(ctx context.Context, r driver.Request[proto.Message]) (string, error) {
+	d.mu.Lock()
+	slow, lost := d.slow, d.lost
+	d.mu.Unlock()
+	if slow == 0 {
+		return d.Any.Create(ctx, r)
+	}
+	type answer struct {
+		id  string
+		err error
+	}
+	made := make(chan answer, 1)
+	go func() {
+		time.Sleep(slow)
+		id, err := d.Any.Create(context.WithoutCancel(ctx), r)
+		made <- answer{id, err}
+	}()
+	if lost {
+		return "", unavailable()
+	}
+	select {
+	case a := <-made:
+		return a.id, a.err
+	case <-ctx.Done():
+		return "", fault.As(fault.Unavailable, ctx.Err())
+	}
 }
 
 func (d *tap) Observe(ctx context.Context, ids []string) (map[string]driver.Observation[proto.Message], error) {
@@ -683,6 +714,55 @@ func TestReleaseAfterLostCreate(t *testing.T) {
 				r.awaitGone("a")
 				if left := r.cloud.Objects(); len(left) != 0 {
 					t.Errorf("%v are left", left)
+				}
+			})
+		})
+	}
+}
+
+// TestLateCreate has a create without an answer take effect long after it was looked up and sent again: a release takes both
+// objects away, also if the second create was refused. What was made with one create is not looked up.
+func TestLateCreate(t *testing.T) {
+	late := func(r *rig) {
+		r.tap.set(func(d *tap) { d.slow, d.lost = 10*time.Second, true })
+		r.ensure("a", 1400)
+		time.Sleep(time.Second)
+		r.tap.set(func(d *tap) { d.slow = 0 })
+	}
+	for name, c := range map[string]struct {
+		begin   func(r *rig)
+		objects int
+		finds   int // of the release
+	}{
+		"two objects": {objects: 2, finds: 2, begin: func(r *rig) {
+			late(r)
+			r.awaitReady("a")
+		}},
+		"the second create is refused": {objects: 1, finds: 2, begin: func(r *rig) {
+			late(r)
+			r.cloud.Inject(memdriver.Create, memdriver.Fault{Err: fault.New(fault.Quota, "none left")})
+			r.await(time.Minute, "it failed", func() bool { return r.phase("a") == failed })
+		}},
+		"one create": {objects: 1, begin: func(r *rig) {
+			r.ensure("a", 1400)
+			r.awaitReady("a")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, config{GoneAfter: time.Second}, func(t *testing.T, r *rig) {
+				c.begin(r)
+				time.Sleep(20 * time.Second)
+				if n := len(r.cloud.Objects()); n != c.objects {
+					t.Fatalf("there are %d objects before the release, want %d", n, c.objects)
+				}
+				before := count(r.cloud.Calls(), memdriver.Find)
+				r.release("a")
+				r.awaitGone("a")
+				if left := r.cloud.Objects(); len(left) != 0 {
+					t.Errorf("%v are left", left)
+				}
+				if n := count(r.cloud.Calls(), memdriver.Find) - before; n != c.finds {
+					t.Errorf("the release looked up by the key %d times, want %d", n, c.finds)
 				}
 			})
 		})

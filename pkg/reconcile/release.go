@@ -51,10 +51,10 @@ func (l *Loop) release(ctx context.Context, at *turn, e *record.Entry) (time.Dur
 			return 0, l.gone(ctx, e)
 		}
 	}
-	if wait, err := l.reclaim(ctx, at, e, d); wait > 0 || err != nil || e.Object.Status().GetProviderId() == "" {
+	if wait, err := l.reclaim(ctx, at, e, d, refs); wait > 0 || err != nil || e.Object.Status().GetProviderId() == "" {
 		return wait, err
 	}
-	return l.remove(ctx, at, e, d)
+	return l.remove(ctx, at, e, d, refs)
 }
 
 // standing resolves the references that can be resolved; what is gone is not needed to delete.
@@ -73,7 +73,7 @@ func (l *Loop) standing(ctx context.Context, e *record.Entry) driver.Refs {
 }
 
 // remove deletes the object and waits until it is gone.
-func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.Any) (time.Duration, error) {
+func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) (time.Duration, error) {
 	id, pace := e.Object.Status().GetProviderId(), at.pace(e.Kind.Type+" release") // which takes another time than a create
 	if !pace.asked(e.ID, l.Now()) {
 		crash.Point(crash.LoopDeleteBefore)
@@ -93,7 +93,7 @@ func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.A
 	}
 	if !present {
 		pace.ready(e.ID, l.Now())
-		return 0, l.gone(ctx, e)
+		return l.others(ctx, at, e, d, refs)
 	}
 	if len(e.Object.Status().GetBlockers()) > 0 || e.Record.GetFailures() > 0 {
 		e.Record.Failures = 0
@@ -108,6 +108,23 @@ func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.A
 		wait = max(wait, effect)
 	}
 	return wait, nil
+}
+
+// others ends a record whose object is gone or was kept, unless another bears its key, which can be if creates were sent again: then
+// that one is seen to next.
+func (l *Loop) others(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) (time.Duration, error) {
+	if !e.Record.GetResent() {
+		return 0, l.gone(ctx, e)
+	}
+	ids, err := call(ctx, at, "find", func(ctx context.Context) ([]string, error) { return d.Find(ctx, request(e, refs)) })
+	if err != nil {
+		return l.failed(ctx, at, e, fault.Wrap(err, "look up %s by its key", e.Name))
+	}
+	if len(ids) == 0 {
+		return 0, l.gone(ctx, e)
+	}
+	e.Object.Status().ProviderId = ids[0]
+	return soon, l.Book.Save(ctx, e, record.Notice{})
 }
 
 // blocked tells what keeps the object from being deleted, and tries again later.
