@@ -125,7 +125,7 @@ type Loop struct {
 type task struct {
 	active bool
 	again  bool
-	woken  chan struct{} // closed when again is set; nil before the first look
+	woken  chan struct{} // closed when again is set; nil before a look and between two
 	heard  int64         // the latest revision of the record that woke the look; math.MaxInt64 for any other reason
 	timer  *time.Timer
 
@@ -285,8 +285,7 @@ func (l *Loop) rest(o *owned, id record.ID, at *turn, wait time.Duration) bool {
 	if wrote := at.wrote || t.again && at.ownWrite(); t.again && !at.ownWrite() || wrote && wait <= 0 {
 		return false
 	}
-	t.again = false
-	t.active = false
+	t.again, t.active, t.woken = false, false, nil // what was closed by an own write is not closed again before the next look
 	if t.timer != nil {
 		t.timer.Stop()
 		t.timer = nil

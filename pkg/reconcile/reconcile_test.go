@@ -54,6 +54,7 @@ type rig struct {
 	tap     *tap
 	account *reconcile.Account
 	every   time.Duration // between two looks at what is ready; 0 means none
+	slots   int           // ids that are worked on at once; 0 means many
 	late    time.Duration // after a write until the loop hears of it from who wrote; the store tells it at once
 
 	mu   sync.Mutex
@@ -258,7 +259,7 @@ func newRig(t *testing.T, c config) *rig {
 // start starts a loop, as a process does; it is stopped at the end at the latest.
 func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
-	loop := reconcile.New(reconcile.Config{Book: r.book, Accounts: r, Resolver: r, Logger: testkit.Logger(r.T), Now: time.Now, ObserveEvery: r.every})
+	loop := reconcile.New(reconcile.Config{Book: r.book, Accounts: r, Resolver: r, Logger: testkit.Logger(r.T), Now: time.Now, ObserveEvery: r.every, Concurrency: r.slots})
 	done := make(chan error, 1)
 	owner := r.owner()
 	r.mu.Lock()
@@ -621,6 +622,35 @@ func TestDroppedAnswerOfCreate(t *testing.T) {
 		if n := count(r.cloud.Calls(), memdriver.Create); n != 1 || len(r.cloud.Objects()) != 1 {
 			t.Errorf("%d creates, objects %v", n, r.cloud.Objects())
 		}
+	})
+}
+
+// TestWokenBeforeItsTurn has a record written again and again while the next look at it waits for others: the last look had
+// heard of its own write at its very end.
+func TestWokenBeforeItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, config{})
+		r.slots = 1
+		r.start()
+		defer r.end()
+		time.Sleep(time.Second) // what was there before is found
+		r.cloud.Inject(memdriver.Create, memdriver.Fault{Err: unavailable()}) // it is tried again after 250 ms
+		r.ensure("a", 1400)
+		time.Sleep(200 * time.Millisecond)
+		var once sync.Once
+		r.store.SetFaults(memstore.Faults{Before: func(op, key string) error {
+			if op == memstore.OpGet && strings.Contains(key, "/r/"+networkName("b")) {
+				once.Do(func() { time.Sleep(time.Second) })
+			}
+			return nil
+		}})
+		r.ensure("b", 1400)
+		for i := range 3 {
+			time.Sleep(100 * time.Millisecond)
+			r.command(fmt.Sprint(2+i), networkType, networkName("a"), "key-a", &networkv1.NetworkSpec{Mtu: int32(1401 + i)}, nil)
+		}
+		r.awaitReady("a")
+		r.awaitReady("b")
 	})
 }
 
