@@ -1193,9 +1193,9 @@ func brokenAt(t *testing.T, s story, crash bool, at int) (reached bool) {
 			}
 			return point()
 		}
-		s.begin(r)
 		r.tap.set(func(d *tap) { d.broken = point })
 		r.store.SetFaults(memstore.Faults{Before: onWrite, After: onWrite})
+		s.begin(r)
 		time.Sleep(10 * time.Second)
 		s.end(r)
 		if n := count(r.cloud.Calls(), memdriver.Create); n > 2 {
