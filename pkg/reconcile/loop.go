@@ -8,7 +8,7 @@
 //
 //	wanted:   resolve references → find by key, if a create may have been sent → else create → update, if the driver
 //	          asks for it or the generation is newer → observe until ready or failed
-//	released: find by key, if no id is known → delete → observe until it is gone → find by key, if a create was sent
+//	released: find by key, if no id is known → delete → observe until it is gone, twice → find by key, if a create was sent
 //	          again → tombstone
 //
 // # What happens on a crash
@@ -16,8 +16,8 @@
 // The record says whether a create may have been sent; then a look-up by key decides, never a second create. A create
 // whose answer was lost is found the same way. A shard that is handed over in good order waits for the answers to its
 // creates (see own.go); what shows up later than the looks is taken away with the rest when the record is released (see
-// ensure.go). An id that the cloud does not list must be missing twice before it is
-// believed to be gone. A failed look-up is an error and changes nothing.
+// ensure.go). An id that the cloud does not list must be missing twice before it is believed to be gone, 2 s apart, or half
+// a second if it was asked to go. A failed look-up is an error and changes nothing.
 //
 // # What it tells
 //
@@ -133,6 +133,7 @@ type task struct {
 	ticket   *budget.Ticket // a place in line that an interrupted look has left; nil if none
 	refusals int            // how often in a row the provider refused a call as one too many
 	watched  time.Time      // when an object that is ready and follows others was last looked at
+	missed   time.Time      // when an object that is to go was first not listed; zero if it was seen since
 }
 
 // leave gives up the place in line.

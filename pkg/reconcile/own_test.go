@@ -153,7 +153,7 @@ func TestWrittenElsewhere(t *testing.T) {
 		s.store.Compact()
 		s.await(time.Second, "b is ready", func() bool { return s.phase("b") == ready })
 		s.release("a")
-		s.await(50*time.Millisecond, "a is gone", func() bool { return s.entry("a") == nil })
+		s.await(600*time.Millisecond, "a is gone", func() bool { return s.entry("a") == nil })
 	})
 }
 

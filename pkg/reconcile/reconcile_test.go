@@ -633,7 +633,7 @@ func TestWokenBeforeItsTurn(t *testing.T) {
 		r.slots = 1
 		r.start()
 		defer r.end()
-		time.Sleep(time.Second) // what was there before is found
+		time.Sleep(time.Second)                                               // what was there before is found
 		r.cloud.Inject(memdriver.Create, memdriver.Fault{Err: unavailable()}) // it is tried again after 250 ms
 		r.ensure("a", 1400)
 		time.Sleep(200 * time.Millisecond)
@@ -820,6 +820,53 @@ func TestMissingTwice(t *testing.T) {
 			t.Errorf("outcome = %v", o)
 		}
 	})
+}
+
+// TestReleaseMissesTwice: one list without the object is not believed, unless the deletion itself was told that there is none.
+// Beside its own time a deletion takes one look more.
+func TestReleaseMissesTwice(t *testing.T) {
+	for name, c := range map[string]struct {
+		config config
+		hide   func(looks int) bool // has a look leave the object out
+		denied bool                 // the object is gone already, and the deletion is told so
+		looks  int                  // 0 if they depend on how long it takes
+	}{
+		"it goes at once":             {looks: 2},
+		"it is left out once":         {config: config{GoneAfter: 10 * time.Second}, hide: func(looks int) bool { return looks == 1 }},
+		"it is left out now and then": {config: config{GoneAfter: 10 * time.Second}, hide: func(looks int) bool { return looks%2 == 0 }},
+		"there is none":               {denied: true, looks: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, c.config, func(t *testing.T, r *rig) {
+				r.ensure("a", 1400)
+				r.awaitReady("a")
+				if c.denied {
+					r.cloud.Remove("mem-1")
+					r.cloud.Inject(memdriver.Delete, memdriver.Fault{Err: fault.New(fault.NotFound, "there is none")})
+				}
+				before := count(r.cloud.Calls(), memdriver.Observe)
+				looks := func() int { return count(r.cloud.Calls(), memdriver.Observe) - before }
+				if c.hide != nil {
+					r.tap.set(func(d *tap) { d.hidden = func() bool { return c.hide(looks()) } })
+				}
+				began := time.Now()
+				r.release("a")
+				r.awaitGone("a")
+				if left := r.cloud.Objects(); len(left) != 0 {
+					t.Errorf("it was believed to be gone, but %v are left", left)
+				}
+				if n := looks(); c.looks > 0 && n != c.looks {
+					t.Errorf("%d looks, want %d", n, c.looks)
+				}
+				if took := time.Since(began) - c.config.GoneAfter; c.hide == nil && took > time.Second {
+					t.Errorf("it took %s", took)
+				}
+				if n := count(r.cloud.Calls(), memdriver.Delete); n > 2 {
+					t.Errorf("%d deletes", n)
+				}
+			})
+		})
+	}
 }
 
 func TestBlockers(t *testing.T) {
