@@ -230,7 +230,7 @@ func (l *Loop) update(ctx context.Context, at *turn, e *record.Entry, d driver.A
 	}
 	generation, status, from := e.Object.Metadata().GetGeneration(), e.Object.Status(), followed(d, request(e, refs))
 	if e.Record.GetAppliedGeneration() == generation && e.Record.GetFailures() == 0 && status.GetFault() == nil && e.Record.GetFollowed() == from {
-		return nil // there is nothing new to keep, and what is kept wakes the loop at once
+		return nil // there is nothing new to keep
 	}
 	e.Record.AppliedGeneration, e.Record.Failures, e.Record.Followed, status.Fault = generation, 0, from, nil
 	return l.Book.Save(ctx, e, record.Notice{})
@@ -246,7 +246,9 @@ func (l *Loop) observe(ctx context.Context, at *turn, e *record.Entry, d driver.
 	if !present {
 		return l.vanished(ctx, e, asked)
 	}
-	e.Record.MissingTime = nil
+	if err := l.sighted(ctx, e); err != nil {
+		return 0, err
+	}
 	switch seen.State {
 	case driver.Ready:
 		pace.ready(e.ID, l.Now())
@@ -311,6 +313,15 @@ func (l *Loop) vanished(ctx context.Context, e *record.Entry, asked time.Time) (
 		return rest, nil
 	}
 	return 0, l.give(ctx, e, fault.New(fault.NotFound, "%s (%s) is gone from the cloud", e.Name, e.Object.Status().GetProviderId()))
+}
+
+// sighted keeps that an object was seen that had been missed: two misses count only if it was not seen between them.
+func (l *Loop) sighted(ctx context.Context, e *record.Entry) error {
+	if e.Record.GetMissingTime() == nil {
+		return nil
+	}
+	e.Record.MissingTime = nil
+	return l.Book.Save(ctx, e, record.Notice{})
 }
 
 // maxBackoff bounds the time between two attempts.

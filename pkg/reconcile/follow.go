@@ -110,7 +110,7 @@ func (l *Loop) watch(ctx context.Context, at *turn, e *record.Entry, d driver.An
 		_, err := l.broken(ctx, e, seen.Fault)
 		return err
 	case seen.State != driver.Ready || proto.Equal(seen.Observed, e.Object.Observed()):
-		return nil
+		return l.sighted(ctx, e)
 	}
 	e.Record.MissingTime = nil
 	handles(e, seen.Observed)

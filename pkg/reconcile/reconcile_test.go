@@ -822,6 +822,24 @@ func TestMissingTwice(t *testing.T) {
 	})
 }
 
+// TestMissedNowAndThen: what was seen between two looks that missed it is not gone.
+func TestMissedNowAndThen(t *testing.T) {
+	run(t, config{ReadyAfter: 30 * time.Second}, func(t *testing.T, r *rig) {
+		r.tap.set(func(d *tap) {
+			d.hidden = func() bool {
+				look := count(r.cloud.Calls(), memdriver.Observe)
+				return look == 2 || look == 4
+			}
+		})
+		r.ensure("a", 1400)
+		r.await(time.Minute, "it is missed, seen and missed", func() bool { return count(r.cloud.Calls(), memdriver.Observe) > 4 })
+		if r.entry("a").Record.GetMissingTime() != nil {
+			t.Error("that it was missed before it was seen is still kept")
+		}
+		r.awaitReady("a")
+	})
+}
+
 // TestReleaseMissesTwice: one list without the object is not believed, unless the deletion itself was told that there is none.
 // Beside its own time a deletion takes one look more.
 func TestReleaseMissesTwice(t *testing.T) {
