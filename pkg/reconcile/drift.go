@@ -11,7 +11,8 @@ package reconcile
 // The record of an object that is just as it was is not read again: there may be many, and rounds are few seconds apart.
 //
 // A failed look is no answer and changes nothing. An object that is not listed is looked for once more, some time later,
-// before it is taken for gone.
+// before it is taken for gone. If the work on a record finds that first, it keeps and tells the same drift with the failure
+// (see ensure.go).
 //
 // Rounds rest longer, up to slowestRounds times the interval, while they find an account's objects as they were; any
 // difference ends that. Who owns the record's shard compares, and its write is fenced.

@@ -57,6 +57,8 @@ func (l *Loop) ensure(ctx context.Context, at *turn, e *record.Entry) (time.Dura
 	if e.Record.GetAppliedGeneration() != e.Object.Metadata().GetGeneration() {
 		if err := l.update(look, at, e, d, refs); driver.IsUnfinished(err) {
 			return l.unfinished(ctx, at, e)
+		} else if fault.Is(err, fault.NotFound) {
+			return l.unknown(ctx, at, e, d, err)
 		} else if err != nil {
 			return l.failed(ctx, at, e, err)
 		}
@@ -312,7 +314,36 @@ func (l *Loop) vanished(ctx context.Context, e *record.Entry, asked time.Time) (
 	if rest := missingGrace - asked.Sub(e.Record.GetMissingTime().AsTime()); rest > 0 {
 		return rest, nil
 	}
-	return 0, l.give(ctx, e, fault.New(fault.NotFound, "%s (%s) is gone from the cloud", e.Name, e.Object.Status().GetProviderId()))
+	return 0, l.lose(ctx, e)
+}
+
+// unknown deals with an update that was answered with NotFound. It may be said of the object, or of what its spec asks for,
+// so the object is looked for.
+func (l *Loop) unknown(ctx context.Context, at *turn, e *record.Entry, d driver.Any, cause error) (time.Duration, error) {
+	asked := l.Now()
+	_, present, err := at.pace(e.Kind.Type).observe(ctx, at, d, e.Object.Status().GetProviderId())
+	if err != nil {
+		return l.failed(ctx, at, e, fault.Wrap(err, "observe %s", e.Name))
+	}
+	if !present {
+		return l.vanished(ctx, e, asked)
+	}
+	e.Record.MissingTime = nil
+	return l.failed(ctx, at, e, cause)
+}
+
+// lose gives up a wanted object that is gone. It is drift as well, told as when a round finds it: rounds do not look at what
+// has failed, and who asks for the resource again, or repairs it, has to know that there is nothing to change.
+func (l *Loop) lose(ctx context.Context, e *record.Entry) error {
+	status := e.Object.Status()
+	if drift := l.driftOf(e, driver.Observation[proto.Message]{}, false); !sameDrift(status.GetDrift(), drift) {
+		status.Drift, status.ObserveTime = drift, drift.GetTime()
+		if err := l.Book.Save(ctx, e, record.Notice{Verb: "drifted"}); err != nil {
+			return err
+		}
+	}
+	e.Record.MissingTime = nil
+	return l.give(ctx, e, fault.New(fault.NotFound, "%s (%s) is gone from the cloud", e.Name, status.GetProviderId()))
 }
 
 // sighted keeps that an object was seen that had been missed: two misses count only if it was not seen between them.
