@@ -106,7 +106,11 @@ func sumOf(observed proto.Message, facts map[string]string) sum {
 
 // asItWas tells whether an object is seen just as its record has it, with nothing to write.
 func (r recorded) asItWas(o driver.Observation[proto.Message]) bool {
-	return o.State == driver.Ready && r.sum != sum{} && r.sum == sumOf(o.Observed, o.Facts)
+	if o.State != driver.Ready || r.sum == (sum{}) {
+		return false
+	}
+	handles(r.id, o.Observed) // as the record has it
+	return r.sum == sumOf(o.Observed, o.Facts)
 }
 
 // round looks at all that is ready, and tells how many differences it wrote. An error of one account does not keep the
@@ -286,7 +290,7 @@ func (l *Loop) note(ctx context.Context, id record.ID, object string, o driver.O
 	}
 	status := e.Object.Status()
 	if listed {
-		handles(e, o.Observed)
+		handles(e.ID, o.Observed)
 	}
 	next := l.driftOf(e, o, listed)
 	news := !sameDrift(status.GetDrift(), next)

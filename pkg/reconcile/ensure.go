@@ -291,7 +291,7 @@ const effect = 250 * time.Millisecond
 
 // ready writes that the object stands as wanted.
 func (l *Loop) ready(ctx context.Context, e *record.Entry, seen driver.Observation[proto.Message]) error {
-	handles(e, seen.Observed)
+	handles(e.ID, seen.Observed)
 	e.Object.SetObserved(seen.Observed)
 	e.Record.Facts = seen.Facts
 	status := e.Object.Status()
