@@ -269,7 +269,7 @@ func (a *Account) observe(ctx context.Context, d driver.Any, ids []string) (map[
 	defer a.budget.Done()
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
-	seen, err := d.Observe(ctx, ids)
+	seen, err := d.Observe(driver.OfAnyAge(ctx), ids)
 	a.throttled(err)
 	return seen, err
 }

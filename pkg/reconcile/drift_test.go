@@ -209,6 +209,9 @@ func TestRoundsAreBatched(t *testing.T) {
 		if n := looks() - before; n < 30 || n > 45 {
 			t.Errorf("%d looks in the 80 quiet intervals after that", n)
 		}
+		if n := r.tap.anyAge.Load(); n == 0 || int(n) != looks() {
+			t.Errorf("%d of %d rounds said that the objects may be of any age; nothing else does", n, looks())
+		}
 		if n := reads.Load(); n > 0 {
 			t.Errorf("%d records were read to compare them", n)
 		}

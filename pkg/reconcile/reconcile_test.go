@@ -71,6 +71,7 @@ type tap struct {
 	broken func() error  // asked before and after each call
 	hidden func() bool   // has Observe leave out what it saw
 	slow   time.Duration // after which a create has its effect, whoever still waits for its answer; 0 means at once
+	anyAge atomic.Int64  // how many looks were told that objects may be of any age
 	lost   bool          // nobody hears the answer of a slow create
 }
 
@@ -154,6 +155,9 @@ func (d *tap) create(ctx context.Context, r driver.Request[proto.Message]) (stri
 
 func (d *tap) Observe(ctx context.Context, ids []string) (map[string]driver.Observation[proto.Message], error) {
 	return tapped(d, func() (map[string]driver.Observation[proto.Message], error) {
+		if driver.IsOfAnyAge(ctx) {
+			d.anyAge.Add(1)
+		}
 		seen, err := d.Any.Observe(ctx, ids)
 		if d.hide() {
 			clear(seen)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2"
 
+	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 )
 
@@ -145,7 +146,8 @@ const (
 // reference: nova "List Servers Detailed", sort_key, whose default is created_at, and sort_dir; cinder "List accessible volumes
 // with details", sort), so one page holds it, however much the project has. What does not stand there is asked for by itself,
 // or, if that is much, by the whole list. That the order is another, or that items are old, costs calls and is no mistake: what
-// was not seen on a part of the list is never taken for gone.
+// was not seen on a part of the list is never taken for gone. More than a few that are asked for as of any age (package driver)
+// are not looked for on such a page.
 func ByIDs[T any](ctx context.Context, c *gophercloud.ServiceClient, from Collection[T], ids []string) (map[string]T, error) {
 	out := make(map[string]T, len(ids))
 	missing := map[string]bool{}
@@ -160,7 +162,7 @@ func ByIDs[T any](ctx context.Context, c *gophercloud.ServiceClient, from Collec
 			}
 		}
 	}
-	if n := len(missing); n > 1 && n < manyWanted {
+	if n := len(missing); n > 1 && n < manyWanted && (n <= fewIDs || !driver.IsOfAnyAge(ctx)) {
 		at := addressOf(c, from.Path, url.Values{"limit": {strconv.Itoa(2*n + margin)}})
 		items, next, err := onePage[T](ctx, c, from.Path, from.Field, at)
 		if err != nil {
