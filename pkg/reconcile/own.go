@@ -19,7 +19,8 @@ package reconcile
 // answered with. A provider may be at work on a create for longer than the next owner looks for what it made, so one that is
 // given up makes a second object. The shard is given away when the answer is there, or after handoverLimit. Nothing
 // new is begun meanwhile. If the shard was lost rather than called for, another may work on the record already: then the
-// write is refused, as its fence does not hold, and the other finds the object by its key.
+// write is refused, as its fence does not hold, and the other finds the object by its key. A process that ends waits no
+// longer than its grace (package app); what is left then is as after a crash.
 //
 // What happens on a crash. The lease of the replica ends; the next owner of the shard lists what is not settled. The
 // record says how far it had come.
