@@ -10,6 +10,9 @@ package reconcile
 // What may still come. An object may show up after that, if the provider took longer to make it than the looks were
 // apart. So the record notes when a create is sent again, and the release of such a one looks up by the key once more
 // when the object that it knows is gone, before the tombstone: whatever else bears the key goes the same way.
+//
+// What is gone. A wanted object that two looks miss, with no sighting between them, ends its resource as FAILED and is told as
+// drift, as if a round had found it: whoever asks for the resource again, an undo too, has it looked up and made anew.
 
 import (
 	"context"
