@@ -143,3 +143,31 @@ func TestUndoOfAnUpdate(t *testing.T) {
 	i.Destroy(t, "eight", "DONE")
 	i.NothingLeft(t, nothing)
 }
+
+// TestUndoOfAChangeOfWhatIsGone changes what somebody has taken away, before anything has seen that: the undo makes it anew as
+// the former document has it.
+func TestUndoOfAChangeOfWhatIsGone(t *testing.T) {
+	t.Parallel()
+	i := story.Start(t, "--observe-every", "1h")
+	i.Cloud.Hurry(t)
+	nothing := i.Cloud.Inventory(t)
+	first := stackOf("drift", `  group: {kind: SecurityGroup, spec: {rules: [{protocol: TCP, ports: "80"}]}}
+  other: {kind: SecurityGroup, spec: {rules: [{protocol: TCP, ports: "443"}]}}
+`)
+	i.Apply(t, first, "DONE")
+	h := &hands{Foreign: i.Cloud.Foreign(t, "demo"), i: i, stack: "drift"}
+	lost := h.standing(t, "group")
+	h.drop(neutron + "security-groups/" + lost)
+	op := i.Apply(t, strings.Replace(first, `ports: "80"`, `ports: "81"`, 1), "UNDONE")
+	if text := op.GetFault().GetMessage(); !strings.Contains(text, "is gone from the cloud") {
+		t.Errorf("the fault is %q", text)
+	}
+	if h.standing(t, "group") == lost {
+		t.Error("the group was not made anew")
+	}
+	if p := i.Plan(t, first); len(p.GetChanges()) != 0 {
+		t.Errorf("after the undo the former document changes something: %v", p.GetChanges())
+	}
+	i.Destroy(t, "drift", "DONE")
+	i.NothingLeft(t, nothing)
+}

@@ -11,7 +11,8 @@ package reconcile
 // The record of an object that is just as it was is not read again: there may be many, and rounds are few seconds apart.
 //
 // A failed look is no answer and changes nothing. An object that is not listed is looked for once more, some time later,
-// before it is taken for gone.
+// before it is taken for gone. If the work on a record finds that first, it keeps and tells the same drift with the failure
+// (see ensure.go).
 //
 // Rounds rest longer, up to slowestRounds times the interval, while they find an account's objects as they were; any
 // difference ends that. Who owns the record's shard compares, and its write is fenced.
@@ -105,7 +106,11 @@ func sumOf(observed proto.Message, facts map[string]string) sum {
 
 // asItWas tells whether an object is seen just as its record has it, with nothing to write.
 func (r recorded) asItWas(o driver.Observation[proto.Message]) bool {
-	return o.State == driver.Ready && r.sum != sum{} && r.sum == sumOf(o.Observed, o.Facts)
+	if o.State != driver.Ready || r.sum == (sum{}) {
+		return false
+	}
+	handles(r.id, o.Observed) // as the record has it
+	return r.sum == sumOf(o.Observed, o.Facts)
 }
 
 // round looks at all that is ready, and tells how many differences it wrote. An error of one account does not keep the
@@ -264,7 +269,7 @@ func (a *Account) observe(ctx context.Context, d driver.Any, ids []string) (map[
 	defer a.budget.Done()
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
-	seen, err := d.Observe(ctx, ids)
+	seen, err := d.Observe(driver.OfAnyAge(ctx), ids)
 	a.throttled(err)
 	return seen, err
 }
@@ -285,7 +290,7 @@ func (l *Loop) note(ctx context.Context, id record.ID, object string, o driver.O
 	}
 	status := e.Object.Status()
 	if listed {
-		handles(e, o.Observed)
+		handles(e.ID, o.Observed)
 	}
 	next := l.driftOf(e, o, listed)
 	news := !sameDrift(status.GetDrift(), next)

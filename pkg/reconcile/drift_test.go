@@ -68,6 +68,61 @@ func TestDriftOfWhatIsGone(t *testing.T) {
 	})
 }
 
+// TestGoneBeforeARound has the work on a record find out that its object is gone: that is drift as what a round finds, so who
+// asks for the resource again, as an undo does, gets it.
+func TestGoneBeforeARound(t *testing.T) {
+	for name, c := range map[string]struct {
+		config config
+		lose   func(r *rig) // has the object go while the record is worked on
+	}{
+		"before a change": {lose: func(r *rig) {
+			r.awaitReady("a")
+			r.cloud.Remove("mem-1")
+			r.command("2", networkType, networkName("a"), "key-a", &networkv1.NetworkSpec{Mtu: 1500}, nil)
+		}},
+		"before it was ready": {config: config{ReadyAfter: 10 * time.Second}, lose: func(r *rig) {
+			r.await(time.Second, "it exists", func() bool { return len(r.cloud.Objects()) == 1 })
+			r.cloud.Remove("mem-1")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, c.config, func(t *testing.T, r *rig) {
+				r.ensure("a", 1400)
+				c.lose(r)
+				r.await(time.Minute, "it failed", func() bool { return r.phase("a") == failed })
+				if e := r.entry("a"); r.drift("a").GetType() != kindv1.DriftType_DRIFT_TYPE_MISSING || e.Record.GetMissingTime() != nil {
+					t.Errorf("drift %v, missed %v", r.drift("a"), e.Record.GetMissingTime())
+				}
+				if verbs := r.box.Verbs(t); !slices.Equal(verbs[len(verbs)-2:], []string{"drifted", "failed"}) {
+					t.Errorf("told %v", verbs)
+				}
+				if f := r.lastOutcome().GetFault(); f.GetKind() != string(fault.NotFound) {
+					t.Errorf("the fault is %v", f)
+				}
+				r.command("3", networkType, networkName("a"), "key-a", &networkv1.NetworkSpec{Mtu: 1400}, nil)
+				r.awaitReady("a")
+				if objects := r.cloud.Objects(); len(objects) != 1 || objects[0].Spec.GetMtu() != 1400 || r.drift("a") != nil {
+					t.Errorf("objects %v, drift %v", objects, r.drift("a"))
+				}
+			})
+		})
+	}
+}
+
+// TestSomethingElseIsGone has a change refused because of what the spec asks for: the object stands, and did not drift.
+func TestSomethingElseIsGone(t *testing.T) {
+	run(t, config{}, func(t *testing.T, r *rig) {
+		r.ensure("a", 1400)
+		r.awaitReady("a")
+		r.cloud.Inject(memdriver.Update, memdriver.Fault{Err: fault.New(fault.NotFound, "there is no such zone")})
+		r.command("2", networkType, networkName("a"), "key-a", &networkv1.NetworkSpec{Mtu: 1500}, nil)
+		r.await(time.Minute, "it failed", func() bool { return r.phase("a") == failed })
+		if f := r.lastOutcome().GetFault(); r.drift("a") != nil || !strings.Contains(f.GetMessage(), "there is no such zone") {
+			t.Errorf("drift %v, fault %v", r.drift("a"), f)
+		}
+	})
+}
+
 func TestDriftOfWhatWasChanged(t *testing.T) {
 	watched(t, func(t *testing.T, r *rig) {
 		mtu := func(n int32) func(*networkv1.NetworkSpec) {
@@ -153,6 +208,9 @@ func TestRoundsAreBatched(t *testing.T) {
 		time.Sleep(80 * interval)
 		if n := looks() - before; n < 30 || n > 45 {
 			t.Errorf("%d looks in the 80 quiet intervals after that", n)
+		}
+		if n := r.tap.anyAge.Load(); n == 0 || int(n) != looks() {
+			t.Errorf("%d of %d rounds said that the objects may be of any age; nothing else does", n, looks())
 		}
 		if n := reads.Load(); n > 0 {
 			t.Errorf("%d records were read to compare them", n)

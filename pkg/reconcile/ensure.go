@@ -1,5 +1,19 @@
 package reconcile
 
+// How what is wanted comes to stand.
+//
+// Creates. That a create is about to be sent is written before it is sent, and its id as soon as it is answered; between
+// the two the record says that there may be an object. Neither the create nor the write of the id is cut by a
+// handover (see own.go). After an answer that was lost, or a crash, a look-up by the key decides, and a second create is
+// sent when two looks found none.
+//
+// What may still come. An object may show up after that, if the provider took longer to make it than the looks were
+// apart. So the record notes when a create is sent again, and the release of such a one looks up by the key once more
+// when the object that it knows is gone, before the tombstone: whatever else bears the key goes the same way.
+//
+// What is gone. A wanted object that two looks miss, with no sighting between them, ends its resource as FAILED and is told as
+// drift, as if a round had found it: whoever asks for the resource again, an undo too, has it looked up and made anew.
+
 import (
 	"context"
 	"errors"
@@ -46,6 +60,8 @@ func (l *Loop) ensure(ctx context.Context, at *turn, e *record.Entry) (time.Dura
 	if e.Record.GetAppliedGeneration() != e.Object.Metadata().GetGeneration() {
 		if err := l.update(look, at, e, d, refs); driver.IsUnfinished(err) {
 			return l.unfinished(ctx, at, e)
+		} else if fault.Is(err, fault.NotFound) {
+			return l.unknown(ctx, at, e, d, err)
 		} else if err != nil {
 			return l.failed(ctx, at, e, err)
 		}
@@ -103,7 +119,9 @@ func (l *Loop) make(ctx context.Context, at *turn, e *record.Entry, d driver.Any
 	}
 	participant.SetPhase(e, kindv1.Phase_PHASE_CREATING, l.Now())
 	status.Fault, e.Record.Failures = nil, 0
-	if err := l.save(ctx, e); err != nil {
+	kept, done := at.owned.outlasting(ctx)
+	defer done()
+	if err := l.save(kept, e); err != nil {
 		return 0, err
 	}
 	crash.Point(crash.LoopIDAfter)
@@ -114,7 +132,7 @@ func (l *Loop) make(ctx context.Context, at *turn, e *record.Entry, d driver.Any
 // some time apart, before it is believed that there is none: a create may still be under way, and clouds list with a
 // delay. Until then it gives the time to wait. If several are found, creates had more than one effect: one is kept.
 func (l *Loop) adopt(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) (time.Duration, error) {
-	if e.Record.GetRefused() {
+	if e.Record.GetRefused() && !e.Record.GetResent() {
 		return 0, nil // the provider itself said that it made nothing
 	}
 	asked := l.Now() // an answer says what was the case when it was asked for, however long it took
@@ -130,6 +148,9 @@ func (l *Loop) adopt(ctx context.Context, at *turn, e *record.Entry, d driver.An
 			}
 		}
 		return 0, l.Book.Save(ctx, e, record.Notice{})
+	}
+	if e.Record.GetRefused() {
+		return 0, nil // the last create made nothing, and of those before it nothing is there
 	}
 	if e.Record.GetMissingTime() == nil {
 		e.Record.MissingTime = timestamppb.New(l.Now())
@@ -153,7 +174,9 @@ func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.A
 		}
 		sent = true
 		crash.Point(crash.LoopCreateBefore)
-		id, err := d.Create(ctx, wanted)
+		uncut, done := at.owned.outlasting(ctx)
+		defer done()
+		id, err := d.Create(uncut, wanted)
 		return id, discreet(err, secrets)
 	})
 	crash.Point(crash.LoopCreateAfter)
@@ -180,8 +203,8 @@ func (l *Loop) create(ctx context.Context, at *turn, e *record.Entry, d driver.A
 // attempt writes that a create is about to be sent. It is done when the look's turn to call has come, not before: what
 // waits has made nothing, and may still be given up without a look-up.
 func (l *Loop) attempt(ctx context.Context, e *record.Entry) error {
-	if e.Record.GetAttempted() && !e.Record.GetRefused() && e.Record.GetMissingTime() == nil {
-		return nil
+	if e.Record.GetAttempted() && !e.Record.GetRefused() {
+		e.Record.Resent = true // none was found of the one before, which may have been too early
 	}
 	e.Record.Attempted, e.Record.Refused, e.Record.MissingTime = true, false, nil
 	crash.Point(crash.LoopAttemptBefore)
@@ -212,7 +235,7 @@ func (l *Loop) update(ctx context.Context, at *turn, e *record.Entry, d driver.A
 	}
 	generation, status, from := e.Object.Metadata().GetGeneration(), e.Object.Status(), followed(d, request(e, refs))
 	if e.Record.GetAppliedGeneration() == generation && e.Record.GetFailures() == 0 && status.GetFault() == nil && e.Record.GetFollowed() == from {
-		return nil // there is nothing new to keep, and what is kept wakes the loop at once
+		return nil // there is nothing new to keep
 	}
 	e.Record.AppliedGeneration, e.Record.Failures, e.Record.Followed, status.Fault = generation, 0, from, nil
 	return l.Book.Save(ctx, e, record.Notice{})
@@ -228,7 +251,9 @@ func (l *Loop) observe(ctx context.Context, at *turn, e *record.Entry, d driver.
 	if !present {
 		return l.vanished(ctx, e, asked)
 	}
-	e.Record.MissingTime = nil
+	if err := l.sighted(ctx, e); err != nil {
+		return 0, err
+	}
 	switch seen.State {
 	case driver.Ready:
 		pace.ready(e.ID, l.Now())
@@ -269,7 +294,7 @@ const effect = 250 * time.Millisecond
 
 // ready writes that the object stands as wanted.
 func (l *Loop) ready(ctx context.Context, e *record.Entry, seen driver.Observation[proto.Message]) error {
-	handles(e, seen.Observed)
+	handles(e.ID, seen.Observed)
 	e.Object.SetObserved(seen.Observed)
 	e.Record.Facts = seen.Facts
 	status := e.Object.Status()
@@ -292,7 +317,45 @@ func (l *Loop) vanished(ctx context.Context, e *record.Entry, asked time.Time) (
 	if rest := missingGrace - asked.Sub(e.Record.GetMissingTime().AsTime()); rest > 0 {
 		return rest, nil
 	}
-	return 0, l.give(ctx, e, fault.New(fault.NotFound, "%s (%s) is gone from the cloud", e.Name, e.Object.Status().GetProviderId()))
+	return 0, l.lose(ctx, e)
+}
+
+// unknown deals with an update that was answered with NotFound. It may be said of the object, or of what its spec asks for,
+// so the object is looked for.
+func (l *Loop) unknown(ctx context.Context, at *turn, e *record.Entry, d driver.Any, cause error) (time.Duration, error) {
+	asked := l.Now()
+	_, present, err := at.pace(e.Kind.Type).observe(ctx, at, d, e.Object.Status().GetProviderId())
+	if err != nil {
+		return l.failed(ctx, at, e, fault.Wrap(err, "observe %s", e.Name))
+	}
+	if !present {
+		return l.vanished(ctx, e, asked)
+	}
+	e.Record.MissingTime = nil
+	return l.failed(ctx, at, e, cause)
+}
+
+// lose gives up a wanted object that is gone. It is drift as well, told as when a round finds it: rounds do not look at what
+// has failed, and who asks for the resource again, or repairs it, has to know that there is nothing to change.
+func (l *Loop) lose(ctx context.Context, e *record.Entry) error {
+	status := e.Object.Status()
+	if drift := l.driftOf(e, driver.Observation[proto.Message]{}, false); !sameDrift(status.GetDrift(), drift) {
+		status.Drift, status.ObserveTime = drift, drift.GetTime()
+		if err := l.Book.Save(ctx, e, record.Notice{Verb: "drifted"}); err != nil {
+			return err
+		}
+	}
+	e.Record.MissingTime = nil
+	return l.give(ctx, e, fault.New(fault.NotFound, "%s (%s) is gone from the cloud", e.Name, status.GetProviderId()))
+}
+
+// sighted keeps that an object was seen that had been missed: two misses count only if it was not seen between them.
+func (l *Loop) sighted(ctx context.Context, e *record.Entry) error {
+	if e.Record.GetMissingTime() == nil {
+		return nil
+	}
+	e.Record.MissingTime = nil
+	return l.Book.Save(ctx, e, record.Notice{})
 }
 
 // maxBackoff bounds the time between two attempts.

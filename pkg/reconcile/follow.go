@@ -110,10 +110,10 @@ func (l *Loop) watch(ctx context.Context, at *turn, e *record.Entry, d driver.An
 		_, err := l.broken(ctx, e, seen.Fault)
 		return err
 	case seen.State != driver.Ready || proto.Equal(seen.Observed, e.Object.Observed()):
-		return nil
+		return l.sighted(ctx, e)
 	}
 	e.Record.MissingTime = nil
-	handles(e, seen.Observed)
+	handles(e.ID, seen.Observed)
 	e.Object.SetObserved(seen.Observed)
 	e.Object.Status().ObserveTime = timestamppb.New(l.Now())
 	return l.Book.Save(ctx, e, record.Notice{Verb: "observed"})

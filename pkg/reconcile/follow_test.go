@@ -3,6 +3,7 @@ package reconcile_test
 import (
 	"context"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,6 +21,19 @@ type following struct {
 	driver.Any
 	parts int // how many calls a change takes
 	left  int
+	looks atomic.Int64 // from 1 on, of which the first and the third miss the object; none does before
+}
+
+// Observe implements driver.Driver.
+func (f *following) Observe(ctx context.Context, ids []string) (map[string]driver.Observation[proto.Message], error) {
+	seen, err := f.Any.Observe(ctx, ids)
+	if f.looks.Load() == 0 {
+		return seen, err
+	}
+	if look := f.looks.Add(1) - 1; look == 1 || look == 3 {
+		clear(seen)
+	}
+	return seen, err
 }
 
 // Follower implements driver.Any.
@@ -104,6 +118,23 @@ func TestFollowerIsWatched(t *testing.T) {
 			e, err := r.book.Current(t.Context(), "tenants/acme/subnets/s")
 			return err == nil && e.Object.Status().GetDrift().GetType() == kindv1.DriftType_DRIFT_TYPE_MISSING
 		})
+	})
+}
+
+// TestFollowerIsLeftOutNowAndThen: an object that was seen between two looks that missed it is not gone.
+func TestFollowerIsLeftOutNowAndThen(t *testing.T) {
+	run(t, config{}, func(t *testing.T, r *rig) {
+		r.follower(1)
+		f, ok := r.account.Session.Drivers[subnetType].(*following)
+		if !ok {
+			t.Fatalf("the driver is a %T", r.account.Session.Drivers[subnetType])
+		}
+		f.looks.Store(1)
+		r.await(time.Minute, "it is looked at", func() bool { return f.looks.Load() > 4 })
+		e, err := r.book.Current(t.Context(), "tenants/acme/subnets/s")
+		if err != nil || e.Object.Status().GetDrift() != nil || e.Record.GetMissingTime() != nil {
+			t.Errorf("drift %v, missed %v, %v", e.Object.Status().GetDrift(), e.Record.GetMissingTime(), err)
+		}
 	})
 }
 

@@ -8,13 +8,16 @@
 //
 //	wanted:   resolve references → find by key, if a create may have been sent → else create → update, if the driver
 //	          asks for it or the generation is newer → observe until ready or failed
-//	released: find by key, if no id is known → delete → observe until it is gone → tombstone
+//	released: find by key, if no id is known → delete → observe until it is gone, twice → find by key, if a create was sent
+//	          again → tombstone
 //
 // # What happens on a crash
 //
 // The record says whether a create may have been sent; then a look-up by key decides, never a second create. A create
-// whose answer was lost is found the same way. An id that the cloud does not list must be missing twice before it is
-// believed to be gone. A failed look-up is an error and changes nothing.
+// whose answer was lost is found the same way. A shard that is handed over in good order waits for the answers to its
+// creates (see own.go); what shows up later than the looks is taken away with the rest when the record is released (see
+// ensure.go). An id that the cloud does not list must be missing twice before it is believed to be gone, 2 s apart, or half
+// a second if it was asked to go. A failed look-up is an error and changes nothing.
 //
 // # What it tells
 //
@@ -122,7 +125,7 @@ type Loop struct {
 type task struct {
 	active bool
 	again  bool
-	woken  chan struct{} // closed when again is set; nil before the first look
+	woken  chan struct{} // closed when again is set; nil before a look and between two
 	heard  int64         // the latest revision of the record that woke the look; math.MaxInt64 for any other reason
 	timer  *time.Timer
 
@@ -130,6 +133,7 @@ type task struct {
 	ticket   *budget.Ticket // a place in line that an interrupted look has left; nil if none
 	refusals int            // how often in a row the provider refused a call as one too many
 	watched  time.Time      // when an object that is ready and follows others was last looked at
+	missed   time.Time      // when an object that is to go was first not listed; zero if it was seen since
 }
 
 // leave gives up the place in line.
@@ -282,8 +286,7 @@ func (l *Loop) rest(o *owned, id record.ID, at *turn, wait time.Duration) bool {
 	if wrote := at.wrote || t.again && at.ownWrite(); t.again && !at.ownWrite() || wrote && wait <= 0 {
 		return false
 	}
-	t.again = false
-	t.active = false
+	t.again, t.active, t.woken = false, false, nil // what was closed by an own write is not closed again before the next look
 	if t.timer != nil {
 		t.timer.Stop()
 		t.timer = nil

@@ -15,6 +15,13 @@ package reconcile
 // away, and with the context; right before each call at a provider the clock is asked whether the ownership may be over;
 // and each write compares the fence, so that a replica that went on all the same changes nothing.
 //
+// Handover. One thing goes on when the context has ended: a create that was sent, and the write of the id that it is
+// answered with. A provider may be at work on a create for longer than the next owner looks for what it made, so one that is
+// given up makes a second object. The shard is given away when the answer is there, or after handoverLimit. Nothing
+// new is begun meanwhile. If the shard was lost rather than called for, another may work on the record already: then the
+// write is refused, as its fence does not hold, and the other finds the object by its key. A process that ends waits no
+// longer than its grace (package app); what is left then is as after a crash.
+//
 // What happens on a crash. The lease of the replica ends; the next owner of the shard lists what is not settled. The
 // record says how far it had come.
 
@@ -57,6 +64,7 @@ type owned struct {
 
 	ctx   context.Context // ends with the ownership: the goroutines of tasks live as long
 	end   context.CancelFunc
+	limit context.Context // ends handoverLimit after ctx
 	group sync.WaitGroup
 
 	tasks map[record.ID]*task // guarded by the loop's lock
@@ -80,12 +88,25 @@ func (o *owned) check(ctx context.Context) error {
 	return nil
 }
 
-// Own works on the records of a shard until ctx ends, and returns when the last goroutine that does has. It may return
-// earlier, when a write told that the shard is not this replica's any more.
+// handoverLimit is how long a shard that is to be given away waits for the answers to creates. It is what the clients of
+// providers give one request at most.
+const handoverLimit = time.Minute
+
+// outlasting gives a context for what must not be cut by a handover, once it was begun; it ends with the handover's limit.
+func (o *owned) outlasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(o.limit, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// Own works on the records of a shard until ctx ends, and returns when the last goroutine that does has, handoverLimit
+// later at most if a create is under way. It may return earlier, when a write told that the shard is not this replica's any more.
 func (l *Loop) Own(ctx context.Context, by Ownership) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	o := &owned{Ownership: by, ctx: ctx, end: end, tasks: map[record.ID]*task{}, fresh: true}
+	limit, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	o := &owned{Ownership: by, ctx: ctx, end: end, limit: limit, tasks: map[record.ID]*task{}, fresh: true}
 	l.mu.Lock()
 	l.owned[by.Shard()] = o
 	l.mu.Unlock()
@@ -94,6 +115,7 @@ func (l *Loop) Own(ctx context.Context, by Ownership) error {
 		o.group.Go(func() { l.sweep(ctx) })
 	}
 	<-ctx.Done()
+	defer time.AfterFunc(handoverLimit, cut).Stop()
 	l.mu.Lock()
 	if l.owned[by.Shard()] == o {
 		delete(l.owned, by.Shard())

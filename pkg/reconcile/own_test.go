@@ -153,7 +153,7 @@ func TestWrittenElsewhere(t *testing.T) {
 		s.store.Compact()
 		s.await(time.Second, "b is ready", func() bool { return s.phase("b") == ready })
 		s.release("a")
-		s.await(50*time.Millisecond, "a is gone", func() bool { return s.entry("a") == nil })
+		s.await(600*time.Millisecond, "a is gone", func() bool { return s.entry("a") == nil })
 	})
 }
 
@@ -287,6 +287,52 @@ func TestLosingEndsTheWork(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHandoverAwaitsCreates hands a shard over while a create is under way: its answer is waited for and kept, and the next
+// owner sends none.
+func TestHandoverAwaitsCreates(t *testing.T) {
+	for name, late := range map[string]func(s *shared){
+		"in good order":          func(*shared) {},
+		"after it had been lost": func(s *shared) { s.owner() }, // then the write is refused, and a look-up finds the object
+	} {
+		t.Run(name, func(t *testing.T) {
+			share(t, config{}, func(t *testing.T, s *shared) {
+				s.tap.set(func(d *tap) { d.slow = 4 * time.Second })
+				lose := s.own(s.owner(), shardOf("a"))
+				s.ensure("a", 1400)
+				time.Sleep(time.Second)
+				late(s)
+				lose()
+				s.own(s.owner(), shardOf("a"))
+				s.awaitReady("a")
+				time.Sleep(time.Minute)
+				if n, objects := count(s.cloud.Calls(), memdriver.Create), s.cloud.Objects(); n != 1 || len(objects) != 1 {
+					t.Errorf("%d creates, objects %v", n, objects)
+				}
+				if finds := count(s.cloud.Calls(), memdriver.Find); finds != int(s.book.FenceRejections()) {
+					t.Errorf("%d look-ups, %d writes were refused", finds, s.book.FenceRejections())
+				}
+			})
+		})
+	}
+}
+
+// TestHandoverDoesNotHang has a create without an answer under way when a shard is lost: it is waited for as long as a
+// request may take, and no longer.
+func TestHandoverDoesNotHang(t *testing.T) {
+	share(t, config{}, func(t *testing.T, s *shared) {
+		s.tap.set(func(d *tap) { d.slow = time.Hour })
+		lose := s.own(s.owner(), shardOf("a"))
+		s.ensure("a", 1400)
+		time.Sleep(time.Second)
+		began := time.Now()
+		lose()
+		if took := time.Since(began); took != time.Minute {
+			t.Errorf("the shard was given away after %s", took)
+		}
+		time.Sleep(2 * time.Hour) // the cloud's answer comes to nobody
+	})
 }
 
 // TestOneReplicaSweeps has tombstones swept by the owner of shard 0, and by no other.

@@ -43,8 +43,8 @@ func undone(e *record.Entry) bool {
 }
 
 // reclaim sees to the data of an entry before its object is deleted. An entry that has no provider's id afterwards is done
-// with: its object was kept. A wait says that a copy is being made.
-func (l *Loop) reclaim(ctx context.Context, at *turn, e *record.Entry, d driver.Any) (time.Duration, error) {
+// with: its object was kept. A wait says that a copy is being made, or that there is another object to see to.
+func (l *Loop) reclaim(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) (time.Duration, error) {
 	keeper, keeps := d.Keeper()
 	copier, copies := d.Copier()
 	id, word := e.Object.Status().GetProviderId(), reclaimOf(e)
@@ -72,7 +72,7 @@ func (l *Loop) reclaim(ctx context.Context, at *turn, e *record.Entry, d driver.
 			return l.failed(ctx, at, e, fault.Wrap(err, "keep %s", e.Name))
 		}
 		e.Object.Status().ProviderId = ""
-		return 0, l.gone(ctx, e)
+		return l.others(ctx, at, e, d, refs)
 	}
 	return 0, nil
 }

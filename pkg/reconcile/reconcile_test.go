@@ -54,6 +54,7 @@ type rig struct {
 	tap     *tap
 	account *reconcile.Account
 	every   time.Duration // between two looks at what is ready; 0 means none
+	slots   int           // ids that are worked on at once; 0 means many
 	late    time.Duration // after a write until the loop hears of it from who wrote; the store tells it at once
 
 	mu   sync.Mutex
@@ -67,8 +68,11 @@ type tap struct {
 
 	mu     sync.Mutex
 	adopts bool
-	broken func() error // asked before and after each call
-	hidden func() bool  // has Observe leave out what it saw
+	broken func() error  // asked before and after each call
+	hidden func() bool   // has Observe leave out what it saw
+	slow   time.Duration // after which a create has its effect, whoever still waits for its answer; 0 means at once
+	anyAge atomic.Int64  // how many looks were told that objects may be of any age
+	lost   bool          // nobody hears the answer of a slow create
 }
 
 // set changes what the tap does.
@@ -117,11 +121,43 @@ func (d *tap) Find(ctx context.Context, r driver.Request[proto.Message]) ([]stri
 }
 
 func (d *tap) Create(ctx context.Context, r driver.Request[proto.Message]) (string, error) {
-	return tapped(d, func() (string, error) { return d.Any.Create(ctx, r) })
+	return tapped(d, func() (string, error) { return d.create(ctx, r) })
+}
+
+// create makes an object, later if creates are slow.
+func (d *tap) create(ctx context.Context, r driver.Request[proto.Message]) (string, error) {
+	d.mu.Lock()
+	slow, lost := d.slow, d.lost
+	d.mu.Unlock()
+	if slow == 0 {
+		return d.Any.Create(ctx, r)
+	}
+	type answer struct {
+		id  string
+		err error
+	}
+	made := make(chan answer, 1)
+	go func() {
+		time.Sleep(slow)
+		id, err := d.Any.Create(context.WithoutCancel(ctx), r)
+		made <- answer{id, err}
+	}()
+	if lost {
+		return "", unavailable()
+	}
+	select {
+	case a := <-made:
+		return a.id, a.err
+	case <-ctx.Done():
+		return "", fault.As(fault.Unavailable, ctx.Err())
+	}
 }
 
 func (d *tap) Observe(ctx context.Context, ids []string) (map[string]driver.Observation[proto.Message], error) {
 	return tapped(d, func() (map[string]driver.Observation[proto.Message], error) {
+		if driver.IsOfAnyAge(ctx) {
+			d.anyAge.Add(1)
+		}
 		seen, err := d.Any.Observe(ctx, ids)
 		if d.hide() {
 			clear(seen)
@@ -227,7 +263,7 @@ func newRig(t *testing.T, c config) *rig {
 // start starts a loop, as a process does; it is stopped at the end at the latest.
 func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
-	loop := reconcile.New(reconcile.Config{Book: r.book, Accounts: r, Resolver: r, Logger: testkit.Logger(r.T), Now: time.Now, ObserveEvery: r.every})
+	loop := reconcile.New(reconcile.Config{Book: r.book, Accounts: r, Resolver: r, Logger: testkit.Logger(r.T), Now: time.Now, ObserveEvery: r.every, Concurrency: r.slots})
 	done := make(chan error, 1)
 	owner := r.owner()
 	r.mu.Lock()
@@ -593,6 +629,35 @@ func TestDroppedAnswerOfCreate(t *testing.T) {
 	})
 }
 
+// TestWokenBeforeItsTurn has a record written again and again while the next look at it waits for others: the last look had
+// heard of its own write at its very end.
+func TestWokenBeforeItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, config{})
+		r.slots = 1
+		r.start()
+		defer r.end()
+		time.Sleep(time.Second)                                               // what was there before is found
+		r.cloud.Inject(memdriver.Create, memdriver.Fault{Err: unavailable()}) // it is tried again after 250 ms
+		r.ensure("a", 1400)
+		time.Sleep(200 * time.Millisecond)
+		var once sync.Once
+		r.store.SetFaults(memstore.Faults{Before: func(op, key string) error {
+			if op == memstore.OpGet && strings.Contains(key, "/r/"+networkName("b")) {
+				once.Do(func() { time.Sleep(time.Second) })
+			}
+			return nil
+		}})
+		r.ensure("b", 1400)
+		for i := range 3 {
+			time.Sleep(100 * time.Millisecond)
+			r.command(fmt.Sprint(2+i), networkType, networkName("a"), "key-a", &networkv1.NetworkSpec{Mtu: int32(1401 + i)}, nil)
+		}
+		r.awaitReady("a")
+		r.awaitReady("b")
+	})
+}
+
 // TestTold: what the answer to a create shows as ready is not asked for once more; anything else is.
 func TestTold(t *testing.T) {
 	create, update, observe := memdriver.Create, memdriver.Update, memdriver.Observe
@@ -689,6 +754,55 @@ func TestReleaseAfterLostCreate(t *testing.T) {
 	}
 }
 
+// TestLateCreate has a create without an answer take effect long after it was looked up and sent again: a release takes both
+// objects away, also if the second create was refused. What was made with one create is not looked up.
+func TestLateCreate(t *testing.T) {
+	late := func(r *rig) {
+		r.tap.set(func(d *tap) { d.slow, d.lost = 10*time.Second, true })
+		r.ensure("a", 1400)
+		time.Sleep(time.Second)
+		r.tap.set(func(d *tap) { d.slow = 0 })
+	}
+	for name, c := range map[string]struct {
+		begin   func(r *rig)
+		objects int
+		finds   int // of the release
+	}{
+		"two objects": {objects: 2, finds: 2, begin: func(r *rig) {
+			late(r)
+			r.awaitReady("a")
+		}},
+		"the second create is refused": {objects: 1, finds: 2, begin: func(r *rig) {
+			late(r)
+			r.cloud.Inject(memdriver.Create, memdriver.Fault{Err: fault.New(fault.Quota, "none left")})
+			r.await(time.Minute, "it failed", func() bool { return r.phase("a") == failed })
+		}},
+		"one create": {objects: 1, begin: func(r *rig) {
+			r.ensure("a", 1400)
+			r.awaitReady("a")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, config{GoneAfter: time.Second}, func(t *testing.T, r *rig) {
+				c.begin(r)
+				time.Sleep(20 * time.Second)
+				if n := len(r.cloud.Objects()); n != c.objects {
+					t.Fatalf("there are %d objects before the release, want %d", n, c.objects)
+				}
+				before := count(r.cloud.Calls(), memdriver.Find)
+				r.release("a")
+				r.awaitGone("a")
+				if left := r.cloud.Objects(); len(left) != 0 {
+					t.Errorf("%v are left", left)
+				}
+				if n := count(r.cloud.Calls(), memdriver.Find) - before; n != c.finds {
+					t.Errorf("the release looked up by the key %d times, want %d", n, c.finds)
+				}
+			})
+		})
+	}
+}
+
 func TestMissingTwice(t *testing.T) {
 	run(t, config{ReadyAfter: 10 * time.Second}, func(t *testing.T, r *rig) {
 		r.ensure("a", 1400)
@@ -710,6 +824,71 @@ func TestMissingTwice(t *testing.T) {
 			t.Errorf("outcome = %v", o)
 		}
 	})
+}
+
+// TestMissedNowAndThen: what was seen between two looks that missed it is not gone.
+func TestMissedNowAndThen(t *testing.T) {
+	run(t, config{ReadyAfter: 30 * time.Second}, func(t *testing.T, r *rig) {
+		r.tap.set(func(d *tap) {
+			d.hidden = func() bool {
+				look := count(r.cloud.Calls(), memdriver.Observe)
+				return look == 2 || look == 4
+			}
+		})
+		r.ensure("a", 1400)
+		r.await(time.Minute, "it is missed, seen and missed", func() bool { return count(r.cloud.Calls(), memdriver.Observe) > 4 })
+		if r.entry("a").Record.GetMissingTime() != nil {
+			t.Error("that it was missed before it was seen is still kept")
+		}
+		r.awaitReady("a")
+	})
+}
+
+// TestReleaseMissesTwice: one list without the object is not believed, unless the deletion itself was told that there is none.
+// Beside its own time a deletion takes one look more.
+func TestReleaseMissesTwice(t *testing.T) {
+	for name, c := range map[string]struct {
+		config config
+		hide   func(looks int) bool // has a look leave the object out
+		denied bool                 // the object is gone already, and the deletion is told so
+		looks  int                  // 0 if they depend on how long it takes
+	}{
+		"it goes at once":             {looks: 2},
+		"it is left out once":         {config: config{GoneAfter: 10 * time.Second}, hide: func(looks int) bool { return looks == 1 }},
+		"it is left out now and then": {config: config{GoneAfter: 10 * time.Second}, hide: func(looks int) bool { return looks%2 == 0 }},
+		"there is none":               {denied: true, looks: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, c.config, func(t *testing.T, r *rig) {
+				r.ensure("a", 1400)
+				r.awaitReady("a")
+				if c.denied {
+					r.cloud.Remove("mem-1")
+					r.cloud.Inject(memdriver.Delete, memdriver.Fault{Err: fault.New(fault.NotFound, "there is none")})
+				}
+				before := count(r.cloud.Calls(), memdriver.Observe)
+				looks := func() int { return count(r.cloud.Calls(), memdriver.Observe) - before }
+				if c.hide != nil {
+					r.tap.set(func(d *tap) { d.hidden = func() bool { return c.hide(looks()) } })
+				}
+				began := time.Now()
+				r.release("a")
+				r.awaitGone("a")
+				if left := r.cloud.Objects(); len(left) != 0 {
+					t.Errorf("it was believed to be gone, but %v are left", left)
+				}
+				if n := looks(); c.looks > 0 && n != c.looks {
+					t.Errorf("%d looks, want %d", n, c.looks)
+				}
+				if took := time.Since(began) - c.config.GoneAfter; c.hide == nil && took > time.Second {
+					t.Errorf("it took %s", took)
+				}
+				if n := count(r.cloud.Calls(), memdriver.Delete); n > 2 {
+					t.Errorf("%d deletes", n)
+				}
+			})
+		})
+	}
 }
 
 func TestBlockers(t *testing.T) {
@@ -1083,9 +1262,9 @@ func brokenAt(t *testing.T, s story, crash bool, at int) (reached bool) {
 			}
 			return point()
 		}
-		s.begin(r)
 		r.tap.set(func(d *tap) { d.broken = point })
 		r.store.SetFaults(memstore.Faults{Before: onWrite, After: onWrite})
+		s.begin(r)
 		time.Sleep(10 * time.Second)
 		s.end(r)
 		if n := count(r.cloud.Calls(), memdriver.Create); n > 2 {

@@ -51,10 +51,10 @@ func (l *Loop) release(ctx context.Context, at *turn, e *record.Entry) (time.Dur
 			return 0, l.gone(ctx, e)
 		}
 	}
-	if wait, err := l.reclaim(ctx, at, e, d); wait > 0 || err != nil || e.Object.Status().GetProviderId() == "" {
+	if wait, err := l.reclaim(ctx, at, e, d, refs); wait > 0 || err != nil || e.Object.Status().GetProviderId() == "" {
 		return wait, err
 	}
-	return l.remove(ctx, at, e, d)
+	return l.remove(ctx, at, e, d, refs)
 }
 
 // standing resolves the references that can be resolved; what is gone is not needed to delete.
@@ -72,10 +72,26 @@ func (l *Loop) standing(ctx context.Context, e *record.Entry) driver.Refs {
 	return refs
 }
 
+// releaseGrace is how long an object that is to go must be missing before it is believed to be gone. It is shorter than for
+// what is wanted: the provider was asked to take it away, so what counts is that two answers agree.
+const releaseGrace = 500 * time.Millisecond
+
+// miss notes that an object that is to go was not listed by an answer that was asked for at a time. It gives the time to wait
+// for the next answer; none if this is another one than the first.
+func (t *task) miss(asked, now time.Time) time.Duration {
+	if t.missed.IsZero() {
+		t.missed = now
+		return releaseGrace
+	}
+	return releaseGrace - asked.Sub(t.missed)
+}
+
 // remove deletes the object and waits until it is gone.
-func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.Any) (time.Duration, error) {
+func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) (time.Duration, error) {
 	id, pace := e.Object.Status().GetProviderId(), at.pace(e.Kind.Type+" release") // which takes another time than a create
-	if !pace.asked(e.ID, l.Now()) {
+
+	absent := false // the provider itself said that there is none
+	if at.task.missed.IsZero() && !pace.asked(e.ID, l.Now()) {
 		crash.Point(crash.LoopDeleteBefore)
 		_, err := call(ctx, at, "delete", func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Delete(ctx, id) })
 		crash.Point(crash.LoopDeleteAfter)
@@ -85,16 +101,23 @@ func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.A
 		if err != nil && !fault.Is(err, fault.NotFound) {
 			return l.failed(ctx, at, e, fault.Wrap(err, "delete %s", e.Name))
 		}
+		absent = err != nil
 		pace.accept(e.ID, l.Now())
 	}
+	asked := l.Now()
 	seen, present, err := pace.observe(ctx, at, d, id)
 	if err != nil {
 		return l.failed(ctx, at, e, fault.Wrap(err, "observe %s", e.Name))
 	}
 	if !present {
-		pace.ready(e.ID, l.Now())
-		return 0, l.gone(ctx, e)
+		if wait := at.task.miss(asked, l.Now()); wait > 0 && !absent {
+			return wait, nil
+		}
+		pace.ready(e.ID, at.task.missed)
+		at.task.missed = time.Time{}
+		return l.others(ctx, at, e, d, refs)
 	}
+	at.task.missed = time.Time{}
 	if len(e.Object.Status().GetBlockers()) > 0 || e.Record.GetFailures() > 0 {
 		e.Record.Failures = 0
 		e.Object.Status().Blockers, e.Object.Status().Fault = nil, fault.Proto(seen.Fault, l.Now())
@@ -108,6 +131,23 @@ func (l *Loop) remove(ctx context.Context, at *turn, e *record.Entry, d driver.A
 		wait = max(wait, effect)
 	}
 	return wait, nil
+}
+
+// others ends a record whose object is gone or was kept, unless another bears its key, which can be if creates were sent again: then
+// that one is seen to next.
+func (l *Loop) others(ctx context.Context, at *turn, e *record.Entry, d driver.Any, refs driver.Refs) (time.Duration, error) {
+	if !e.Record.GetResent() {
+		return 0, l.gone(ctx, e)
+	}
+	ids, err := call(ctx, at, "find", func(ctx context.Context) ([]string, error) { return d.Find(ctx, request(e, refs)) })
+	if err != nil {
+		return l.failed(ctx, at, e, fault.Wrap(err, "look up %s by its key", e.Name))
+	}
+	if len(ids) == 0 {
+		return 0, l.gone(ctx, e)
+	}
+	e.Object.Status().ProviderId = ids[0]
+	return soon, l.Book.Save(ctx, e, record.Notice{})
 }
 
 // blocked tells what keeps the object from being deleted, and tries again later.

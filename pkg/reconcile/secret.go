@@ -20,15 +20,15 @@ import (
 // after the call. The value is asked of the service whose resource it is, which reads it from the cloud. A handle of another
 // tenant's resource is refused.
 
-// handles puts the handles of an entry's secret outputs in the place of what the driver observed.
-func handles(e *record.Entry, observed proto.Message) {
+// handles puts the handles of a record's secret outputs in the place of what the driver observed.
+func handles(id record.ID, observed proto.Message) {
 	if observed == nil {
 		return
 	}
 	m := observed.ProtoReflect()
 	for i := range m.Descriptor().Fields().Len() {
 		if f := m.Descriptor().Fields().Get(i); resource.FieldOptionsOf(f).GetSecret() && m.Has(f) {
-			m.Set(f, resource.SecretHandle(e.Name, e.Key, string(f.Name())))
+			m.Set(f, resource.SecretHandle(id.Name, id.Key, string(f.Name())))
 		}
 	}
 }

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 	"github.com/weftcloud/weft/pkg/record"
 	"github.com/weftcloud/weft/pkg/resource"
@@ -85,9 +88,30 @@ func TestSecretsAreOpened(t *testing.T) {
 // nothing for an output that is no secret.
 func TestHandlesStandForSecrets(t *testing.T) {
 	observed := &storagev1.BucketObserved{S3SecretKey: "secret", S3AccessKey: "AKIA"}
-	handles(&record.Entry{ID: record.ID{Name: bucket, Key: bucketKey}}, observed)
+	handles(record.ID{Name: bucket, Key: bucketKey}, observed)
 	if want := resource.SecretHandle(bucket, bucketKey, "s3_secret_key").String(); observed.GetS3SecretKey() != want || observed.GetS3AccessKey() != "AKIA" {
 		t.Errorf("it is kept as %v", observed)
 	}
-	handles(&record.Entry{}, nil)
+	handles(record.ID{}, nil)
+}
+
+// TestSecretsAreAsTheyWere has a round see what has a secret: that is as it was while there is one, without a look at its
+// record, and not when the secret, or anything else, is another.
+func TestSecretsAreAsTheyWere(t *testing.T) {
+	id := record.ID{Name: bucket, Key: bucketKey}
+	kept := &storagev1.BucketObserved{S3SecretKey: driver.SecretHere, S3AccessKey: "AKIA"}
+	handles(id, kept)
+	r := recorded{id: id, sum: sumOf(kept, nil)}
+	for what, c := range map[string]struct {
+		observed *storagev1.BucketObserved
+		want     bool
+	}{
+		"as it was":      {observed: &storagev1.BucketObserved{S3SecretKey: driver.SecretHere, S3AccessKey: "AKIA"}, want: true},
+		"without secret": {observed: &storagev1.BucketObserved{S3AccessKey: "AKIA"}},
+		"another key":    {observed: &storagev1.BucketObserved{S3SecretKey: driver.SecretHere, S3AccessKey: "AKIB"}},
+	} {
+		if got := r.asItWas(driver.Observation[proto.Message]{State: driver.Ready, Observed: c.observed}); got != c.want {
+			t.Errorf("%s: %v, want %v", what, got, c.want)
+		}
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2"
 
 	"github.com/weftcloud/weft/pkg/cloud/openstack"
+	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 )
 
@@ -89,6 +90,7 @@ func TestByIDs(t *testing.T) {
 	}
 	newest := func(n int) []string { return ids[len(ids)-n:] }
 	for name, c := range map[string]struct {
+		old    bool // they are asked for as of any age
 		stand  []string
 		most   int
 		want   []string
@@ -110,6 +112,10 @@ func TestByIDs(t *testing.T) {
 		"what was hidden fails":   {stand: ids[:20], want: append([]string{"a"}, ids[:6]...), hidden: []string{"a"}, broken: "get a", asked: []string{"list 44", "get a"}, fault: fault.Unavailable},
 		"many old ones":           {stand: ids, want: ids[:20], absent: []string{"x"}, asked: []string{"list 72", "list 1000", "list 1000", "list 1000", "get x"}},
 		"many":                    {stand: ids, want: ids[:300], asked: []string{"list 1000", "list 1000", "list 1000"}},
+		"some of any age":         {old: true, stand: ids, want: newest(3), asked: []string{"list 36"}},
+		"many of any age":         {old: true, stand: ids, want: ids[:20], absent: []string{"x"}, asked: []string{"list 1000", "list 1000", "list 1000"}},
+		"all, of any age":         {old: true, stand: ids[:20], want: ids[:10], absent: []string{"x", "y"}, asked: []string{"list 1000"}},
+		"one of any age":          {old: true, stand: ids, want: ids[:1], asked: []string{"get s0"}},
 		"small pages":             {stand: ids[:9], most: 4, want: ids[7:9], asked: []string{"list 34"}},
 		"older than a small page": {stand: ids[:9], most: 4, want: ids[:2], asked: []string{"list 34", "get s0", "get s1"}},
 		"the page fails":          {stand: ids, want: newest(3), broken: "list 36", asked: []string{"list 36"}, fault: fault.Unavailable},
@@ -125,7 +131,11 @@ func TestByIDs(t *testing.T) {
 			t.Cleanup(server.Close)
 			service.url = server.URL
 			client := &gophercloud.ServiceClient{ProviderClient: &gophercloud.ProviderClient{}, Endpoint: server.URL + "/"}
-			got, err := openstack.ByIDs(t.Context(), client, openstack.Collection[item]{
+			ctx := t.Context()
+			if c.old {
+				ctx = driver.OfAnyAge(ctx)
+			}
+			got, err := openstack.ByIDs(ctx, client, openstack.Collection[item]{
 				Path: "servers/detail", Field: "servers", ID: func(i item) string { return i.ID },
 				One: func(ctx context.Context, id string) (item, error) {
 					var answer struct{ Server item }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2"
 
+	"github.com/weftcloud/weft/pkg/driver"
 	"github.com/weftcloud/weft/pkg/fault"
 )
 
@@ -150,7 +151,8 @@ const (
 // moment ago, and is looked at until it is ready. Both services list the newest first if nothing else is asked for (API
 // reference: nova "List Servers Detailed", sort_key, whose default is created_at, and sort_dir; cinder "List accessible volumes
 // with details", sort), so one page holds it, however much the project has. What does not stand there is asked for by itself,
-// or, if that is much, by the whole list. That the order is another, or that items are old, costs calls and is no mistake.
+// or, if that is much, by the whole list. That the order is another, or that items are old, costs calls and is no mistake. More than a few that
+// are asked for as of any age (package driver) are not looked for on such a page.
 //
 // No list is taken for the proof that an item is gone, not even a whole one: nova leaves the servers of a cell whose database does
 // not answer out of a list with a page or a filter, without a word (API guide, "Handling Down Cells"; nova.conf,
@@ -171,7 +173,7 @@ func ByIDs[T any](ctx context.Context, c *gophercloud.ServiceClient, from Collec
 		}
 	}
 	whole := false // the page was the whole list
-	if n := len(missing); n > 1 && n < manyWanted {
+	if n := len(missing); n > 1 && n < manyWanted && (n <= fewIDs || !driver.IsOfAnyAge(ctx)) {
 		at := addressOf(c, from.Path, url.Values{"limit": {strconv.Itoa(2*n + margin)}})
 		items, next, err := onePage[T](ctx, c, from.Path, from.Field, at)
 		if err != nil {

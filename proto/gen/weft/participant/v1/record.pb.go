@@ -74,7 +74,10 @@ type Record struct {
 	// before, since the provider may refuse the change.
 	NextDraws map[string]int64 `protobuf:"bytes,22,rep,name=next_draws,json=nextDraws,proto3" json:"next_draws,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// What stood in the place of our mark before the object was adopted; it is put back if the adoption is undone.
-	Unadopted     string `protobuf:"bytes,21,opt,name=unadopted,proto3" json:"unadopted,omitempty"`
+	Unadopted string `protobuf:"bytes,21,opt,name=unadopted,proto3" json:"unadopted,omitempty"`
+	// A create was sent again although an earlier one may have had an effect, or may have it yet: more than one object may
+	// come to bear the key.
+	Resent        bool `protobuf:"varint,23,opt,name=resent,proto3" json:"resent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -263,6 +266,13 @@ func (x *Record) GetUnadopted() string {
 	return ""
 }
 
+func (x *Record) GetResent() bool {
+	if x != nil {
+		return x.Resent
+	}
+	return false
+}
+
 // Claim is one number of a shared space that a resource holds for itself, e.g. a port of an address. While it is held, a
 // key of the store says who holds it; both are written in one transaction.
 type Claim struct {
@@ -414,7 +424,7 @@ var File_weft_participant_v1_record_proto protoreflect.FileDescriptor
 
 const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\n" +
-	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"\x81\f\n" +
+	" weft/participant/v1/record.proto\x12\x13weft.participant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/bus/v1/bus.proto\x1a\x17weft/kind/v1/kind.proto\"\x99\f\n" +
 	"\x06Record\x128\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\bresource\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\x12f\n" +
@@ -441,7 +451,8 @@ const file_weft_participant_v1_record_proto_rawDesc = "" +
 	"\x05adopt\x18\x14 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x05adopt\x12a\n" +
 	"\n" +
 	"next_draws\x18\x16 \x03(\v2*.weft.participant.v1.Record.NextDrawsEntryB\x16\xbaH\x13\x9a\x01\x10\x10d\"\x06r\x04\x10\x01\x18?*\x04\"\x02(\x00R\tnextDraws\x12'\n" +
-	"\tunadopted\x18\x15 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\tunadopted\x1a=\n" +
+	"\tunadopted\x18\x15 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\tunadopted\x12\x16\n" +
+	"\x06resent\x18\x17 \x01(\bR\x06resent\x1a=\n" +
 	"\x0fReferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
